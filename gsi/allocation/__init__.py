@@ -1,0 +1,23 @@
+"""Who gets the next attempt: one small file per policy, joined by name here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gsi.allocation.fixed import Fixed
+from gsi.allocation.quota import Quota
+from gsi.config import Config
+from gsi.types import Allocation, GsiError
+
+ALLOCATIONS: dict[str, Callable[[Config], Allocation]] = {
+    "fixed": lambda c: Fixed(c.sample.k),
+    "quota": lambda c: Quota(c.sample.k, c.sample.wanted, c.sample.max_extra or 0, c.accept),
+}
+
+
+def build(config: Config) -> Allocation:
+    """The allocation of a run. Raises GsiError for a kind that is not in `ALLOCATIONS`."""
+    kind = config.allocation.kind
+    if kind not in ALLOCATIONS:
+        raise GsiError(f"allocation.kind: unknown {kind!r}; there are {', '.join(ALLOCATIONS)}")
+    return ALLOCATIONS[kind](config)

@@ -1,0 +1,203 @@
+"""Builds the parts of a run from its config: data, tokenizer, engine, grader, guidance, trainer."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gsi import guidance, tasks
+from gsi.config import Config, ScriptedEngine, Task, TransformersEngine
+from gsi.prompts import Renderer
+from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
+from gsi.verify import make_grader
+
+
+@dataclass(frozen=True)
+class Data:
+    """The queries of a run, checked and split."""
+
+    train: list[Query]  # sampled and trained on
+    validation: list[Query]  # cut from the same tasks, evaluated in the loop
+    test: list[Query]  # evaluated at the end only
+    hard: dict[str, tuple[int, ...]]  # task -> levels that count as hard
+    problems: list[Any]  # rows left out, with file, line, field and reason
+    fingerprints: dict[str, str]
+    grader: Grader
+
+
+def load_data(config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None) -> Data:
+    """Loads the tasks, drops queries whose own answer does not verify, cuts the validation split.
+
+    Args:
+        queries: given in Python instead of by file; they belong to the config's only task.
+        check: their checker, where the task names none.
+
+    Raises GsiError when a file, an id or a strategy's needs make the run impossible.
+    """
+    if queries is not None:
+        if len(config.tasks) != 1:
+            raise GsiError(f"tasks: with queries given in Python there must be one task, found {len(config.tasks)}")
+        queries = [replace(q, task=config.tasks[0].name) for q in queries]
+        loaded = [tasks.from_queries(queries, config.tasks[0])]
+    else:
+        loaded = [tasks.load(t) for t in config.tasks]
+    tests = [tasks.load(t) for t in config.evaluate.tasks]
+    _unique_ids([t for data in loaded for t in data.queries], "tasks")
+    _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
+    checks: dict[str, Any] = {t.name: t.check or check for t in (*config.tasks, *config.evaluate.tasks)}
+    grader = make_grader(checks, workers=config.grading.workers, timeout=config.grading.timeout)
+    try:
+        problems = [p for data in (*loaded, *tests) for p in data.problems]
+        own = {name for name, function in checks.items() if function}
+        kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], grader, own)
+        kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], grader, own)
+        train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
+        hard = {t.name: t.hard_levels or data.hard_levels for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)}
+        _check_needs(config, train)
+    except BaseException:
+        grader.close()
+        raise
+    prints = {f"{i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.tasks, loaded, strict=True))}
+    prints |= {f"test {i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.evaluate.tasks, tests, strict=True))}
+    return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader)
+
+
+def _unique_ids(queries: Sequence[Query], where: str) -> None:
+    seen: dict[str, str] = {}
+    for q in queries:
+        if q.id in seen:
+            raise GsiError(f"{where}: the id {q.id!r} occurs in {seen[q.id]} and in {q.task}; ids must be unique over all tasks of a run")
+        seen[q.id] = q.task
+
+
+def _check_needs(config: Config, queries: Sequence[Query]) -> None:
+    """Refuses a strategy or an acceptance rule that the data cannot serve."""
+    kind = config.guidance.kind
+    if kind in ("state_reset", "rationale_driven") and not any(q.rationale for q in queries):
+        raise GsiError(f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven")
+    if config.accept == "steps":
+        without = sorted({t.name for t in config.tasks if not t.check and not tasks.checks_steps(t.name)})
+        if without:
+            raise GsiError(f"accept: steps needs a step checker, and {', '.join(without)} has none; use accept: answer, or a check that sets steps_ok")
+    if config.warm_start and not config.warm_start.tasks and not any(q.rationale for q in queries):
+        raise GsiError("warm_start needs reference rationales, and no query has one; name other data under warm_start.tasks")
+
+
+# --------------------------------------------------------------------------------------- model, engine, trainer
+
+
+def resolve_model(config: Config, progress: Callable[[int, int], None] | None = None) -> str:
+    """The base model as a directory or hub id; `lab:NAME` is built on first use."""
+    if config.model.startswith("lab:"):
+        from gsi.lab.base import resolve
+
+        return str(resolve(config.model, progress))
+    return config.model
+
+
+def load_tokenizer(config: Config, model: str) -> Any:
+    """The tokenizer of the base model. Raises GsiError when there is none."""
+    if isinstance(config.engine, ScriptedEngine):
+        from gsi.engines.scripted import ByteTokenizer
+
+        return ByteTokenizer()
+    from transformers import AutoTokenizer
+
+    if "/" in model and not Path(model).exists() and model.startswith((".", "/", "~")):
+        raise GsiError(f"model: {model} is no directory")
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as e:
+        raise GsiError(f"model: {model!r} has no tokenizer that can be loaded, neither as a directory nor from the hub: {str(e).splitlines()[0]}") from e
+
+
+def make_renderer(config: Config, tokenizer: Any) -> Renderer:
+    p = config.prompt
+    return Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs)
+
+
+def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
+    settings = config.engine
+    if isinstance(settings, TransformersEngine):
+        from gsi.engines.transformers import TransformersEngine as Embedded
+
+        engine: Any = Embedded(
+            model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length
+        )
+    else:
+        from gsi.engines.scripted import ScriptedEngine as Scripted
+
+        engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle)
+    if config.guidance.kind == "state_reset" and "prefix" not in engine.capabilities:
+        raise GsiError(f"engine {settings.kind} cannot continue a given prefix, which guidance state_reset needs; use transformers")
+    return engine
+
+
+def make_teacher(config: Config) -> Teacher | None:
+    """The teacher, asked once whether it is there. Raises GsiError when it is not."""
+    if config.guidance.kind != "interactive" or config.teacher is None:
+        return None
+    from gsi.guidance.teacher import OpenAITeacher
+
+    teacher = OpenAITeacher(config.teacher)
+    teacher.probe()
+    return teacher
+
+
+def make_guidance(config: Config, renderer: Renderer, teacher: Teacher | None) -> Guidance | None:
+    return guidance.build(config, renderer, teacher)
+
+
+def make_trainer(config: Config) -> Trainer:
+    if config.train.kind == "scripted":
+        from gsi.train.scripted import ScriptedTrainer
+
+        return ScriptedTrainer(load_function(config.train.function or "", "train.function"))
+    from gsi.train.launch import TrlTrainer
+
+    return TrlTrainer()
+
+
+def load_function(name: str, key: str) -> Callable[..., Any]:
+    """`module:function` or `path/file.py:function`. Raises GsiError that names the config key."""
+    module, colon, attribute = name.rpartition(":")
+    if not colon or not module or not attribute:
+        raise GsiError(f"{key}: {name!r} should read module:function or file.py:function")
+    try:
+        if module.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+            assert spec is not None
+            assert spec.loader is not None
+            loaded = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(Path(module).stem, loaded)
+            spec.loader.exec_module(loaded)
+        else:
+            loaded = importlib.import_module(module)
+        function = getattr(loaded, attribute)
+    except (ImportError, OSError, AttributeError) as e:
+        raise GsiError(f"{key}: {name!r} cannot be loaded: {e}") from e
+    if not callable(function):
+        raise GsiError(f"{key}: {name!r} is a {type(function).__name__}, not a function")
+    return function
+
+
+def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
+    """The queries whose rationales the warm start trains on."""
+    from gsi.seeds import seed_of
+
+    assert config.warm_start is not None
+    sources: Sequence[Task] = config.warm_start.tasks
+    pool = [q for t in sources for q in tasks.load(t).queries] if sources else list(train)
+    pool = [q for q in pool if q.rationale]
+    if not pool:
+        raise GsiError("warm_start: none of its rows has a rationale")
+    if config.warm_start.limit:
+        pool = sorted(pool, key=lambda q: seed_of(config.seed, "warm_start", q.id))[: config.warm_start.limit]
+    return sorted(pool, key=lambda q: q.id)
+
+

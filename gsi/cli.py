@@ -1,0 +1,237 @@
+"""The command `gsi`. Exit codes: 0 done, 1 a bug, 2 something to fix (config, data, model), 3 nothing accepted, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gsi
+from gsi.config import Config, ConfigError, load_config
+from gsi.types import GsiError, Query
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args) or 0
+    except GsiError as e:
+        print(f"gsi: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("\ngsi: interrupted; everything graded is saved. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gsi", description="Guided self-improvement for language models.")
+    parser.add_argument("--version", action="version", version=f"gsi {gsi.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    p = add("run", _run, "run the whole loop; the same command resumes it")
+    p.add_argument("config", help="YAML file")
+    p.add_argument("overrides", nargs="*", metavar="a.b=c", help="config keys to change, for example sample.k=4")
+    p.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
+    p.add_argument("--fork", metavar="NAME", help="a new run beside the old one, from what the changed config leaves valid")
+    p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto", help="how progress is shown")
+
+    for name, text in (
+        ("sample", "complete the samples of an iteration"),
+        ("curate", "choose the training rows of an iteration again"),
+        ("train", "train an iteration's model again"),
+        ("evaluate", "evaluate an iteration's model again"),
+    ):
+        p = add(name, _stage, text + "; later stages become stale and `gsi run` redoes them")
+        p.add_argument("run", help="run folder")
+        p.add_argument("--iteration", type=int, required=True, metavar="N")
+        p.set_defaults(stage=name)
+
+    p = add("profile", _profile, "how often a model solves each question: no training, resumable")
+    p.add_argument("model", help="directory or hub id")
+    p.add_argument("data", help="JSONL file, built-in task or hub id")
+    p.add_argument("overrides", nargs="*", metavar="a.b=c")
+    p.add_argument("--task", help="how answers are checked: a built-in task; default: the data's name if it is one, else auto")
+    p.add_argument("--output", default="profile", help="folder of the results (default: profile)")
+
+    p = add("grade", _grade, "grade JSONL {response, answer, options?, question?, task?} from standard input")
+    p.add_argument("--task", default="auto", help="task of lines that name none (default: auto)")
+
+    p = add("export", _export, "an iteration's training rows, or all rollouts, as JSONL or Parquet")
+    p.add_argument("run", help="run folder")
+    p.add_argument("output", help="file ending in .jsonl or .parquet")
+    p.add_argument("--to", choices=("sft", "rollouts"), default="sft", help="sft: prompt and completion, as TRL reads them")
+    p.add_argument("--iteration", type=int, metavar="N", help="default: the last one (sft), all (rollouts)")
+
+    p = add("report", _report, "a self-contained HTML report from the run folders alone")
+    p.add_argument("runs", nargs="+", metavar="RUN")
+    p.add_argument("--output", help="file (default: RUN/report.html of the first run)")
+
+    p = add("compare", _compare, "runs side by side, with intervals")
+    p.add_argument("runs", nargs="+", metavar="RUN")
+
+    p = add("status", _status, "where a run is")
+    p.add_argument("run", help="run folder")
+
+    p = add("tasks", _tasks, "built-in tasks, and what is in a data file")
+    p.add_argument("action", choices=("list", "show", "check"))
+    p.add_argument("name", nargs="?", help="show: a task; check: a JSONL file")
+    p.add_argument("--task", default="auto", help="check: how its answers are checked")
+
+    add("env", _env, "versions and hardware, for bug reports")
+    return parser
+
+
+# --------------------------------------------------------------------------------------- commands
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gsi.loop import run
+    from gsi.progress import Reporter
+
+    config = load_config(args.config, args.overrides)
+    if args.dry_run:
+        from gsi.plan import print_plan
+
+        print_plan(config)
+        return 0
+    from gsi.report.terminal import summary
+
+    reporter = Reporter(args.log)
+    result = run(config, fork=args.fork, reporter=reporter)
+    if args.log == "json":
+        reporter.say("done", path=str(result.path), metrics=result.metrics)
+    elif args.log != "quiet":
+        summary(result.path)
+    _write_report([result.path], result.path / "report.html")
+    return 0
+
+
+def _stage(args: argparse.Namespace) -> None:
+    from gsi.loop import stage
+
+    stage(_config_of(args.run), args.stage, args.iteration)
+
+
+def _config_of(run: str) -> Config:
+    path = Path(run)
+    if not (path / "run.json").exists():
+        raise ConfigError(f"{path}: no run folder (it has no run.json)")
+    return load_config(path / "config.yaml").model_copy(update={"output_dir": str(path)})
+
+
+def _profile(args: argparse.Namespace) -> None:
+    from gsi.profiling import profile
+
+    profile(args.model, args.data, args.output, args.task, args.overrides)
+
+
+def _grade(args: argparse.Namespace) -> None:
+    """Order is kept; grading runs ahead of the output by a bounded number of lines."""
+    from collections import deque
+
+    from gsi.verify import CHECKERS, make_grader
+
+    grader = make_grader({name: None for name in CHECKERS}, workers=2, timeout=5.0)
+    waiting: deque[Any] = deque()
+
+    def flush(down_to: int) -> None:
+        while len(waiting) > down_to:
+            row, future = waiting.popleft()
+            verdict = future.result()
+            row |= {"correct": verdict.correct, "status": verdict.status, "extracted": verdict.extracted}
+            print(json.dumps(row, ensure_ascii=False))
+
+    try:
+        for number, line in enumerate(sys.stdin, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                task, response, answer = row.get("task") or args.task, row["response"], row["answer"]
+                if not isinstance(response, str) or not isinstance(answer, str):
+                    raise TypeError("`response` and `answer` must be text")
+                options = tuple(row["options"]) if row.get("options") else None
+            except (ValueError, KeyError, TypeError, AttributeError) as e:
+                flush(0)
+                what = f"field {e} is missing" if isinstance(e, KeyError) else str(e)
+                raise GsiError(f"standard input, line {number}: {what}; expected JSON with response, answer and optionally options, question, task") from None
+            if task not in CHECKERS:
+                flush(0)
+                raise GsiError(f"standard input, line {number}: unknown task {task!r}; there are {', '.join(CHECKERS)}")
+            query = Query(f"line-{number}", task, row.get("question") or "", answer, options=options)
+            waiting.append((row, grader.submit(query, response)))
+            flush(256)
+        flush(0)
+    finally:
+        grader.close()
+
+
+def _export(args: argparse.Namespace) -> None:
+    from gsi.export import export
+
+    rows = export(Path(args.run), Path(args.output), args.to, args.iteration)
+    print(f"{rows} rows written to {args.output}")
+
+
+def _write_report(runs: list[Path], output: Path) -> None:
+    from gsi.report.html import write_report
+
+    print(f"report: {write_report(runs, output)}", file=sys.stderr)
+
+
+def _report(args: argparse.Namespace) -> None:
+    runs = [Path(r) for r in args.runs]
+    _write_report(runs, Path(args.output) if args.output else runs[0] / "report.html")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from gsi.report.terminal import compare
+
+    compare([Path(r) for r in args.runs])
+
+
+def _status(args: argparse.Namespace) -> None:
+    from gsi.report.terminal import status
+
+    status(Path(args.run))
+
+
+def _tasks(args: argparse.Namespace) -> None:
+    from gsi.report.terminal import check_file, list_tasks, show_task
+
+    if args.action == "list":
+        list_tasks()
+    elif not args.name:
+        raise GsiError(f"gsi tasks {args.action}: name a {'task' if args.action == 'show' else 'file'}")
+    elif args.action == "show":
+        show_task(args.name)
+    else:
+        check_file(args.name, args.task)
+
+
+def _env(args: argparse.Namespace) -> None:
+    import os
+    import platform
+
+    from gsi.runfolder import versions
+
+    for name, value in {"gsi": gsi.__version__, **versions(), "platform": platform.platform(), "cores": os.cpu_count()}.items():
+        print(f"{name}: {value}")
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(f"gpus: {', '.join(gpus) or 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

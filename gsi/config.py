@@ -1,0 +1,325 @@
+"""Typed configuration: YAML plus `a.b=c` overrides. Class defaults are the paper's settings (arXiv 2411.00750).
+
+An unknown key or a bad value raises `ConfigError`, which says where it is, what is allowed and, for a typo, the
+nearest known key. Functions elsewhere receive values from here, not the whole tree.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gsi.strategies import STRATEGIES
+from gsi.types import GsiError
+
+
+class ConfigError(GsiError):
+    """The configuration is wrong; the message names the key and the fix."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Columns(Section):
+    """Which column of the data holds what. A name of our own is also looked up when a mapping is left out."""
+
+    id: str = "id"
+    question: str = "question"
+    answer: str = "answer"
+    rationale: str = "rationale"
+    level: str = "level"
+    options: str = "options"
+
+
+class Task(Section):
+    name: str  # gsm8k, svamp, math, theoremqa, aqua, mathqa, auto, a lab task (chain), or a name of your own
+    path: str | None = None  # JSONL file, .gz too
+    hub: str | None = None  # data set id on the Hugging Face hub, `id` or `id:configuration`
+    split: str = "train"
+    columns: Columns = Columns()
+    limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
+    check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
+    hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
+    args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
+
+
+class WarmStart(Section):
+    """Supervised training on reference rationales before iteration 1; gives the iter_0 model."""
+
+    tasks: list[Task] = []  # empty = the training queries of the run that have a rationale
+    limit: Annotated[int, Field(ge=0)] = 0  # at most N rationales, drawn with the run's seed; 0 = all
+    epochs: Annotated[float, Field(gt=0)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+
+
+class Prompt(Section):
+    template: str = "auto"  # auto = chat where the tokenizer has a template, else plain; or text with {question}
+    instruction: str = ""  # appended to every question, plain and hinted alike
+    chat_template_kwargs: dict[str, Any] = {}
+
+
+class Sample(Section):
+    k: Annotated[int, Field(ge=1)] = 8  # plain attempts that every query gets
+    wanted: Annotated[int, Field(ge=0)] = 4  # accepted responses that a query needs to be left alone
+    max_extra: Annotated[int, Field(ge=0)] | None = None  # extra attempts per query at most; null = the strategy's
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
+    stop: tuple[str, ...] = ()
+
+
+class Allocation(Section):
+    kind: Literal["fixed", "quota"] | None = None  # null = the strategy's
+
+
+class Guidance(Section):
+    kind: Literal["none", "answer_driven", "rationale_driven", "interactive", "state_reset"] | None = None  # null = the strategy's
+    mode: Literal["steps", "paper"] = "steps"  # state_reset: cut at steps before the answer, or as the paper did
+    template: str | None = None  # answer_driven, rationale_driven, interactive: own wording; null = ours
+
+
+class Teacher(Section):
+    """Any OpenAI-compatible server. The key is read from the environment and never stored."""
+
+    url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    retries: Annotated[int, Field(ge=0)] = 5  # with exponential backoff
+    timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds per request
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+
+
+class TransformersEngine(Section):
+    kind: Literal["transformers"] = "transformers"
+    device: str = "auto"  # auto = cuda if there is one, else cpu
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto = bfloat16 on cuda, float32 on cpu
+    max_rows: Annotated[int, Field(ge=1)] = 128  # sequences decoded together
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 262_144  # bound on rows x longest sequence in the KV cache
+    max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response; null = the model's context
+
+
+class ScriptedEngine(Section):
+    kind: Literal["scripted"] = "scripted"
+    function: str  # `module:function` or `file.py:function`: (request, model path) -> str or Completion
+    max_rows: Annotated[int, Field(ge=1)] = 16
+    shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
+
+
+Engine = Annotated[TransformersEngine | ScriptedEngine, Field(discriminator="kind")]
+
+
+class Grading(Section):
+    workers: Annotated[int, Field(ge=1)] = 1  # killable processes for answers that need symbolic mathematics
+    timeout: Annotated[float, Field(gt=0)] = 5.0  # seconds per response
+
+
+class Curate(Section):
+    cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
+    floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
+    distinct: bool = False  # of equal completions of one query keep one
+
+
+class Train(Section):
+    kind: Literal["trl", "scripted"] = "trl"
+    function: str | None = None  # kind scripted: `module:function` or `file.py:function`: (job) -> dict of figures
+    from_: Literal["base", "last"] = Field("base", alias="from")  # weights each iteration starts from
+    data: Literal["replace", "accumulate"] = "replace"  # this iteration's rows, or those of all iterations
+    method: Literal["full", "lora"] = "full"
+    lora_r: Annotated[int, Field(ge=1)] = 16
+    lora_alpha: Annotated[int, Field(ge=1)] = 32
+    on_given: bool = True  # train on the given part of a response too (the paper does); false = context only
+    epochs: Annotated[float, Field(gt=0)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the steps
+    batch_size: Annotated[int, Field(ge=1)] = 64  # rows per optimizer step
+    micro_batch_size: Annotated[int, Field(ge=1)] = 8  # rows per forward pass; the largest divisor of batch_size up to this is used
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0  # gradient norm
+    max_length: Annotated[int, Field(ge=2)] = 2048  # longer rows are dropped with a reason
+    gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto = bfloat16 on cuda, float32 on cpu
+    device: str = "auto"
+    processes: Annotated[int, Field(ge=1, le=1)] = 1
+
+
+class Evaluate(Section):
+    tasks: list[Task] = []  # test sets: evaluated at the end only, on the final and on the chosen iteration
+    validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
+    pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
+
+
+class Config(Section):
+    model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
+    output_dir: str
+    seed: int = 0
+    iterations: Annotated[int, Field(ge=1)] = 4
+    strategy: str = "vanilla"
+    accept: Literal["answer", "steps"] = "answer"
+    control: bool = False  # a control arm may train on rows that are not correct
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    warm_start: WarmStart | None = None
+    prompt: Prompt = Prompt()
+    sample: Sample = Sample()
+    allocation: Allocation = Allocation()
+    guidance: Guidance = Guidance()
+    teacher: Teacher | None = None
+    engine: Engine = TransformersEngine()
+    grading: Grading = Grading()
+    curate: Curate = Curate()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    keep_models: Literal["last", "best+last", "all"] = "best+last"
+    report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_strategy(cls, data: Any) -> Any:
+        """Fills allocation.kind, guidance.kind and sample.max_extra from the strategy, so that config.yaml is complete."""
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get("strategy", "vanilla")
+        if name not in STRATEGIES:
+            raise ValueError(f"strategy: unknown {name!r}{_nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
+        chosen, data = STRATEGIES[name], dict(data)
+        for section, key, value in (
+            ("allocation", "kind", chosen.allocation),
+            ("guidance", "kind", chosen.guidance),
+            ("sample", "max_extra", chosen.max_extra),
+        ):
+            part = data.get(section, {})
+            if isinstance(part, Mapping) and part.get(key) is None:
+                data[section] = {**part, key: value}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.guidance.kind == "interactive" and self.teacher is None:
+            raise ValueError("teacher: guidance `interactive` needs one; add `teacher: {url: http://.../v1, model: NAME}`")
+        if self.train.kind == "scripted" and not self.train.function:
+            raise ValueError("train.function: `kind: scripted` needs one, as module:function")
+        for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
+            where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
+            if task.path and task.hub:
+                raise ValueError(f"{where}: has both path and hub; keep one")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, keys spelled as in YAML."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file (or takes a mapping), applies `a.b=c` overrides and checks everything.
+
+    Values of overrides are YAML: `sample.k=4`, `train.from=last`, `tasks.0.path=x.jsonl`, `warm_start=null`.
+    Raises ConfigError.
+    """
+    if isinstance(source, Mapping):
+        data, name = dict(source), "config"
+    else:
+        name = str(source)
+        try:
+            data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{name}: no such file") from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{name}: cannot be read: {e}") from None
+        except yaml.YAMLError as e:
+            raise ConfigError(f"{name}: not valid YAML: {e}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{name}: expected a mapping of keys to values, found {type(data).__name__}")
+    for item in overrides:
+        _override(data, item)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as e:
+        raise ConfigError("\n".join(f"{name}: {_explain(err)}" for err in e.errors())) from None
+
+
+def _override(data: dict[str, Any], item: str) -> None:
+    path, eq, raw = item.partition("=")
+    if not eq or not path:
+        raise ConfigError(f"override {item!r}: expected key=value, for example sample.k=4")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"override {item!r}: the value is not valid YAML: {e}") from None
+    node: Any = data
+    *parents, last = path.split(".")
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, item)]
+            continue
+        if node.get(part) is None:
+            node[part] = {}
+        elif isinstance(node[part], Mapping):
+            node[part] = dict(node[part])
+        elif isinstance(node[part], Sequence) and not isinstance(node[part], str):
+            node[part] = [dict(x) if isinstance(x, Mapping) else x for x in node[part]]
+        node = node[part]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"override {item!r}: {part!r} holds {node!r}, not a section")
+    if isinstance(node, list):
+        node[_index(node, last, item)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], part: str, item: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"override {item!r}: {part!r} is no index of a list of {len(node)}")
+    return int(part)
+
+
+def _nearest(word: str, known: Any) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _explain(error: Any) -> str:
+    """One line for one pydantic error: key, what is wrong, what is allowed."""
+    loc = [p for p in error["loc"] if p not in ("transformers", "scripted")]  # tags of the engine union
+    where = ".".join(str(p) for p in loc)
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(Config, list(error["loc"][:-1]))
+        return f"unknown key {where!r}{_nearest(str(loc[-1]), known)}; known here: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"missing key {where!r}"
+    if error["type"] == "value_error":
+        return (f"{where}: " if where else "") + str(error["ctx"]["error"])
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def _keys_at(model: Any, path: list[Any]) -> list[str]:
+    """The keys that the section at `path` knows (for messages)."""
+    sections = [model]
+    for part in path:
+        found = []
+        for section in sections:
+            for name, info in section.model_fields.items():
+                if part in (name, info.alias):
+                    found += _sections_in(info.annotation)
+        if found:
+            sections = [s for s in found if s.model_fields] or sections
+        else:  # a list index or a union tag
+            tagged = [s for s in sections if "kind" in s.model_fields and s.model_fields["kind"].default == part]
+            sections = tagged or sections
+    return sorted({info.alias or name for s in sections for name, info in s.model_fields.items()})
+
+
+def _sections_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for arg in typing.get_args(annotation) for s in _sections_in(arg)]

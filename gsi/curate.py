@@ -1,0 +1,131 @@
+"""From accepted rollouts to training rows: filters that say why, cap, floor, distinct. Pure and seeded.
+
+A training row pairs the plain question with the completion, whatever hint its attempt had: hints never train.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gsi.prompts import Renderer
+from gsi.seeds import seed_of
+from gsi.types import Example, Query, Rollout, Text
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A correct response that is not trained on, and why."""
+
+    example: Example
+    reason: str  # steps_wrong | empty | too_long | duplicate | over_cap
+
+
+@dataclass(frozen=True)
+class Curated:
+    examples: list[Example]
+    dropped: list[Dropped]
+
+
+def curate(
+    rollouts: Iterable[Rollout],
+    queries: Mapping[str, Query],
+    renderer: Renderer,
+    *,
+    accept: str = "answer",
+    control: bool = False,
+    cap: int = 0,
+    floor: int = 0,
+    distinct: bool = False,
+    max_length: int = 2048,
+    on_given: bool = True,
+    stop_ids: frozenset[int] = frozenset(),
+    seed: int = 0,
+) -> Curated:
+    """Chooses what is trained on.
+
+    Args:
+        rollouts: attempts in any order; only correct ones are considered (with `control`, every one that ended).
+        accept: `steps` drops right answers with a wrong or unchecked step.
+        cap: rows per query at most, 0 = all; which ones is drawn from the seed and the rows' identity.
+        floor: a query with fewer rows, but at least one, has them repeated up to this number.
+        distinct: keep one of equal completions (white space aside) per query.
+        max_length: tokens; longer rows are dropped, never cut.
+        on_given: whether the given part of a response is trained on or context.
+
+    The result is in (query, iteration, attempt) order and does not depend on the order of `rollouts`.
+    """
+    by_query: dict[str, list[Rollout]] = defaultdict(list)
+    for r in rollouts:
+        if r.query_id in queries and (r.correct or (control and r.finish_reason == "stop")):
+            by_query[r.query_id].append(r)
+    examples: list[Example] = []
+    dropped: list[Dropped] = []
+    for query_id in sorted(by_query):
+        prompt = renderer.prompt(queries[query_id])
+        kept: list[Example] = []
+        seen: set[str] = set()
+        for r in sorted(by_query[query_id], key=lambda r: (r.iteration, r.attempt)):
+            example = _example(r, prompt, renderer, on_given, stop_ids)
+            text = " ".join(r.completion.split())
+            reason = None
+            if not control and not r.accepted(accept):
+                reason = "steps_wrong"
+            elif not text:
+                reason = "empty"
+            elif len(example.input_ids) > max_length:
+                reason = "too_long"
+            elif distinct and text in seen:
+                reason = "duplicate"
+            if reason:
+                dropped.append(Dropped(example, reason))
+            else:
+                seen.add(text)
+                kept.append(example)
+        if cap and len(kept) > cap:
+            chosen = sorted(kept, key=lambda e: seed_of(seed, "cap", e.query_id, e.iteration, e.attempt))[:cap]
+            dropped += [Dropped(e, "over_cap") for e in kept if e not in chosen]
+            kept = [e for e in kept if e in chosen]
+        examples += kept
+        examples += [kept[i % len(kept)] for i in range(floor - len(kept)) if kept]
+    return Curated(examples, dropped)
+
+
+def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str, max_length: int) -> Curated:
+    """Training rows from the references themselves (warm start, control arms)."""
+    examples, dropped = [], []
+    for query in queries:
+        if query.rationale:
+            prompt = renderer.prompt(query)
+            assert prompt.ids is not None
+            ids = renderer.ending(renderer.continuation(prompt, query.rationale).ids or ())
+            example = Example(prompt.text, query.rationale, prompt.ids + ids, (0,) * len(prompt.ids) + (1,) * len(ids), query.id, 0, -1, source=source)
+            if len(example.input_ids) > max_length:
+                dropped.append(Dropped(example, "too_long"))
+            else:
+                examples.append(example)
+    return Curated(examples, dropped)
+
+
+def _example(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int]) -> Example:
+    """The stored ids behind the ids of the plain prompt; text is tokenized only where the engine gave no ids."""
+    assert prompt.ids is not None
+    given = r.given_tokens
+    if r.response_ids is not None and r.completion == r.response:
+        ids = r.response_ids
+    else:
+        ids = renderer.continuation(prompt, r.completion).ids or ()
+        given = len(renderer.continuation(prompt, r.given).ids or ()) if r.given else 0
+    ids = renderer.ending(ids, stop_ids)
+    mask = (1,) * len(ids) if on_given else (0,) * given + (1,) * (len(ids) - given)
+    return Example(
+        prompt=prompt.text,
+        completion=r.completion,
+        input_ids=prompt.ids + ids,
+        loss_mask=(0,) * len(prompt.ids) + mask,
+        query_id=r.query_id,
+        iteration=r.iteration,
+        attempt=r.attempt,
+        guidance=r.guidance,
+    )

@@ -1,0 +1,427 @@
+"""The embedded engine: continuous batching of any full-attention causal LM of transformers, on CPU or one GPU.
+
+Every active response owns a slot (a row of a preallocated KV cache). Rows keep their own position, so nothing is
+padded while decoding: a finished row's slot is taken by the last row at once, and free slots are refilled from the
+workload. Attempts that share a prompt share its prefill.
+
+Sampling is by inverse CDF from one uniform number per token, a hash of (request seed, position): what a request draws
+does not depend on what else is in the batch, except that floating point may change a logit in its last bits.
+
+Left out: reuse of nested prefixes and paged memory (vLLM's job), models whose layers are not plain attention.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from gsi.types import Completion, GsiError, Request, Workload
+
+
+@dataclass
+class _Row:
+    """One response in the making. `ids` grows by one token per decoding step."""
+
+    request: Request
+    next_token: int
+    position: int  # where next_token goes
+    room: int  # tokens that may still be generated
+    ids: list[int] = field(default_factory=list)
+
+
+class TransformersEngine:
+    """Runs requests on `model`.
+
+    Args:
+        model: directory or hub id of a causal LM.
+        tokenizer: for decoding and the end token.
+        max_rows: sequences decoded together.
+        max_batch_tokens: bound on rows x longest sequence held in the KV cache.
+        max_length: prompt + response; None = the model's context.
+
+    Raises GsiError for a model that cannot be loaded or whose cached decoding does not equal its plain forward pass.
+    """
+
+    capabilities = frozenset({"prefix", "ids", "seeds"})
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_rows: int = 128,
+        max_batch_tokens: int = 262_144,
+        max_length: int | None = None,
+    ):
+        self.device = pick_device(device)
+        self.tokenizer = tokenizer
+        self.model = load_model(model, self.device, dtype)
+        config = self.model.config.get_text_config()
+        self.context = min(max_length or 2**31, getattr(config, "max_position_embeddings", None) or 2**31)
+        self.parameters = self.model.num_parameters()
+        self.stop_ids = stop_ids(self.model, tokenizer)
+        self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
+        self.window = _window(config, self.context, model)
+        self._keep_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
+        self._cache = _SlotCache(max_rows)
+        self._rows: list[_Row] = []  # row i lives in slot i
+        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "seconds": 0.0}
+        self._self_check(model)
+
+    def close(self) -> None:
+        self.model = None  # type: ignore[assignment]
+        self._cache = _SlotCache(1)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def run(self, work: Workload) -> None:
+        started = time.perf_counter()
+        self._rows, more = [], True
+        try:
+            while more or self._rows:
+                more = more and self._refill(work)
+                if self._rows:
+                    self._step(work)
+        finally:
+            self._rows = []
+            self.stats["seconds"] += time.perf_counter() - started
+
+    # ----------------------------------------------------------------------------------- filling slots
+
+    def _refill(self, work: Workload) -> bool:
+        """Fills free slots from the workload; False = the workload is done."""
+        free = self._free_slots()
+        # prefilling a few rows costs nearly a whole decoding step: wait until some slots are free, unless idle
+        if self._rows and free < max(1, self.max_rows // 8):
+            return True
+        requests = work.take(max(free, 1), timeout=0.0 if self._rows else 0.2)
+        if requests is None:
+            return False
+        fitting = []
+        for request in requests:
+            tokens = len(_ids(request.prompt)) + len(_ids(request.given))
+            if tokens == 0:
+                work.put(request, Completion("", (), "error", 0, detail="empty prompt"))
+            elif tokens >= self.context:
+                work.put(request, Completion("", (), "too_long", 0, detail=f"{tokens} tokens, the context holds {self.context}"))
+            elif request.sampling.max_new_tokens < 1:
+                work.put(request, Completion("", (), "length", 0))
+            else:
+                fitting.append(request)
+        if fitting:
+            self._prefill(fitting)
+        return True
+
+    def _free_slots(self) -> int:
+        longest = max((row.position + row.room for row in self._rows), default=0)
+        by_memory = self.max_batch_tokens // longest if longest else self.max_rows
+        return max(0, min(self.max_rows, max(1, by_memory)) - len(self._rows))
+
+    def _prefill(self, requests: list[Request]) -> None:
+        """Fills the cache with all but the last token of each prompt; that one is the first decoding step's input."""
+        first = len(self._rows)
+        prompts: dict[tuple[int, ...], list[int]] = {}  # distinct prompt -> slots
+        for i, request in enumerate(requests):
+            ids = _ids(request.prompt) + _ids(request.given)
+            prompts.setdefault(ids[:-1], []).append(first + i)
+            room = min(request.sampling.max_new_tokens, self.context - len(ids))
+            self._rows.append(_Row(request, ids[-1], len(ids) - 1, room))
+        self._cache.reserve(max(row.position for row in self._rows) + 1)
+        # similar lengths together, so that little is padded; bounded so that long prompts do not exhaust memory
+        pending = sorted((p for p in prompts if p), key=len)
+        while pending:
+            size = max(1, min(len(pending), self.max_rows, 16_384 // len(pending[-1])))
+            batch, pending = pending[-size:], pending[:-size]
+            self._prefill_batch(batch, [prompts[p] for p in batch])
+
+    def _prefill_batch(self, prompts: list[tuple[int, ...]], slots: list[list[int]]) -> None:
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[*p, *[0] * (longest - len(p))] for p in prompts], device=self.device)  # (b, q), right-padded
+        positions = torch.arange(longest, device=self.device)
+        causal = positions[:, None] >= positions[None, :]
+        if self.window:
+            causal = causal & (positions[:, None] - positions[None, :] < self.window)
+        source = [i for i, group in enumerate(slots) for _ in group]
+        self._cache.prefill([s for group in slots for s in group], source)
+        self._forward(ids, positions.expand(len(prompts), -1), causal.expand(len(prompts), 1, -1, -1))
+        self.stats["prefill_tokens"] += sum(map(len, prompts))
+
+    # ----------------------------------------------------------------------------------- decoding
+
+    def _step(self, work: Workload) -> None:
+        """One token for every active row; finished rows are handed back and their slots closed up."""
+        rows = self._rows
+        logits = self._decode_logits([r.next_token for r in rows], [r.position for r in rows])
+        tokens = self._choose(logits, rows)
+        self.stats["decode_tokens"] += len(rows)
+        self.stats["decode_steps"] += 1
+        finished: list[tuple[int, str]] = []
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            row.ids.append(token)
+            row.next_token = token
+            row.position += 1
+            row.room -= 1
+            if token in self.stop_ids:
+                finished.append((i, "stop"))
+            elif row.request.sampling.stop and self._hit_stop(row):
+                finished.append((i, "stop"))
+            elif row.room == 0:
+                finished.append((i, "length"))
+        done = [(rows[i], reason) for i, reason in finished]
+        moves = []
+        for i, _ in reversed(finished):  # the last row moves into the hole
+            last = len(rows) - 1
+            if i != last:
+                rows[i] = rows[last]
+                moves.append((last, i))
+            rows.pop()
+        self._cache.move(moves)
+        for row, reason in done:
+            work.put(row.request, self._completion(row, reason))
+
+    def _decode_logits(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
+        """Logits (rows, vocabulary) of the next token of every row."""
+        longest = max(positions) + 1
+        self._cache.reserve(longest)
+        position = torch.tensor(positions, device=self.device)[:, None]  # (rows, 1)
+        where = torch.arange(longest, device=self.device)[None, :]
+        mask = where <= position
+        if self.window:
+            mask = mask & (position - where < self.window)
+        self._cache.decode(position[:, 0], longest)
+        return self._forward(torch.tensor(tokens, device=self.device)[:, None], position, mask[:, None, None, :])[:, -1]
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self.model.config._attn_implementation == "eager":  # adds its mask to the scores
+            mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.model.dtype).min)
+        return self.model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True, **self._keep_last
+        ).logits
+
+    def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
+        """Greedy or sampled tokens, one per row."""
+        greedy = [r.request.sampling.temperature == 0 for r in rows]
+        if all(greedy):
+            return logits.argmax(-1).tolist()
+        seeds = np.array([r.request.seed for r in rows], dtype=np.uint64)
+        steps = np.array([len(r.ids) for r in rows], dtype=np.uint64)
+        temperature = torch.tensor([r.request.sampling.temperature or 1.0 for r in rows], device=self.device)
+        top_p = [r.request.sampling.top_p for r in rows]
+        probs = torch.softmax(logits.float() / temperature[:, None], -1)  # (rows, V)
+        if min(top_p) < 1:
+            probs = _nucleus(probs, torch.tensor(top_p, device=self.device))
+        cdf = probs.double().cumsum(-1)
+        u = torch.from_numpy(uniform(seeds, steps)).to(self.device) * cdf[:, -1]
+        tokens = torch.searchsorted(cdf, u[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+        if any(greedy):
+            tokens = torch.where(torch.tensor(greedy, device=self.device), logits.argmax(-1), tokens)
+        return tokens.tolist()
+
+    def _text(self, row: _Row) -> str:
+        """The generated part as text. Decoded behind `given`, because some tokenizers render a first token differently."""
+        given = _ids(row.request.given)
+        decode = lambda ids: self.tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
+        if given:
+            whole, head = decode([*given, *row.ids]), decode(list(given))
+            if whole.startswith(head):
+                return whole[len(head) :]
+        return decode(row.ids)
+
+    def _hit_stop(self, row: _Row) -> bool:
+        stops = row.request.sampling.stop
+        tail = self.tokenizer.decode(row.ids[-(2 + max(map(len, stops))) :], skip_special_tokens=True)
+        return any(stop in tail for stop in stops)
+
+    def _completion(self, row: _Row, reason: str) -> Completion:
+        text = self._text(row)
+        cut = min((at for stop in row.request.sampling.stop if (at := text.find(stop)) >= 0), default=-1)
+        ids = tuple(row.ids)
+        if cut >= 0:  # the ids keep only whole tokens before the stop string
+            text, keep = text[:cut], len(ids)
+            while keep and len(self._text(_Row(row.request, 0, 0, 0, list(ids[:keep])))) > cut:
+                keep -= 1
+            ids = ids[:keep]
+        return Completion(text, ids, reason, generated_tokens=len(row.ids))
+
+    # ----------------------------------------------------------------------------------- trust
+
+    @torch.inference_mode()
+    def _self_check(self, name: str) -> None:
+        """Two made-up rows through prefill and one decoding step must give the logits of the plain forward pass.
+
+        Catches architectures that read the cache, the mask or the positions in a way of their own.
+        """
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        length = min(9, self.context - 1)
+        rng = np.random.default_rng(0)
+        rows = [rng.integers(0, vocabulary, n).tolist() for n in (length, max(1, length - 4))]
+        try:
+            self._cache.reserve(length)
+            self._prefill_batch([tuple(r[:-1]) for r in rows if len(r) > 1], [[i] for i, r in enumerate(rows) if len(r) > 1])
+            ours = self._decode_logits([r[-1] for r in rows], [len(r) - 1 for r in rows])
+            plain = torch.stack([self.model(input_ids=torch.tensor([r], device=self.device)).logits[0, -1] for r in rows])
+        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as e:
+            raise GsiError(f"engine transformers: {name} ({type(self.model).__name__}) cannot be decoded with this engine: {e}; use `engine: {{kind: vllm}}` or a server") from e
+        finally:
+            self.stats["prefill_tokens"] = 0
+        scale = plain.float().abs().max().item() or 1.0
+        error = (ours.float() - plain.float()).abs().max().item() / scale
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+        if not error <= tolerance:
+            raise GsiError(
+                f"engine transformers: cached decoding of {name} ({type(self.model).__name__}) differs from its plain forward pass "
+                f"by {error:.2g} of the largest logit (allowed {tolerance:g}); use `engine: {{kind: vllm}}` or a server for this architecture"
+            )
+
+
+class _SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer for all slots: (slots, heads, capacity, head size)."""
+
+    is_sliding = False
+
+    def __init__(self, shared: _SlotCache):
+        super().__init__()
+        self.shared = shared
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        s = self.shared
+        self.keys = key_states.new_zeros(s.slots, key_states.shape[1], s.capacity, key_states.shape[3])
+        self.values = value_states.new_zeros(s.slots, value_states.shape[1], s.capacity, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        s = self.shared
+        assert self.keys is not None
+        assert self.values is not None
+        if s.source is not None:  # prefill: every slot takes a copy of its prompt's keys
+            q = key_states.shape[2]
+            self.keys[s.target, :, :q] = key_states[s.source]
+            self.values[s.target, :, :q] = value_states[s.source]
+            return key_states, value_states
+        rows = key_states.shape[0]
+        self.keys[s.target[:rows], :, s.positions] = key_states[:, :, 0]
+        self.values[s.target[:rows], :, s.positions] = value_states[:, :, 0]
+        return self.keys[:rows, :, : s.longest], self.values[:rows, :, : s.longest]
+
+    def grow(self, capacity: int) -> None:
+        if self.is_initialized:
+            for name in ("keys", "values"):
+                old = getattr(self, name)
+                new = old.new_zeros(old.shape[0], old.shape[1], capacity, old.shape[3])
+                new[:, :, : old.shape[2]] = old
+                setattr(self, name, new)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.shared.longest, 0
+
+    def get_seq_length(self) -> int:
+        return 0 if self.shared.source is not None else self.shared.longest - 1
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class _SlotCache(Cache):
+    """A KV cache of fixed slots; `prefill`, `decode` say what the next forward pass writes."""
+
+    def __init__(self, slots: int):
+        super().__init__(layer_class_to_replicate=lambda *a, **k: _SlotLayer(self))  # type: ignore[arg-type]
+        self.slots, self.capacity, self.longest = slots, 0, 0
+        self.source: torch.Tensor | None = None
+        self.target = self.positions = torch.empty(0, dtype=torch.long)
+
+    def prefill(self, slots: list[int], source: list[int]) -> None:
+        self.source, self.target = torch.tensor(source), torch.tensor(slots)
+
+    def decode(self, positions: torch.Tensor, longest: int) -> None:
+        self.source, self.target, self.positions, self.longest = None, torch.arange(self.slots, device=positions.device), positions, longest
+
+    def reserve(self, capacity: int) -> None:
+        if capacity > self.capacity:
+            self.capacity = max(capacity, self.capacity * 3 // 2, 32)
+            for layer in self.layers:
+                layer.grow(self.capacity)  # type: ignore[attr-defined]
+
+    def move(self, moves: list[tuple[int, int]]) -> None:
+        """Copies slots, in order: (from, to)."""
+        for layer in self.layers:
+            for a, b in moves:
+                layer.keys[b] = layer.keys[a]  # type: ignore[index]
+                layer.values[b] = layer.values[a]  # type: ignore[index]
+
+
+# --------------------------------------------------------------------------------------- helpers
+
+
+def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) from (seed, step), both uint64 of one shape: splitmix64 of a counter stream."""
+    with np.errstate(over="ignore"):
+        x = seeds + (steps + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Zeroes all but the smallest set of most likely tokens whose mass reaches top_p (rows without top_p keep all)."""
+    ordered, index = probs.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered  # mass of the more likely tokens
+    ordered = ordered.masked_fill(before >= top_p[:, None], 0.0)
+    return torch.zeros_like(probs).scatter_(-1, index, ordered)
+
+
+def _ids(text: Any) -> tuple[int, ...]:
+    if text.ids is None:
+        if text.text:
+            raise GsiError("engine transformers: a request without token ids; its renderer has no tokenizer")
+        return ()
+    return text.ids
+
+
+def pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise GsiError(f"engine.device: {device!r}, but torch sees no CUDA device; use `auto` or `cpu`")
+    return chosen
+
+
+def load_model(name: str, device: torch.device, dtype: str) -> Any:
+    """A causal LM in eval mode. Raises GsiError when there is none under that name."""
+    kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
+    except (OSError, ValueError, KeyError) as e:
+        raise GsiError(f"model: {name!r} cannot be loaded as a causal LM: {e}") from e
+    return model.to(device).eval()
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """End tokens of the model's generation config and of the tokenizer."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
+def _window(config: Any, context: int, name: str) -> int | None:
+    """The sliding window that every layer uses, or None. Raises for a mix of windows that the context would exceed."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    if not window or context <= window or kinds == {"full_attention"}:
+        return None
+    if kinds == {"sliding_attention"}:
+        return window
+    raise GsiError(f"engine transformers: {name} mixes layers with and without a sliding window of {window}; set `engine.max_length: {window}` or use vLLM")

@@ -1,0 +1,151 @@
+"""The ledger: every attempt, accepted or not, in one SQLite file that anything can read. Nobody else writes it.
+
+WAL with full synchronisation: a row is on disk when `add` returns, and one transaction may carry many rows.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gsi.types import GsiError, Reply, Rollout
+
+SCHEMA_VERSION = 1
+_TYPES = {
+    "level": "INTEGER", "iteration": "INTEGER NOT NULL", "attempt": "INTEGER NOT NULL", "prompt_tokens": "INTEGER NOT NULL",
+    "given_tokens": "INTEGER NOT NULL", "generated_tokens": "INTEGER NOT NULL", "seed": "INTEGER NOT NULL",
+    "correct": "INTEGER NOT NULL", "steps_ok": "INTEGER", "guidance": "TEXT", "extracted": "TEXT", "prompt_ids": "TEXT", "response_ids": "TEXT",
+}  # fmt: skip
+COLUMNS = tuple(f.name for f in fields(Rollout))
+_BODY = ", ".join(f"{c} {_TYPES.get(c, 'TEXT NOT NULL')}" for c in COLUMNS)
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS rollouts ({_BODY}, UNIQUE (query_id, iteration, attempt));
+CREATE INDEX IF NOT EXISTS rollouts_by_iteration ON rollouts (iteration, query_id, attempt);
+CREATE TABLE IF NOT EXISTS evaluations (split TEXT NOT NULL, {_BODY}, UNIQUE (split, query_id, iteration, attempt));
+CREATE TABLE IF NOT EXISTS archived (archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY});
+CREATE TABLE IF NOT EXISTS teacher_calls (
+    query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL,
+    model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL,
+    UNIQUE (query_id, iteration, attempt));
+"""
+
+
+class Ledger:
+    """The store of one run folder. Thread-safe. Raises GsiError for a file that is no ledger of this version."""
+
+    def __init__(self, path: str | Path, read_only: bool = False):
+        self.path = Path(path)
+        if read_only and not self.path.exists():
+            raise GsiError(f"{self.path}: no ledger there; is this a run folder?")
+        uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(_SCHEMA)
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as e:
+            raise GsiError(f"{self.path}: not a readable ledger: {e}; restore it from a copy, or start in a new output_dir") from e
+        if version != SCHEMA_VERSION:
+            raise GsiError(f"{self.path}: ledger version {version}, this gsi reads {SCHEMA_VERSION}; use the gsi that wrote it")
+
+    def add(self, rows: Sequence[Rollout], split: str | None = None) -> None:
+        """Commits rows in one transaction, to `evaluations` where a split is named, else to `rollouts`.
+
+        Raises sqlite3.IntegrityError for an attempt that is already there: drawing twice is a bug, not an update.
+        """
+        table, extra = ("rollouts", ()) if split is None else ("evaluations", (split,))
+        marks = ", ".join("?" * (len(COLUMNS) + len(extra)))
+        self._write(f"INSERT INTO {table} VALUES ({marks})", [(*extra, *_values(r)) for r in rows])
+
+    def attempts(self, query_id: str, iteration: int, split: str | None = None) -> list[Rollout]:
+        """What is stored of one query in one iteration, in attempt order."""
+        return list(self._select(split, "query_id = ? AND iteration = ?", (query_id, iteration)))
+
+    def rows(self, iteration: int | None = None, split: str | None = None) -> Iterator[Rollout]:
+        """Rows in (iteration, query, attempt) order, streamed; of one iteration where it is named."""
+        return self._select(split, *(("1", ()) if iteration is None else ("iteration = ?", (iteration,))))
+
+    def count(self, iteration: int, split: str | None = None) -> int:
+        table, where, args = _where(split, "iteration = ?", (iteration,))
+        with self._lock:
+            return int(self._db.execute(f"SELECT count(*) FROM {table} WHERE {where}", args).fetchone()[0])
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """A read-only question in SQL (metrics, reports)."""
+        with self._lock:
+            return self._db.execute(sql, tuple(args)).fetchall()
+
+    def archive(self, first: int, last: int | None, now: str, samples: bool = True, evaluations: bool = True) -> None:
+        """Moves rows of iterations first..last (None = all later ones) to `archived`: paid for, but no longer part of the run."""
+        columns, args = ", ".join(COLUMNS), (first, 2**31 if last is None else last)
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for table, split, wanted in (("rollouts", "NULL", samples), ("evaluations", "split", evaluations)):
+                if wanted:
+                    where = "iteration BETWEEN ? AND ?"
+                    self._db.execute(f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args))
+                    self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
+
+    def add_teacher_call(self, key: tuple[str, int, int], messages: Any, reply: Reply, now: str) -> None:
+        row = (*key, json.dumps(messages, ensure_ascii=False), reply.text, reply.model, reply.prompt_tokens, reply.generated_tokens, now)
+        self._write("INSERT OR REPLACE INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row])
+
+    def teacher_call(self, key: tuple[str, int, int], messages: Any) -> Reply | None:
+        """The stored reply of an attempt, where it answered the same messages."""
+        found = self.query(
+            "SELECT messages, reply, prompt_tokens, generated_tokens, model FROM teacher_calls WHERE query_id = ? AND iteration = ? AND attempt = ?", key
+        )
+        return Reply(*found[0][1:]) if found and found[0][0] == json.dumps(messages, ensure_ascii=False) else None
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _write(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(sql, rows)
+
+    def _select(self, split: str | None, where: str, args: tuple[Any, ...]) -> Iterator[Rollout]:
+        table, where, args = _where(split, where, args)
+        # a connection of its own: a stream may stay open while rows are added
+        db = sqlite3.connect(self.path.resolve().as_uri() + "?mode=ro", uri=True)
+        try:
+            for row in db.execute(f"SELECT {', '.join(COLUMNS)} FROM {table} WHERE {where} ORDER BY iteration, query_id, attempt", args):
+                yield _rollout(row)
+        finally:
+            db.close()
+
+
+def _where(split: str | None, where: str, args: tuple[Any, ...]) -> tuple[str, str, tuple[Any, ...]]:
+    return ("rollouts", where, args) if split is None else ("evaluations", f"split = ? AND {where}", (split, *args))
+
+
+_IDS = [COLUMNS.index("prompt_ids"), COLUMNS.index("response_ids")]
+_CORRECT, _STEPS = COLUMNS.index("correct"), COLUMNS.index("steps_ok")
+
+
+def _values(r: Rollout) -> tuple[Any, ...]:
+    row = [getattr(r, c) for c in COLUMNS]
+    for i in _IDS:
+        row[i] = None if row[i] is None else json.dumps(row[i], separators=(",", ":"))
+    return tuple(row)
+
+
+def _rollout(row: Sequence[Any]) -> Rollout:
+    values = list(row)
+    for i in _IDS:
+        values[i] = None if values[i] is None else tuple(json.loads(values[i]))
+    values[_CORRECT] = bool(values[_CORRECT])
+    values[_STEPS] = None if values[_STEPS] is None else bool(values[_STEPS])
+    return Rollout(*values)

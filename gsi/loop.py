@@ -1,0 +1,141 @@
+"""The loop, read top to bottom.
+
+    config model -> (warm start) = iter_0 model
+    for n = 1..T: sample with the iter_{n-1} model, guiding the hard queries -> curate -> train = iter_n model -> evaluate it
+    test sets, report
+
+Every stage is skipped when the run folder says it is done, so the same call resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsi import build, stages
+from gsi.config import Config, load_config
+from gsi.progress import Reporter
+from gsi.runfolder import RunFolder
+from gsi.types import GsiError, Query
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind: its folder and the lines of metrics.jsonl, one per iteration."""
+
+    path: Path
+    metrics: list[dict[str, Any]]
+
+
+def run(
+    config: Config | str | Path | Mapping[str, Any],
+    queries: Sequence[Query] | None = None,
+    check: Callable[..., Any] | None = None,
+    *,
+    fork: str | None = None,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Runs guided self-improvement, or resumes it.
+
+    Args:
+        config: a Config, a YAML file, or a mapping of config keys.
+        queries: own questions, instead of those the config's task names.
+        check: own checker for them, `(response, query) -> bool | Verdict`; runs in killable workers.
+        fork: start a new run of this name from what a changed config leaves valid.
+
+    Raises GsiError (its message names what, where and the fix); NothingAccepted when an iteration has nothing to train on.
+    """
+    config = config if isinstance(config, Config) else load_config(config)
+    with open_run(config, queries, check, fork=fork, reporter=reporter) as ctx:
+        return Result(ctx.folder.path, loop(ctx))
+
+
+def loop(ctx: stages.Context) -> list[dict[str, Any]]:
+    folder, last = ctx.folder, ctx.config.iterations
+
+    if not folder.done(0, "train"):
+        if ctx.config.warm_start:
+            stages.warm_start(ctx)
+        else:
+            folder.set_model(0, ctx.base)
+            folder.mark(0, "train", skipped=True)
+
+    for n in range(last + 1):
+        if n > 0:
+            if not folder.done(n, "sample"):
+                stages.sample(ctx, n)
+            if not folder.done(n, "curate"):
+                stages.write_metrics(ctx)  # what was sampled is worth reading even if nothing can be trained on
+                stages.curate_rows(ctx, n)
+            if not folder.done(n, "train"):
+                stages.train(ctx, n)
+        if not folder.done(n, "evaluate"):
+            stages.evaluate(ctx, n)
+        stages.prune(ctx, n)
+        stages.write_metrics(ctx)
+
+    if ctx.data.test and folder.state["stages"].get("test", {}).get("final") != last:
+        stages.test(ctx)
+    return stages.write_metrics(ctx)
+
+
+STAGES: dict[str, Callable[[stages.Context, int], None]] = {
+    "sample": stages.sample,
+    "curate": stages.curate_rows,
+    "train": lambda ctx, n: stages.train(ctx, n) if n else stages.warm_start(ctx),
+    "evaluate": stages.evaluate,
+}
+
+
+def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -> None:
+    """One stage of one iteration: `sample` completes what is missing, the others are redone; later stages become stale."""
+    with open_run(config, reporter=reporter) as ctx:
+        folder = ctx.folder
+        before = {"sample": (n - 1, "train"), "curate": (n, "sample"), "train": (n, "curate"), "evaluate": (n, "train")}[name]
+        if not 0 <= n <= config.iterations or n == 0 and (name in ("sample", "curate") or name == "train" and not config.warm_start):
+            raise GsiError(f"{name} --iteration {n}: this run has no such stage; its iterations are 1 to {config.iterations}")
+        if n > 0 and not folder.done(*before):
+            raise GsiError(f"{name} --iteration {n}: stage {before[1]} of iteration {before[0]} is not done; run it first, or `gsi run`")
+        if not (name == "sample" and folder.done(n, name)):
+            folder.invalidate(n, name)
+            STAGES[name](ctx, n)
+        stages.write_metrics(ctx)
+
+
+@contextmanager
+def open_run(
+    config: Config,
+    queries: Sequence[Query] | None = None,
+    check: Callable[..., Any] | None = None,
+    *,
+    fork: str | None = None,
+    reporter: Reporter | None = None,
+) -> Iterator[stages.Context]:
+    """Loads data and model, opens the run folder, and closes everything again."""
+    started, reporter = time.perf_counter(), reporter or Reporter()
+    data = build.load_data(config, queries, check)
+    try:
+        for problem in data.problems[:10]:
+            reporter.say(f"left out: {problem}")
+        if len(data.problems) > 10:
+            reporter.say(f"left out: {len(data.problems) - 10} more; `gsi tasks check` lists them all")
+        with reporter.stage("base model", 1) as update:
+            base = build.resolve_model(config, lambda done, total: update(done, total=total))
+        tokenizer = build.load_tokenizer(config, base)
+        renderer = build.make_renderer(config, tokenizer)
+        teacher = build.make_teacher(config)
+        with RunFolder.open(config, data.fingerprints, fork) as folder:
+            ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter)
+            try:
+                yield ctx
+            finally:
+                ctx.close_engine()
+                clock = folder.state["clock"]
+                for phase, seconds in (ctx.clock | {"wall": time.perf_counter() - started}).items():
+                    clock[phase] = clock.get(phase, 0.0) + seconds
+    finally:
+        data.grader.close()

@@ -1,0 +1,142 @@
+"""Figures of a run: pure functions, and one line of metrics per iteration recomputed from the run folder's own files."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gsi.ledger import Ledger
+from gsi.types import Query, Rollout
+
+Line = dict[str, Any]
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson score); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = successes / n, z * z / n
+    centre = (p + zz / 2) / (1 + zz)
+    half = z * math.sqrt(p * (1 - p) / n + zz / (4 * n)) / (1 + zz)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased estimate of solving a query within k draws, from n >= k draws: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374)."""
+    if k > n:
+        raise ValueError(f"pass@{k} needs at least {k} draws, there are {n}")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def mean_over_levels(by_level: Mapping[Any, tuple[int, int]]) -> float:
+    """Mean over levels of right / asked; `by_level` maps a level (None = no levels) to (right, asked)."""
+    rates = [right / asked for right, asked in by_level.values() if asked]
+    return sum(rates) / len(rates) if rates else 0.0
+
+
+def shares(levels: Iterable[int | None]) -> dict[int, float]:
+    """Share of each level among the entries that have one."""
+    counts = Counter(x for x in levels if x is not None)
+    total = sum(counts.values())
+    return {level: counts[level] / total for level in sorted(counts)}
+
+
+def effective_number(counts: Iterable[int]) -> float:
+    """exp(entropy) of counts: how many equally frequent queries the training set is worth."""
+    values = [c for c in counts if c]
+    total = sum(values)
+    return math.exp(-sum(c / total * math.log(c / total) for c in values)) if total else 0.0
+
+
+def flops(parameters: int, prefilled: int, generated: int, trained: int) -> float:
+    """Cost in FLOPs: 2 per parameter and token read or generated, 6 per trained token."""
+    return 2.0 * parameters * (prefilled + generated) + 6.0 * parameters * trained
+
+
+# --------------------------------------------------------------------------------------- evaluation results
+
+
+def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str) -> Line:
+    """Results of one task: greedy accuracy (attempt 0) with interval, by level, and pass@k from the sampled attempts."""
+    greedy = [r for r in rows if r.attempt == 0]
+    right = sum(r.accepted(accept) for r in greedy)
+    levels: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for r in greedy:
+        if r.level is not None:
+            levels[r.level][0] += r.accepted(accept)
+            levels[r.level][1] += 1
+    by_level = {level: (a, b) for level, (a, b) in sorted(levels.items())}
+    low, high = wilson(right, len(greedy))
+    result: Line = {
+        "n": len(greedy),
+        "pass@1": right / len(greedy) if greedy else 0.0,
+        "interval": [low, high],
+        "mean_over_levels": mean_over_levels(by_level) if by_level else None,
+        "levels": {str(level): {"right": a, "n": b} for level, (a, b) in by_level.items()},
+        "answers_right": sum(r.correct for r in greedy),
+        "status": dict(Counter(r.status for r in greedy)),
+        "tokens": sum(r.generated_tokens for r in rows),
+    }
+    draws: dict[str, list[bool]] = defaultdict(list)
+    for r in rows:
+        if r.attempt > 0:
+            draws[r.query_id].append(r.accepted(accept))
+    for k in ks:
+        if k > 1 and draws:
+            result[f"pass@{k}"] = sum(pass_at_k(len(d), sum(d), k) for d in draws.values()) / len(draws)
+    return result
+
+
+# --------------------------------------------------------------------------------------- one line per iteration
+
+
+def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept: str, hard: Mapping[str, Sequence[int]]) -> Line:
+    """Sampling and coverage figures of the ledger's `iteration`."""
+    good = "correct" if accept == "answer" else "(correct AND steps_ok IS 1)"
+    line: Line = {}
+    totals = ledger.query(
+        f"SELECT count(*), sum(correct), sum({good}), sum(generated_tokens), sum(prompt_tokens), sum(given_tokens), "
+        "sum(guidance IS NOT NULL), sum(correct AND steps_ok IS 0) FROM rollouts WHERE iteration = ?",
+        (iteration,),
+    )[0]
+    names = ("rollouts", "correct", "accepted", "tokens", "prompt_tokens", "given_tokens", "guided", "lucky")
+    line |= {f"sample/{name}": value or 0 for name, value in zip(names, totals, strict=True)}
+    for status, count in ledger.query("SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status ORDER BY status", (iteration,)):
+        line[f"sample/status/{status}"] = count
+    kinds = ledger.query(
+        f"SELECT CASE WHEN guidance IS NULL THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, count(*), sum({good}), "
+        "sum(generated_tokens) FROM rollouts WHERE iteration = ? GROUP BY kind ORDER BY kind",
+        (iteration,),
+    )
+    for kind, count, accepted, tokens in kinds:
+        line |= {f"sample/{kind}/rollouts": count, f"sample/{kind}/accepted": accepted, f"sample/{kind}/tokens": tokens}
+    solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
+    line["sample/queries"] = len(queries)
+    line |= _by_level("tail/coverage", queries, lambda q: q.id in solved, hard)
+    return line
+
+
+def train_line(rows: Sequence[tuple[str, int | None]], dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]) -> Line:
+    """Figures of a training set given as (query id, trained tokens) per row, beside the queries' own level shares."""
+    known = [queries[q] for q, _ in rows if q in queries]
+    line: Line = {"train/rows": len(rows), "train/tokens_per_epoch": sum(t or 0 for _, t in rows)}
+    line |= {f"train/dropped/{reason}": count for reason, count in sorted(dropped.items())}
+    line |= {f"tail/share/level_{level}": share for level, share in shares(q.level for q in known).items()}
+    line |= {f"tail/query_share/level_{level}": share for level, share in shares(q.level for q in queries.values()).items()}
+    if any(hard.values()) and known:
+        line["tail/hard_share"] = sum(q.level in hard.get(q.task, ()) for q in known) / len(known)
+    line["tail/effective_queries"] = effective_number(Counter(q for q, _ in rows).values())
+    return line
+
+
+def _by_level(name: str, queries: Sequence[Query], solved: Any, hard: Mapping[str, Sequence[int]]) -> Line:
+    """Share of queries for which solved(q), overall, by level and over the hard levels."""
+    groups: dict[str, list[bool]] = {name: [solved(q) for q in queries]}
+    for q in queries:
+        if q.level is not None:
+            groups.setdefault(f"{name}/level_{q.level}", []).append(solved(q))
+        if q.level in hard.get(q.task, ()):
+            groups.setdefault("tail/hard_coverage", []).append(solved(q))
+    return {key: sum(values) / len(values) for key, values in sorted(groups.items()) if values}

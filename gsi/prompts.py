@@ -1,0 +1,90 @@
+"""From a question to the tokens a model reads, and from a completion to the tokens it is trained on.
+
+The same `Renderer` serves sampling, training and evaluation, so the template, BOS and EOS are the same in all three.
+It never sees a hint unless it is asked to render one (`Renderer.prompt(question=...)`), which curation never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gsi.types import GsiError, Query, Text
+
+PLAIN = "Question: {question}\nAnswer:\n"
+
+
+class Renderer:
+    """Renders prompts and completions for one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer, or None (scripted engines, servers): then no ids are made.
+        template: `auto` (chat where the tokenizer has a chat template, else plain), `plain`, `chat`, or text with
+            `{question}`.
+        instruction: appended to every question.
+
+    Raises GsiError for a template without `{question}`, a chat template that is not there, a tokenizer without EOS.
+    """
+
+    def __init__(self, tokenizer: Any = None, template: str = "auto", instruction: str = "", chat_template_kwargs: Mapping[str, Any] | None = None):
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if template == "auto":
+            template = "chat" if has_chat else "plain"
+        if template == "chat" and not has_chat:
+            raise GsiError("prompt.template: `chat` needs a tokenizer with a chat template; use `plain` or your own text with {question}")
+        if template == "plain":
+            template = PLAIN
+        if template != "chat" and "{question}" not in template:
+            raise GsiError(f"prompt.template: {template!r} lacks {{question}}; use auto, plain, chat or a text that contains {{question}}")
+        if tokenizer is not None and tokenizer.eos_token_id is None:
+            raise GsiError("the tokenizer has no eos token, so no response could ever end; set `eos_token` in its tokenizer_config.json")
+        self.tokenizer, self.template, self.instruction = tokenizer, template, instruction
+        self._chat_kwargs = dict(chat_template_kwargs or {})
+        self._bos: tuple[int, ...] = ()
+        if tokenizer is not None and tokenizer.bos_token_id is not None:
+            adds = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
+            chat_adds = template == "chat" and self._chat("a").startswith(tokenizer.bos_token)
+            self._bos = (tokenizer.bos_token_id,) if adds or chat_adds else ()
+
+    def prompt(self, query: Query, question: str | None = None) -> Text:
+        """The prompt of a query; `question` replaces the plain question (a hint). Ids begin with BOS where the model has one, the text never does."""
+        question = question if question is not None else query.question
+        if self.instruction:
+            question = f"{question} {self.instruction}"
+        if self.template == "chat":
+            text = self._chat(question)
+            if self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token):
+                text = text[len(self.tokenizer.bos_token) :]
+        else:
+            text = self.template.replace("{question}", question)
+        if self.tokenizer is None:
+            return Text(text)
+        return Text(text, self._bos + self.encode(text))
+
+    def continuation(self, prompt: Text, text: str) -> Text:
+        """`text` as tokens that follow `prompt`: exactly the ids of the whole, where the prompt's ids are a prefix of them.
+
+        Some tokenizers merge across the border or put a space before any text; then the text is tokenized alone.
+        """
+        if self.tokenizer is None or prompt.ids is None:
+            return Text(text)
+        if not text:
+            return Text("", ())
+        whole, head = self.encode(prompt.text + text), prompt.ids[len(self._bos) :]
+        return Text(text, whole[len(head) :] if whole[: len(head)] == head else self.encode(text))
+
+    def ending(self, ids: tuple[int, ...], stop_ids: frozenset[int] = frozenset()) -> tuple[int, ...]:
+        """Completion ids with the EOS that training teaches; ids that end in another end token of the model stay as they are."""
+        eos = self.tokenizer.eos_token_id
+        return ids if ids and (ids[-1] == eos or ids[-1] in stop_ids) else (*ids, eos)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _chat(self, question: str) -> str:
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True, **self._chat_kwargs
+        )

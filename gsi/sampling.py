@@ -1,0 +1,330 @@
+"""Sampling: where allocation, guidance, engine and grader meet.
+
+`Sampler` is the workload of an engine. The engine takes requests and puts completions; one scheduler thread grades them
+(or hands them to grading workers), commits them to the ledger and only then decides what each query does next. So
+whatever a decision rests on is on disk, and a killed run decides the same again.
+
+A query's next attempts depend only on its own graded attempts, in attempt order: attempt n is looked at only after
+attempts 0..n-1. Completion order, batch composition and the number of engines play no part.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from gsi.ledger import Ledger
+from gsi.prompts import Renderer
+from gsi.seeds import seed_of
+from gsi.types import Allocation, Completion, Grader, Guidance, Hint, Plan, Query, Reply, Request, Rollout, Sampling, Stop, Teacher, Text, Verdict
+
+
+@dataclass
+class Stats:
+    """Live figures of one sampling pass (this process only; the ledger holds the truth)."""
+
+    queries: int  # to be sampled
+    finished: int = 0  # queries that need nothing more
+    covered: int = 0  # queries with an accepted attempt
+    rollouts: int = 0
+    accepted: int = 0
+    tokens: int = 0  # generated
+    resumed: int = 0  # rollouts found in the ledger
+
+
+@dataclass
+class _Progress:
+    """A query being worked on."""
+
+    query: Query
+    order: int
+    prompt: Text
+    history: list[Rollout] = field(default_factory=list)  # graded attempts 0..n-1
+    ahead: dict[int, Rollout] = field(default_factory=dict)  # graded or resumed attempts beyond those
+    planned: int = 0  # attempts launched or found
+    guided: int = 0  # of those, guided
+    planned_at: int = -1  # length of history at the last decision
+
+
+class Sampler:
+    """A Workload over queries. Use as a context manager around `Engine.run`.
+
+    Args:
+        queries: who may be sampled, in order; earlier queries are finished first.
+        iteration: the ledger's iteration, the index of the model that draws.
+        sampling: settings of attempt number n.
+        split: None = rollouts, else the split of the table `evaluations`.
+        hint_workers: threads for a guidance that may block (a teacher); 0 = guidance is called in place.
+        on_progress: called with Stats after every commit.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        *,
+        iteration: int,
+        allocation: Allocation,
+        guidance: Guidance | None,
+        renderer: Renderer,
+        grader: Grader,
+        ledger: Ledger,
+        sampling: Callable[[int], Sampling],
+        seed: int,
+        strategy: str,
+        model: str,
+        accept: str = "answer",
+        split: str | None = None,
+        hint_workers: int = 0,
+        on_progress: Callable[[Stats], None] | None = None,
+    ):
+        self.queries, self.iteration, self.allocation, self.guidance = queries, iteration, allocation, guidance
+        self.renderer, self.grader, self.ledger, self.sampling = renderer, grader, ledger, sampling
+        self.seed, self.strategy, self.model, self.accept, self.split = seed, strategy, model, accept, split
+        self.on_progress = on_progress
+        self.stats = Stats(len(queries))
+        self._resuming = ledger.count(iteration, split) > 0
+        self._next = 0  # the next query to open
+        self._open: dict[str, _Progress] = {}
+        self._ready: list[tuple[int, int, Request]] = []  # heap: (query order, attempt)
+        self._changed = threading.Condition(threading.RLock())
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._hints = ThreadPoolExecutor(hint_workers, "hint") if hint_workers and guidance else None
+        self._grading = 0  # completions with a worker process
+        self._thread = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
+
+    # ----------------------------------------------------------------------------------- the engine's side
+
+    def take(self, n: int, timeout: float = 0.0) -> list[Request] | None:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                if self._error:
+                    raise self._error
+                if self._stopped:
+                    raise Stop
+                while len(self._ready) < n and self._next < len(self.queries):
+                    self._open_next()
+                if self._ready:
+                    return [heapq.heappop(self._ready)[2] for _ in range(min(n, len(self._ready)))]
+                if not self._open:
+                    return None
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return []
+
+    def put(self, request: Request, completion: Completion) -> None:
+        if self._error:
+            raise self._error
+        self._inbox.put(("completion", request, completion))
+
+    def stop(self) -> None:
+        """Makes the engine abandon what is in flight at its next `take`."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        # what the engine has handed over is paid for: grade and store it, also when the engine failed
+        self._inbox.put(None)
+        self._thread.join()
+        if self._hints:
+            self._hints.shutdown(wait=True, cancel_futures=True)
+        if self._error and kind is None:
+            raise self._error
+
+    # ----------------------------------------------------------------------------------- the scheduler thread
+
+    def _schedule(self) -> None:
+        """Drains the inbox: grade, commit everything that is graded in one transaction, then decide."""
+        closing = False
+        try:
+            while not (closing and self._inbox.empty() and self._grading == 0):
+                events = [self._inbox.get()]
+                while not self._inbox.empty():
+                    events.append(self._inbox.get())
+                rows: list[Rollout] = []
+                for event in events:
+                    if event is None:
+                        closing = True
+                    elif event[0] == "completion":
+                        self._grade(*event[1:], rows)
+                    elif event[0] == "verdict":
+                        self._grading -= 1
+                        request, completion, verdict = event[1:]
+                        rows.append(self._rollout(request, completion, verdict.result()))
+                    elif event[0] == "hint":
+                        self._launch(*event[1:4], hint=event[4].result())
+                if rows:
+                    self.ledger.add(rows, self.split)
+                    self._record(rows, decide=not closing)
+        except BaseException as e:  # handed to the engine's thread, which raises it
+            with self._changed:
+                self._error = e
+                self._changed.notify_all()
+
+    def _grade(self, request: Request, completion: Completion, rows: list[Rollout]) -> None:
+        reason = completion.finish_reason
+        if reason != "stop":
+            status = {"length": "truncated", "too_long": "too_long", "error": "error"}[reason]
+            rows.append(self._rollout(request, completion, Verdict("error", detail=completion.detail), status))
+            return
+        verdict = self.grader.submit(request.query, request.given.text + completion.text)
+        if verdict.done():
+            rows.append(self._rollout(request, completion, verdict.result()))
+            return
+        self._grading += 1
+        verdict.add_done_callback(lambda done: self._inbox.put(("verdict", request, completion, done)))
+
+    def _rollout(self, request: Request, completion: Completion, verdict: Verdict, status: str | None = None) -> Rollout:
+        response = request.given.text + completion.text
+        ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
+        return Rollout(
+            query_id=request.query.id,
+            task=request.query.task,
+            level=request.query.level,
+            iteration=request.iteration,
+            attempt=request.attempt,
+            strategy=self.strategy,
+            guidance=request.guidance,
+            prompt=request.prompt.text,
+            given=request.given.text,
+            response=response,
+            completion=response,
+            prompt_ids=request.prompt.ids,
+            response_ids=ids,
+            prompt_tokens=request.prompt.n_tokens if completion.prompt_tokens is None else completion.prompt_tokens,
+            given_tokens=request.given.n_tokens,
+            generated_tokens=completion.generated_tokens,
+            finish_reason=completion.finish_reason,
+            seed=request.seed,
+            model=self.model,
+            status=status or verdict.status,
+            correct=(status or verdict.status) == "correct",
+            steps_ok=verdict.steps_ok,
+            extracted=verdict.extracted,
+            detail=verdict.detail,
+            created_at=now(),
+        )
+
+    def _record(self, rows: list[Rollout], decide: bool) -> None:
+        with self._changed:
+            for row in rows:
+                progress = self._open[row.query_id]
+                progress.ahead[row.attempt] = row
+                self.stats.rollouts += 1
+                self.stats.tokens += row.generated_tokens
+                self.stats.accepted += row.accepted(self.accept)
+            if decide:
+                for query_id in dict.fromkeys(row.query_id for row in rows):
+                    self._advance(self._open[query_id])
+            self._changed.notify_all()
+        if self.on_progress:
+            self.on_progress(self.stats)
+
+    # ----------------------------------------------------------------------------------- decisions (under the lock)
+
+    def _open_next(self) -> None:
+        query = self.queries[self._next]
+        progress = _Progress(query, self._next, self.renderer.prompt(query))
+        if self._resuming:
+            progress.ahead = {r.attempt: r for r in self.ledger.attempts(query.id, self.iteration, self.split)}
+            self.stats.resumed += len(progress.ahead)
+            self.stats.accepted += sum(r.accepted(self.accept) for r in progress.ahead.values())
+        self._open[query.id] = progress
+        self._next += 1
+        self._advance(progress)
+
+    def _advance(self, p: _Progress) -> None:
+        """Asks the allocation at every length of the graded history, one after the other, and launches what it wants."""
+        while True:
+            plan = self._plan(p)
+            for attempt in range(p.planned, plan.total):
+                index = p.guided if plan.guided and self.guidance else None
+                p.guided += index is not None
+                p.planned += 1
+                if attempt not in p.ahead:
+                    self._ask(p, attempt, index)
+            if len(p.history) not in p.ahead:
+                break
+            p.history.append(p.ahead.pop(len(p.history)))
+        if len(p.history) >= p.planned:
+            del self._open[p.query.id]
+            self.stats.finished += 1
+            self.stats.covered += any(r.accepted(self.accept) for r in p.history)
+
+    def _plan(self, p: _Progress) -> Plan:
+        if any(r.status == "too_long" and r.guidance is None for r in p.history):
+            return Plan(p.planned)  # the plain prompt does not fit: more of the same would not either
+        return self.allocation.plan(p.query, p.history)
+
+    def _ask(self, p: _Progress, attempt: int, index: int | None) -> None:
+        if index is None or self.guidance is None:
+            self._launch(p, attempt, 0, hint=None)
+        elif self._hints:
+            future: Future[Hint | None] = self._hints.submit(self._hint, p.query, tuple(p.history), attempt, index)
+            future.add_done_callback(lambda done: done.cancelled() or self._inbox.put(("hint", p, attempt, index, done)))
+        else:
+            self._launch(p, attempt, index, hint=self.guidance.hint(p.query, p.history, index))
+
+    def _hint(self, query: Query, history: Sequence[Rollout], attempt: int, index: int) -> Hint | None:
+        assert self.guidance is not None
+        _asking.key = (query.id, self.iteration, attempt)
+        return self.guidance.hint(query, history, index)
+
+    def _launch(self, p: _Progress, attempt: int, index: int, hint: Hint | None) -> None:
+        prompt = p.prompt if hint is None or hint.question is None else self.renderer.prompt(p.query, hint.question)
+        given = hint.given if hint else Text("")
+        if given.ids is None:
+            given = self.renderer.continuation(prompt, given.text)
+        request = Request(
+            query=p.query,
+            iteration=self.iteration,
+            attempt=attempt,
+            prompt=prompt,
+            given=given,
+            sampling=self.sampling(attempt),
+            seed=seed_of(self.seed, self.split or "sample", self.iteration, p.query.id, attempt),
+            guidance=hint.label if hint else None,
+        )
+        with self._changed:
+            heapq.heappush(self._ready, (p.order, attempt, request))
+            self._changed.notify_all()
+
+
+# --------------------------------------------------------------------------------------- teachers
+
+_asking = threading.local()  # which attempt the current hint worker works for
+
+
+class RecordingTeacher:
+    """A teacher whose exchanges are kept: each is stored when it comes and never paid for twice.
+
+    The recorded reply of an attempt serves again when the run resumes and the same messages are asked.
+    """
+
+    def __init__(self, teacher: Teacher, ledger: Ledger):
+        self.teacher, self.ledger = teacher, ledger
+
+    def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
+        reply = self.ledger.teacher_call(_asking.key, messages)
+        if reply is None:
+            reply = self.teacher.ask(messages)
+            self.ledger.add_teacher_call(_asking.key, messages, reply, now())
+        return reply
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,349 @@
+"""The stages of one iteration. Each reads and writes the run folder only, and can be redone alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gsi import build, metrics
+from gsi.allocation import Fixed
+from gsi.allocation import build as build_allocation
+from gsi.config import Config
+from gsi.curate import Curated, Dropped, curate, reference_examples
+from gsi.prompts import Renderer
+from gsi.progress import Reporter, sampling_note
+from gsi.runfolder import RunFolder, json_line, read_json, write_text
+from gsi.sampling import RecordingTeacher, Sampler, Stats
+from gsi.seeds import seed_of
+from gsi.types import Engine, Example, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
+
+
+@dataclass
+class Context:
+    """A run at work: its folder, data and parts."""
+
+    folder: RunFolder
+    data: build.Data
+    base: str  # the base model
+    tokenizer: Any
+    renderer: Renderer
+    teacher: Teacher | None
+    reporter: Reporter
+    clock: dict[str, float] = field(default_factory=dict)  # seconds by phase, of this process
+    _engine: tuple[int, Engine] | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.folder.config
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.clock[phase] = self.clock.get(phase, 0.0) + time.perf_counter() - started
+
+    def engine(self, n: int) -> Engine:
+        """The engine of the iter_n model; one start serves every stage that uses this model."""
+        if self._engine is None or self._engine[0] != n:
+            self.close_engine()
+            with self.timed("engine_start"):
+                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer)
+            self._engine = (n, engine)
+            self.folder.state["parameters"] = getattr(engine, "parameters", 0)
+            self.folder.state["stop_ids"] = sorted(getattr(engine, "stop_ids", ()))
+            self.folder.state["engine_starts"] = self.folder.state.get("engine_starts", 0) + 1
+            self.folder.save()
+        return self._engine[1]
+
+    def close_engine(self) -> None:
+        if self._engine is not None:
+            self._engine[1].close()
+            self._engine = None
+
+
+# --------------------------------------------------------------------------------------- drawing from a model
+
+
+def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings: Any) -> Stats:
+    """Runs a sampler over the iter_n model's engine with progress, clock and counters."""
+    engine = ctx.engine(n)
+    since, before = time.monotonic(), dict(getattr(engine, "stats", {}))
+    with ctx.reporter.stage(name, len(queries)) as update:
+        sampler = Sampler(
+            queries,
+            iteration=n,
+            renderer=ctx.renderer,
+            grader=ctx.data.grader,
+            ledger=ctx.folder.ledger,
+            seed=ctx.config.seed,
+            model=ctx.folder.state["models"][str(n)],
+            accept=ctx.config.accept,
+            on_progress=lambda stats: update(stats.finished, sampling_note(stats, since)),
+            **settings,
+        )
+        with ctx.timed("engine_run"), sampler:
+            engine.run(sampler)
+        update(len(queries), sampling_note(sampler.stats, since))
+    counters = ctx.folder.state.setdefault("engine", {})
+    for key, value in getattr(engine, "stats", {}).items():
+        counters[key] = counters.get(key, 0) + value - before.get(key, 0)
+    return sampler.stats
+
+
+def sample(ctx: Context, n: int) -> None:
+    """Draws with the iter_{n-1} model until every training query has what its allocation wants."""
+    c, started = ctx.config, time.perf_counter()
+    teacher = RecordingTeacher(ctx.teacher, ctx.folder.ledger) if ctx.teacher else None
+    s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop)
+    stats = _draw(
+        ctx,
+        n - 1,
+        f"iteration {n}: sample ({c.strategy})",
+        ctx.data.train,
+        allocation=build_allocation(c),
+        guidance=build.make_guidance(c, ctx.renderer, teacher),
+        sampling=lambda attempt: s,
+        strategy=c.strategy,
+        hint_workers=c.teacher.concurrency if c.teacher and teacher else 0,
+    )
+    if stats.resumed:
+        ctx.reporter.say(f"iteration {n}: {stats.resumed} rollouts were already in the ledger, {stats.rollouts} drawn now")
+    ctx.folder.mark(n, "sample", seconds=time.perf_counter() - started, rollouts=stats.rollouts, resumed=stats.resumed)
+
+
+def evaluate(ctx: Context, n: int) -> None:
+    """The iter_n model on the validation split; on a stage of its own, so that no test set steers the loop."""
+    started = time.perf_counter()
+    _evaluate(ctx, n, "validation", ctx.data.validation)
+    ctx.folder.mark(n, "evaluate", seconds=time.perf_counter() - started)
+
+
+def test(ctx: Context) -> None:
+    """The final and the chosen iteration on the test sets. Chosen = best on validation, never on test."""
+    chosen, final = choose(ctx), ctx.config.iterations
+    for n in sorted({chosen, final}):
+        try:
+            ctx.folder.model(n)
+        except GsiError:
+            ctx.reporter.say(f"iter_{n} was best on validation, but its model is not kept (keep_models: {ctx.config.keep_models}); only the final one is tested")
+            continue
+        _evaluate(ctx, n, "test", ctx.data.test)
+    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen}
+    ctx.folder.save()
+
+
+def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> None:
+    c = ctx.config
+    if queries:
+        draws = max(c.evaluate.pass_at_k, default=1)
+        limit = c.evaluate.max_new_tokens or c.sample.max_new_tokens
+        greedy = Sampling(0.0, 1.0, limit, c.sample.stop)
+        sampled = Sampling(c.sample.temperature or 0.7, c.sample.top_p, limit, c.sample.stop)
+        _draw(
+            ctx,
+            n,
+            f"iteration {n}: evaluate ({split})",
+            queries,
+            allocation=Fixed(1 + draws if draws > 1 else 1),
+            guidance=None,
+            sampling=lambda attempt: greedy if attempt == 0 else sampled,
+            strategy="evaluate",
+            split=split,
+        )
+    path = ctx.folder.iter(n) / "eval.json"
+    results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.model(n)}
+    rows = list(ctx.folder.ledger.rows(n, split))
+    results[split] = {t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})}
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(results, indent=1))
+
+
+def choose(ctx: Context) -> int:
+    """The iteration with the best validation accuracy (mean over levels, then tasks); the earliest of equals."""
+    scores = {n: score for n in range(ctx.config.iterations + 1) if (score := validation_score(ctx.folder, n)) is not None}
+    return max(scores, key=lambda n: (scores[n], -n)) if scores else ctx.config.iterations
+
+
+def validation_score(folder: RunFolder, n: int) -> float | None:
+    path = folder.iter(n) / "eval.json"
+    results = read_json(path).get("validation", {}) if path.exists() else {}
+    values = [r["mean_over_levels"] if r["mean_over_levels"] is not None else r["pass@1"] for r in results.values()]
+    return sum(values) / len(values) if values else None
+
+
+# --------------------------------------------------------------------------------------- training
+
+
+def curate_rows(ctx: Context, n: int) -> None:
+    """Writes iter_n/train.parquet and dropped.parquet. Raises NothingAccepted when there is nothing to train on."""
+    c, started = ctx.config, time.perf_counter()
+    rows = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
+    result = curate(
+        (r for r in rows if r.iteration < n),
+        {q.id: q for q in ctx.data.train},
+        ctx.renderer,
+        accept=c.accept,
+        control=c.control,
+        cap=c.curate.cap,
+        floor=c.curate.floor,
+        distinct=c.curate.distinct,
+        max_length=c.train.max_length,
+        on_given=c.train.on_given,
+        stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
+        seed=c.seed,
+    )
+    if not result.examples:
+        raise NothingAccepted(_nothing_accepted(ctx, n, result))
+    _write(ctx.folder.iter(n), result)
+    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
+
+
+def train(ctx: Context, n: int) -> None:
+    """Trains iter_n/model in a process of its own, from the base or the last model."""
+    c, started = ctx.config, time.perf_counter()
+    ctx.close_engine()  # its memory is needed
+    start = ctx.base if n == 0 or c.train.from_ == "base" else ctx.folder.model(n - 1)
+    folder = ctx.folder.iter(n)
+    part = folder / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    settings = c.train.model_dump(mode="json", by_alias=True) | {"report_to": c.report_to}
+    if n == 0 and c.warm_start:
+        settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
+    job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
+    with ctx.reporter.stage(f"iteration {n}: train", 1) as update:
+        figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps))
+    ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + figures.get("seconds_training", 0.0)
+    ctx.clock["train_start"] = ctx.clock.get("train_start", 0.0) + figures.get("seconds", 0.0) - figures.get("seconds_training", 0.0)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    part.rename(folder / "model")
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    ctx.folder.set_model(n, f"iter_{n}/model")
+    ctx.folder.mark(n, "train", **{"seconds": time.perf_counter() - started} | {f"figure/{k}": v for k, v in figures.items()})
+
+
+def warm_start(ctx: Context) -> None:
+    """Trains the iter_0 model on reference rationales."""
+    result = reference_examples(build.warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length)
+    if not result.examples:
+        raise NothingAccepted(f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it")
+    _write(ctx.folder.iter(0), result)
+    train(ctx, 0)
+
+
+def prune(ctx: Context, n: int) -> None:
+    """Removes the models that `keep_models` does not keep, once the iter_n model is there."""
+    keep = {"all": set(range(n + 1)), "last": {n}, "best+last": {n}}[ctx.config.keep_models]
+    if ctx.config.keep_models == "best+last":
+        scores = {m: s for m in range(n + 1) if (s := validation_score(ctx.folder, m)) is not None}
+        keep |= {max(scores, key=lambda m: (scores[m], -m))} if scores else set()
+    models = ctx.folder.state["models"]
+    for m in range(n):
+        path = ctx.folder.iter(m) / "model"
+        if m not in keep and path.exists():
+            models.pop(str(m), None)  # first the record, then the files
+            ctx.folder.save()
+            shutil.rmtree(path)
+
+
+def _nothing_accepted(ctx: Context, n: int, result: Curated) -> str:
+    counts = Counter(dict(ctx.folder.ledger.query("SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status", (n - 1,))))
+    seen = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    dropped = Counter(d.reason for d in result.dropped)
+    why = f"; of the correct ones dropped: {', '.join(f'{c} {r}' for r, c in dropped.items())}" if dropped else ""
+    fixes = ["a stronger model or a warm start (`warm_start: {}` trains on the reference rationales first)"]
+    if counts["no_answer"] > 0.5 * counts.total():
+        fixes.append("a prompt that makes the model end with `The answer is ...` (prompt.instruction): most responses commit to no answer")
+    if counts["truncated"] > 0.2 * counts.total():
+        fixes.append(f"a larger sample.max_new_tokens (now {ctx.config.sample.max_new_tokens}) or sample.stop: many responses were cut off")
+    if ctx.config.accept == "steps":
+        fixes.append("accept: answer")
+    if ctx.config.guidance.kind == "none":
+        fixes.append("a guided strategy such as state_reset, which needs references, or answer_driven")
+    return (
+        f"iteration {n}: no rollout was accepted, so there is nothing to train on ({counts.total()} rollouts: {seen}{why}).\n"
+        "Everything drawn is kept in the ledger. What may help: " + "; ".join(fixes) + "."
+    )
+
+
+# --------------------------------------------------------------------------------------- files of an iteration
+
+
+_ROW = pa.schema(
+    [
+        ("prompt", pa.string()), ("completion", pa.string()), ("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.int8())),
+        ("query_id", pa.string()), ("iteration", pa.int32()), ("attempt", pa.int32()), ("guidance", pa.string()), ("weight", pa.float32()), ("source", pa.string()),
+    ]
+)  # fmt: skip
+
+
+def _write(folder: Path, result: Curated) -> None:
+    folder.mkdir(exist_ok=True)
+    _write_parquet(folder / "train.parquet", [dict(vars(e)) for e in result.examples], _ROW)
+    _write_parquet(folder / "dropped.parquet", [_dropped(d) for d in result.dropped], _ROW.append(pa.field("reason", pa.string())))
+
+
+def _dropped(d: Dropped) -> dict[str, Any]:
+    return vars(d.example) | {"reason": d.reason}
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as f:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), f)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
+
+
+def read_examples(path: Path) -> list[Example]:
+    return [Example(**{**row, "input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])}) for row in pq.read_table(path).to_pylist()]
+
+
+def write_metrics(ctx: Context) -> list[metrics.Line]:
+    """Rewrites metrics.jsonl from the folder: one line per iteration that has begun."""
+    lines = [line for n in range(ctx.config.iterations + 1) if (line := _line(ctx, n))]
+    write_text(ctx.folder.path / "metrics.jsonl", "".join(json_line(line) + "\n" for line in lines))
+    return lines
+
+
+def _line(ctx: Context, n: int) -> metrics.Line:
+    folder, c, queries = ctx.folder, ctx.config, {q.id: q for q in ctx.data.train}
+    line: metrics.Line = {}
+    if n > 0 and folder.done(n, "sample"):
+        line |= metrics.sample_line(folder.ledger, n - 1, ctx.data.train, c.accept, ctx.data.hard)
+    if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
+        table = pq.read_table(folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
+        rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]
+        dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
+        line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
+    for key, value in folder.info(n, "train").items():
+        if key.startswith("figure/"):
+            line[f"train/{key[7:]}"] = value
+    results = read_json(folder.iter(n) / "eval.json") if (folder.iter(n) / "eval.json").exists() else {}
+    for split, prefix in (("validation", "eval"), ("test", "test")):
+        for task, result in results.get(split, {}).items():
+            for key, value in result.items():
+                if key == "levels":
+                    line |= {f"{prefix}/{task}/level_{level}": v["right"] / v["n"] for level, v in value.items()}
+                elif isinstance(value, int | float):
+                    line[f"{prefix}/{task}/{key}"] = value
+    if not line:
+        return line
+    line |= {f"time/{stage}": round(s, 3) for stage in ("sample", "curate", "train", "evaluate") if (s := folder.info(n, stage).get("seconds")) is not None}
+    parameters = folder.state.get("parameters", 0)
+    prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0)
+    line["cost/flops"] = metrics.flops(parameters, prefilled, line.get("sample/tokens", 0), int(line.get("train/tokens", 0)))
+    return {"iteration": n} | line

@@ -1,0 +1,134 @@
+"""The tasks that are built in: where their data lives and how a row there becomes one of ours.
+
+`TASKS` is the whole registry. Any other name works too, with data of your own (`path` or `hub`) and, where answers need
+it, a `check` of your own. Reading, checking and splitting are in `data.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gsi.config import Columns
+from gsi.lab import chain
+from gsi.types import Query
+
+OURS = Columns()
+Fields = dict[str, Any]  # one row as read, under our own names (question, answer, rationale, level, options); None = not there
+
+
+class LeftOut(Exception):
+    """This row has no answer that could be used; the text says why. The row is reported and the others go on."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    about: str  # one line for people
+    hub: str | None = None  # data set on the Hugging Face hub, used where a config gives neither path nor hub
+    configuration: str | None = None  # of that data set
+    columns: Columns = OURS  # names there; our own names are always understood as well
+    answer_from: Callable[[Fields], Fields] | None = (
+        None  # cuts the answer out where it is no column of its own; leaves our own form as it is
+    )
+    hard_levels: tuple[int, ...] = ()
+    generated: Callable[..., list[Query]] | None = None  # lab tasks: (seed, per_level[, levels]) -> queries
+
+
+def _gsm8k(row: Fields) -> Fields:
+    """`solution with <<2+2=4>> marks #### 1,234` -> rationale without the marks, answer `1234`."""
+    if not isinstance(row["answer"], str) or "####" not in row["answer"]:
+        return row
+    solution, _, answer = row["answer"].rpartition("####")
+    rationale = row["rationale"] or re.sub(r"<<[^<>]*>>", "", solution).strip()
+    return {**row, "answer": answer.strip().replace(",", ""), "rationale": rationale}
+
+
+def _math(row: Fields) -> Fields:
+    """The answer is the content of the last box of the solution."""
+    if row["answer"] is not None or not isinstance(row["rationale"], str):
+        return row
+    answer = last_boxed(row["rationale"])
+    if not answer:
+        raise LeftOut("the solution has no \\boxed{...} with an answer in it")
+    return {**row, "answer": answer}
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last `\boxed{...}` or `\fbox{...}` (or `\boxed 5`) of a text; None where there is none or it never closes."""
+    starts = list(re.finditer(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*", text))
+    if not starts:
+        return None
+    begin = starts[-1].end()
+    if text[begin : begin + 1] != "{":
+        bare = re.match(r"[^\s$]+", text[begin:])
+        return bare.group().rstrip(".") if bare else None
+    depth = 0
+    for end in range(begin, len(text)):
+        if text[end] in "{}" and (text[end - 1] != "\\" or text[end - 2 : end] == "\\\\"):
+            depth += 1 if text[end] == "{" else -1
+            if depth == 0:
+                return text[begin + 1 : end].strip()
+    return None
+
+
+def _choices(row: Fields) -> Fields:
+    """Options lose their letters, the answer's letter becomes upper case, and the question shows the options.
+
+    AQuA has `["A)125", ...]`; MathQA has one text, `a ) 24 , b ) 120`, and its rationale in quotation marks.
+    """
+    options, answer, question, rationale = row["options"], row["answer"], row["question"], row["rationale"]
+    if isinstance(options, str) and re.match(r"\s*a\s*\)", options):
+        options = re.split(r"(?:^|,)\s*[a-e]\s*\)\s*", options.strip())[1:]
+        options = [option.strip() for option in options]
+        rationale = rationale.strip('"') if isinstance(rationale, str) else rationale
+    if isinstance(options, list) and all(isinstance(o, str) and re.match(rf"{letter}\s*\)", o) for letter, o in _lettered(options)):
+        options = [re.sub(r"^[A-Z]\s*\)\s*", "", o).strip() for o in options]
+    if isinstance(answer, str) and re.fullmatch(r"[a-e]", answer.strip()):
+        answer = answer.strip().upper()
+    if isinstance(question, str) and isinstance(options, list) and options and "Answer Choices:" not in question:
+        shown = " ".join(f"({letter}) {o}" for letter, o in _lettered(options))
+        question = f"{question}\nAnswer Choices: {shown}"
+    return {**row, "options": options, "answer": answer, "question": question, "rationale": rationale}
+
+
+def _lettered(options: list[Any]) -> list[tuple[str, Any]]:
+    return [(chr(ord("A") + i), option) for i, option in enumerate(options)]
+
+
+TASKS: dict[str, TaskSpec] = {
+    "gsm8k": TaskSpec("grade school word problems, whole-number answers", "openai/gsm8k", "main", answer_from=_gsm8k),
+    "svamp": TaskSpec("one-step word problems", "ChilleD/SVAMP", columns=Columns(question="question_concat", answer="Answer")),
+    "math": TaskSpec(
+        "competition problems in LaTeX, levels 1 to 5",
+        "DigitalLearningGmbH/MATH-lighteval",  # the original split: 7500 train, 5000 test
+        "default",
+        Columns(question="problem", rationale="solution"),
+        _math,
+        hard_levels=(5,),
+    ),
+    "theoremqa": TaskSpec(
+        "university questions: numbers, lists, true or false; some need a picture that is not given",
+        "TIGER-Lab/TheoremQA",
+        columns=Columns(question="Question", answer="Answer"),
+    ),
+    "aqua": TaskSpec("algebra, five choices", "deepmind/aqua_rat", "raw", Columns(answer="correct"), _choices),
+    "mathqa": TaskSpec(
+        "word problems, five choices, built on aqua; known to contain wrong answers",
+        "regisss/math_qa",  # the rows of allenai/math_qa as parquet; that one needs a script, which `datasets` no longer runs
+        columns=Columns(question="Problem", answer="correct", rationale="Rationale"),
+        answer_from=_choices,
+    ),
+    "chain": TaskSpec("lab: named-chain arithmetic, levels 1 to 10", hard_levels=chain.HARD_LEVELS, generated=chain.queries),
+}
+
+
+def checks_steps(name: str) -> bool:
+    """Whether the checker of a built-in task says of every step if it is right (`accept: steps` needs that)."""
+    return name in TASKS and TASKS[name].generated is not None
+
+
+from gsi.tasks.data import Problem, TaskData, check_golds, from_queries, load, split_validation  # noqa: E402  (needs TASKS)
+
+__all__ = ["TASKS", "Problem", "TaskData", "TaskSpec", "check_golds", "checks_steps", "from_queries", "load", "split_validation"]

@@ -1,0 +1,72 @@
+"""Answer checking: `grade` for one response, `make_grader` for a run. The rules are in each check's docstring."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gsi.types import GsiError, Query, Verdict
+from gsi.verify.checks import check_auto, check_math, check_number, check_theoremqa
+from gsi.verify.choices import check_choice
+from gsi.verify.pool import Check, GraderPool, refer
+
+__all__ = ["CHECKERS", "GraderPool", "grade", "make_grader"]
+
+
+def _check_chain(response: str, query: Query) -> Verdict:
+    from gsi.lab.chain import check
+
+    return check(response, query)
+
+
+CHECKERS: dict[str, Check] = {
+    "gsm8k": check_number,
+    "svamp": check_number,
+    "math": check_math,
+    "theoremqa": check_theoremqa,
+    "aqua": check_choice,
+    "mathqa": check_choice,
+    "auto": check_auto,
+    "chain": _check_chain,
+}
+
+_shared: GraderPool | None = None
+_lock = threading.Lock()
+
+
+def grade(response: str, answer: str, task: str, options: Sequence[str] | None = None, question: str | None = None) -> Verdict:
+    """Checks one response against a reference answer.
+
+    Args:
+        task: one of CHECKERS; `auto` goes by the form of the answer.
+        options: multiple choice, in the order A, B, C, ...
+        question: lets `20%` count as 20 where a percentage is asked for, and a repeated question as no answer.
+
+    Answers within about 5 seconds. Raises GsiError for an unknown task.
+    """
+    global _shared
+    known(task)
+    with _lock:
+        if _shared is None:
+            _shared = GraderPool(CHECKERS)
+    return _shared.submit(Query("grade", task, question or "", answer, options=tuple(options) if options else None), response).result()
+
+
+def make_grader(checks: Mapping[str, str | Callable[..., Any] | None], workers: int = 1, timeout: float = 5.0) -> GraderPool:
+    """A grader for the tasks of a run.
+
+    Args:
+        checks: task name -> None (the check of that name), or a user's own check: `module:function`,
+            `path/file.py:function` or a function, called in a worker as (response, query) -> bool or Verdict.
+        timeout: wall-clock seconds per response.
+
+    Raises GsiError for a task without a check and for a check that cannot be found.
+    """
+    return GraderPool({task: CHECKERS[known(task)] if check is None else refer(check) for task, check in checks.items()}, workers, timeout)
+
+
+def known(task: str) -> str:
+    if task not in CHECKERS:
+        raise GsiError(f"task {task!r}: no check of that name; use one of {', '.join(CHECKERS)}, or give your own as `check: file.py:function`")
+    return task

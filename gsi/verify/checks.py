@@ -1,0 +1,141 @@
+"""The checks of the known tasks. Each decides inline, in microseconds, or returns the comparison that a worker has to make."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from gsi.types import Query, Verdict
+from gsi.verify.answers import commitment
+from gsi.verify.choices import check_choice, choose
+from gsi.verify.numbers import HEDGE, Number, parse_gold, plain, read_number, same
+from gsi.verify.symbolic import mathematics, normal
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """A comparison that needs sympy."""
+
+    gold: str
+    got: str
+    relative: bool = False
+
+
+def decide(job: Symbolic) -> Verdict:
+    """Runs in a worker. What cannot be read as mathematics is not the answer: `wrong`."""
+    from gsi.verify.symbolic import equal
+
+    try:
+        return Verdict("correct" if equal(job.gold, job.got, job.relative) else "wrong", job.got)
+    except ValueError as e:
+        return Verdict("wrong", job.got, detail=str(e))
+
+
+def check_number(response: str, query: Query) -> Verdict | Symbolic:
+    """GSM8K, SVAMP: one exact number."""
+    return _check(response, query, expressions=False)
+
+
+def check_math(response: str, query: Query) -> Verdict | Symbolic:
+    """MATH: numbers exactly, anything else by its meaning; exact golds need an exact form."""
+    return _check(response, query, expressions=True)
+
+
+def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
+    """TheoremQA: numbers and lists (in order) within a relative error, True/False, an option in brackets."""
+    answer = query.answer.strip()
+    if answer.lower() in ("true", "false", "yes", "no"):
+        return _check_bool(response, query)
+    if re.fullmatch(r"\([a-z]\)", answer):
+        clause = commitment(response, query.question, lambda c: choose(c) is not None)
+        letter = choose(clause, (), query.question) if clause else None
+        return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
+    if answer.startswith("["):
+        return _check_list(response, query)
+    return _check(response, query, expressions=True, relative=True)
+
+
+def check_auto(response: str, query: Query) -> Verdict | Symbolic:
+    """A task that declares nothing: by the form of the reference answer."""
+    answer = query.answer.strip()
+    if re.fullmatch(r"\(?[A-H]\)?", answer) and (query.options or re.search(r"answer choices", query.question, re.IGNORECASE)):
+        return check_choice(response, query)
+    if answer.lower() in ("true", "false", "yes", "no"):
+        return _check_bool(response, query)
+    return check_math(response, query)
+
+
+def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
+    gold = parse_gold(query.answer)
+    clause = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
+    if clause is None:
+        return Verdict("no_answer")
+    got = mathematics(clause)
+    if gold is not None:
+        number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
+        if number is not None:
+            return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
+        if HEDGE.search(plain(clause)) or not re.search(r"\d|\\[a-zA-Z]{2}", clause):
+            return Verdict("no_answer", detail=f"no single value in {clause[:80]!r}")
+        if "\\" not in got and (not expressions or re.search(r"[A-Za-z]{3}", got)):
+            status = "no_answer" if re.search(r"[A-Za-z]{3}", got) else "wrong"
+            return Verdict(status, None if status == "no_answer" else got[:200], detail=f"no single value in {clause[:80]!r}")
+        return Symbolic(query.answer, got[:1000], relative)
+    if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
+        return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
+    if normal(query.answer) in (normal(got), normal(clause)):
+        return Verdict("correct", got[:200])
+    if words := _words(query.answer):
+        return Verdict("correct" if words == _words(clause) else "wrong", got[:200])
+    return Symbolic(query.answer, got[:1000], relative)
+
+
+def _has_number(clause: str) -> bool:
+    return read_number(clause) is not None
+
+
+def _has_mathematics(clause: str) -> bool:
+    return bool(re.search(r"[$=\\]", clause))
+
+
+def _words(text: str) -> tuple[str, ...] | None:
+    """The words of an answer in words (`\\text{two lines}`, `B, C`, `\\text{(E)}`, `east`), a list of letters in order of the alphabet; None for mathematics."""
+    text = re.sub(r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{([^{}]*)\}", r"\1", text.replace("$", ""))
+    found = re.findall(r"[A-Za-z0-9:]+", re.sub(r"\b(?:an?|the|is|are|and|it|on|option)\b(?!\))", " ", text) if len(text) > 2 else text)
+    if "\\" in text or re.search(r"[_^=+*/]", text) or not re.search(r"[A-Za-z]{2}|[A-Z]", text) or not found:
+        return None
+    if all(len(w) == 1 for w in found):
+        return tuple(sorted(found)) if all(w.isupper() for w in found) else None
+    return tuple(w.lower() for w in found)
+
+
+def _check_bool(response: str, query: Query) -> Verdict:
+    clause = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE))) or ""
+    found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(r"^\W*()(yes|no)\b", clause, re.IGNORECASE)
+    said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
+    if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
+        return Verdict("no_answer", detail="neither true nor false")
+    value = said.pop()
+    return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
+
+
+def _check_list(response: str, query: Query) -> Verdict | Symbolic:
+    clause = commitment(response, query.question, _has_mathematics)
+    if clause is None or not re.search(r"\d", clause):
+        return Verdict("no_answer")
+    golds = [Number(Fraction(str(v))) for v in json.loads(query.answer, parse_float=str)]
+    got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause))
+    inner = re.fullmatch(r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*", got.replace("\\{", "").replace("\\}", ""), re.DOTALL)
+    values = [read_number(p) for p in re.split(r",|;|\band\b|\\\\|&", inner[1] if inner else got) if p.strip()]
+    if all(v is not None for v in values):
+        right = len(values) == len(golds) and all(same(g, v, query.question, relative=True) for g, v in zip(golds, values, strict=True) if v)
+        return Verdict("correct" if right else "wrong", got[:200])
+    return Symbolic(query.answer, got[:1000], relative=True)
+
+
+def _show(number: Number) -> str:
+    value = number.value
+    text = str(value.numerator) if value.denominator == 1 else str(value)
+    return text[:200] + ("%" if number.percent else "")

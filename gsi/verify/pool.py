@@ -1,0 +1,222 @@
+"""Grading that cannot hang or crash the run: cheap checks inline, everything else in worker processes that are killed when late.
+
+pebble runs the workers. They are spawned, so threads of the parent do no harm, lazily, and never load torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import multiprocessing.context
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from gsi.types import GsiError, Query, Verdict
+from gsi.verify.answers import MAX_CHARS
+from gsi.verify.checks import Symbolic, decide
+
+Check = Callable[[str, Query], Any]  # -> Verdict, or Symbolic for a worker
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A user's check by name, so that a worker can load it: a module or a file, and the name inside it."""
+
+    place: str
+    name: str
+
+    def load(self) -> Callable[[str, Query], Any]:
+        module = _module(self.place)
+        found: Any = module
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.name}"
+
+
+def refer(check: str | Callable[..., Any]) -> Reference:
+    """The reference of a user's check, resolved once. Raises GsiError if it cannot be found or takes other arguments."""
+    if callable(check):
+        name = getattr(check, "__qualname__", type(check).__name__)
+        if "<" in name or not hasattr(check, "__qualname__"):
+            raise GsiError(f"check {name}: workers load a check by its name, so it has to be a function at the top level of a module or file, not a lambda or a local one")
+        place = check.__module__
+        if place == "__main__":
+            place = str(getattr(sys.modules["__main__"], "__file__", None) or "")
+            if not place:
+                raise GsiError(f"check {name}: is defined in an interactive session, where workers cannot load it; put it in a file and name it as file.py:{name}")
+            return Reference(str(Path(place).resolve()), name)
+        return Reference(place, name)
+    place, colon, name = check.rpartition(":")
+    if not colon or not place or not name:
+        raise GsiError(f"check {check!r}: expected module:function or path/file.py:function")
+    reference = Reference(str(Path(place).resolve()) if place.endswith(".py") else place, name)
+    try:
+        function = reference.load()
+    except FileNotFoundError:
+        raise GsiError(f"check {check!r}: no file {reference.place}") from None
+    except (ImportError, SyntaxError) as e:
+        raise GsiError(f"check {check!r}: {place} cannot be imported: {e}") from e
+    except AttributeError:
+        raise GsiError(f"check {check!r}: {place} has no function {name!r}") from None
+    if not callable(function):
+        raise GsiError(f"check {check!r}: {name} is no function")
+    try:
+        inspect.signature(function).bind("", None)
+    except TypeError as e:
+        raise GsiError(f"check {check!r}: is called as {name}(response, query): {e}") from None
+    return reference
+
+
+_FILES: dict[str, Any] = {}
+
+
+def _module(place: str) -> Any:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    if place not in _FILES:
+        spec = importlib.util.spec_from_file_location(f"gsi_check_{Path(place).stem}", place)
+        assert spec and spec.loader  # always so for a name that ends in .py
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _FILES[place] = module
+    return _FILES[place]
+
+
+def run_user_check(reference: Reference, response: str, query: Query) -> Verdict:
+    """Runs in a worker. Any exception of the user's code propagates to the parent, which reports it."""
+    result = reference.load()(response, query)
+    if isinstance(result, Verdict):
+        return result
+    if isinstance(result, bool):
+        return Verdict("correct" if result else "wrong")
+    return Verdict("error", detail=f"check {reference} returned {type(result).__name__}, expected bool or Verdict")
+
+
+def _warm_up() -> None:
+    """Imports what the first comparison needs, so that loading it does not count against that item's time."""
+    import latex2sympy2_extended.latex2sympy2  # noqa: F401
+
+
+class _Process(multiprocessing.context.SpawnProcess):
+    def start(self) -> None:
+        with _hidden_main():
+            super().start()
+
+
+class _Spawn(multiprocessing.context.SpawnContext):
+    Process = _Process  # type: ignore[assignment]
+
+
+_MAIN = threading.Lock()
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keeps a spawned worker from importing the parent's main script again, which would rerun scripts without a main guard."""
+    main = sys.modules["__main__"]
+    with _MAIN:
+        kept = {k: main.__dict__.pop(k) for k in ("__file__", "__spec__") if k in main.__dict__}
+        main.__spec__ = None
+        try:
+            yield
+        finally:
+            main.__dict__.update(kept)
+
+
+class GraderPool:
+    """Grades responses of the tasks in `checks`; see `gsi.types.Grader`.
+
+    Args:
+        checks: task name -> a function of ours, run inline, or a `Reference` to a user's, run in a worker.
+        workers: processes, started when first needed.
+        timeout: wall-clock seconds per item; then the verdict is `timeout`.
+
+    Of a response longer than 20,000 characters only the last 20,000 are graded.
+    """
+
+    def __init__(self, checks: Mapping[str, Check | Reference], workers: int = 1, timeout: float = 5.0):
+        self._checks, self._workers, self._timeout = dict(checks), workers, timeout
+        self._pool: ProcessPool | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._waiting: set[Future[Verdict]] = set()
+
+    def submit(self, query: Query, response: str) -> Future[Verdict]:
+        """A future of the verdict, already done unless a worker is needed. Raises GsiError for a task without a check."""
+        done: Future[Verdict] = Future()
+        if query.task not in self._checks:
+            raise GsiError(f"query {query.id}: no check for task {query.task!r}; there are {', '.join(sorted(self._checks))}")
+        check, response = self._checks[query.task], response[-MAX_CHARS:]
+        if isinstance(check, Reference):
+            self._send(done, run_user_check, (check, response, query), str(check))
+            return done
+        found = check(response, query)
+        if isinstance(found, Symbolic):
+            self._send(done, decide, (found,), f"comparing {found.got[:80]!r} with {found.gold[:80]!r}")
+        else:
+            done.set_result(found)
+        return done
+
+    def close(self) -> None:
+        """Ends the workers; what is still in flight becomes an `error` verdict."""
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+            waiting = list(self._waiting)
+        if pool is not None:
+            pool.stop()
+            pool.join()
+        for done in waiting:  # pebble leaves these open
+            self._settle(done, Verdict("error", detail="the grader was closed"))
+
+    def _send(self, done: Future[Verdict], function: Callable[..., Verdict], args: tuple[Any, ...], what: str, tries: int = 3) -> None:
+        try:
+            with self._lock:
+                if self._closed:
+                    raise GsiError("the grader is closed")
+                if self._pool is None or not self._pool.active:
+                    self._pool = ProcessPool(max_workers=self._workers, initializer=_warm_up, context=_Spawn())
+                self._waiting.add(done)
+                inner = self._pool.schedule(function, args=args, timeout=self._timeout)
+        except RuntimeError as e:  # it broke between the two lines above
+            self._settle(done, Verdict("error", detail=f"{what}: {e}"))
+            return
+
+        def finish(inner: Future[Verdict]) -> None:
+            try:
+                verdict = inner.result()
+            except TimeoutError:
+                verdict = Verdict("timeout", detail=f"{what}: longer than {self._timeout:g} s")
+            except ProcessExpired as e:
+                verdict = Verdict("error", detail=f"{what}: the worker died with exit code {e.exitcode}")
+            except BrokenProcessPool as e:
+                if tries > 1:  # a worker that dies idle breaks the whole pool of pebble: the item was not at fault
+                    return self._send(done, function, args, what, tries - 1)
+                verdict = Verdict("error", detail=f"{what}: workers cannot start or keep dying: {e}")
+            except CancelledError:
+                verdict = Verdict("error", detail=f"{what}: the grader was closed")
+            except Exception as e:  # the user's code, or ours, raised it in the worker
+                verdict = Verdict("error", detail=f"{what}: {type(e).__name__}: {e}")
+            self._settle(done, verdict)
+
+        inner.add_done_callback(finish)
+
+    def _settle(self, done: Future[Verdict], verdict: Verdict) -> None:
+        with self._lock:
+            waits = done in self._waiting
+            self._waiting.discard(done)
+        if waits and not done.cancelled():
+            done.set_result(verdict)

@@ -1,0 +1,264 @@
+"""Equality of expressions, sets, tuples, vectors, intervals, matrices and equations. Runs in a worker: sympy may take for ever.
+
+Shapes are taken apart as text; the scalars inside are read by latex2sympy (what math-verify reads with, so no signals and
+no `eval`) with decimals as exact fractions, and are equal when both are the same at points drawn with a fixed seed.
+`math_verify.verify` is not used: it rounds to six decimals and takes a decimal for a root.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import lru_cache
+from typing import Any
+
+from gsi.verify.numbers import TOLERANCE
+
+_FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
+
+
+def equal(gold: str, got: str, relative: bool = False) -> bool:
+    """Whether `got` states the same as `gold`. Raises ValueError where either cannot be read as mathematics."""
+    return _same(_shape(gold), _shape(got), relative)
+
+
+def mathematics(clause: str) -> str:
+    """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
+    parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
+    if len(parts) >= 3:
+        glue = [p.strip() for p in parts[2:-1:2]]
+        if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
+            return " , ".join(p for p in parts[1::2] if p.strip())
+        return parts[1]
+    keep = "|".join(_FUNCTIONS.split())
+    clause = re.sub(rf"^(?:(?!(?:{keep})\b)[A-Za-z']{{2,}}[\s:]+)+", "", clause.strip())
+    return re.sub(rf"(?:\s+(?!(?:{keep})\b)[A-Za-z]{{2,}}\.?)+$", "", clause)
+
+
+def normal(text: str) -> str:
+    """A spelling in which equal strings surely mean the same."""
+    text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit)\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\[dtc]frac", r"\\frac", re.sub(r"\\left\b|\\right\b|(?<!\\)\\[!,;: ]", "", text))
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "", text.replace("\\%", "").replace("\\$", ""))
+    text = re.sub(r"\{(\w)\}", r"\1", re.sub(r"[$\s]", "", text)).rstrip(".")
+    return text.replace("{,}", ",").replace("**", "^").replace("\\leq", "\\le").replace("\\geq", "\\ge")
+
+
+# ------------------------------------------------------------------------------------------------ shapes, as nested tuples
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Splits at separators outside all brackets."""
+    parts, depth, last = [], 0, 0
+    for m in re.finditer(rf"[(\[{{]|[)\]}}]|{separator}", text):
+        if m.group() in "([{":
+            depth += 1
+        elif m.group() in ")]}":
+            depth -= 1
+        elif depth == 0:
+            parts.append(text[last : m.start()])
+            last = m.end()
+    return [p.strip() for p in (*parts, text[last:])]
+
+
+def _shape(text: str) -> tuple[Any, ...]:
+    text = _latex(text)
+    if len(text) > 1000 or not text:
+        raise ValueError("empty or far too long for an answer")
+    if m := re.fullmatch(r"(?:\w+\s*=\s*)?\\begin\{([pbvB]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", text, re.DOTALL):
+        rows = [r for r in re.split(r"\\\\", m[2]) if r.strip()]
+        cells = [[_shape(c) for c in r.split("&")] for r in rows]
+        if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
+            return ("seq", "(", ")", *(c for r in cells for c in r))
+        return ("matrix", len(cells), *(c for r in cells for c in r))
+    if len(pieces := _split(text, r"\\cup(?![a-z])")) > 1:
+        return ("union", *(_shape(p) for p in pieces))
+    if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(\\\{|[(\[]|\\langle)(.*)(\\\}|[)\]]|\\rangle)", text, re.DOTALL):
+        inside = _split(m[2], ",")
+        if _balanced(m[2]) and m[1] == "\\{":
+            return ("set", *(_shape(p) for p in inside))
+        if _balanced(m[2]) and (len(inside) > 1 or m[1] == "["):
+            return ("seq", m[1].replace("\\langle", "("), m[3].replace("\\rangle", ")"), *(_shape(p) for p in inside))
+    if relation := _inequality(text):
+        return relation
+    pieces = [q for p in _split(text, r"[,;]|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b") if p for q in _signs(p)]
+    if len(pieces) > 1:
+        names = {m[1] for p in pieces if (m := re.match(r"([a-zA-Z])\s*=(?!=)", p))}
+        if len(names) <= 1:
+            pieces = [re.sub(r"^[a-zA-Z]\s*=\s*", "", p) for p in pieces]
+        return ("set", *(_shape(p) for p in pieces))
+    if "\\approx" in text:
+        return _shape(re.sub(r"(?<=\S)\s*\\approx.*|^\s*\\approx", "", text))
+    sides = _split(text, "=")
+    if len(sides) > 1:
+        if re.fullmatch(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\s*\([a-zA-Z, ]+\))?(?:\^\{-1\}\s*\([a-zA-Z]\))?", sides[0]):
+            return ("named", normal(sides[0]), _shape(sides[-1]), *_scalars(sides[0], sides[-1]))
+        if not re.search(r"(?<!\\)\b[a-zA-Z]\b", text):
+            return _shape(sides[-1])  # a chain of arithmetic
+        return ("equation", *_scalars(sides[0], sides[-1]))
+    if re.search(r"\d\s*:\s*\d|\d_\{?\d", text):
+        return ("text", re.sub(r"[\s{}]", "", text))
+    return ("scalar", text)
+
+
+def _scalars(left: str, right: str) -> tuple[str, str]:
+    return left, right
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for c in re.findall(r"[()\[\]]", text):
+        depth += 1 if c in "([" else -1
+        if depth < 0:
+            break
+    # half-open intervals mix brackets, so kinds are not matched
+    return depth == 0
+
+
+def _signs(text: str) -> list[str]:
+    return [text.replace("\\pm", "+", 1), text.replace("\\pm", "-", 1)] if text.count("\\pm") == 1 else [text]
+
+
+def _inequality(text: str) -> tuple[Any, ...] | None:
+    """`x \\ge 2`, `1 < x \\le 3` as the interval that they say."""
+    pieces = re.split(r"(\\leq?(?![a-z])|\\geq?(?![a-z])|<=|>=|<|>)", text)
+    if len(pieces) not in (3, 5):
+        return None
+    terms, signs = [p.strip() for p in pieces[::2]], ["<" if p in ("<", "<=") or p.startswith("\\le") else ">" for p in pieces[1::2]]
+    closed = [len(p) > 1 for p in pieces[1::2]]
+    middle = 1 if len(terms) == 3 else (0 if re.fullmatch(r"\\?[a-zA-Z]+", terms[0]) else 1)
+    if not re.fullmatch(r"\\?[a-zA-Z]+(?:\([a-z]\))?", terms[middle]) or len(set(signs)) > 1:
+        return ("text", normal(text))
+    if signs[0] == ">":
+        terms, closed, middle = terms[::-1], closed[::-1], len(terms) - 1 - middle
+    low, high = (terms[middle - 1] if middle else "-\\infty"), (terms[middle + 1] if middle + 1 < len(terms) else "\\infty")
+    return ("seq", "[" if middle and closed[middle - 1] else "(", "]" if middle + 1 < len(terms) and closed[middle] else ")", _shape(low), _shape(high))
+
+
+def _latex(text: str) -> str:
+    """Plain notation as LaTeX, units and dress off, decimals as fractions."""
+    text = re.sub(r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[!;:, ]|\\displaystyle|(?<!\\)\$|\\%|%|\\\$|\^\s*\{?\s*\\circ\s*\}?|\\quad", " ", text.strip())
+    text = re.sub(r"\\(?:text|mbox|textnormal)\s*\{\s*,?\s*(and|or)\s*\}", r" \1 ", text)
+    text = re.sub(r"(?<=[\d})])\s*\\(?:text|mbox|textnormal|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?", "", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    text = re.sub(r"\\(?:mathbf|mathrm|text|textbf)\s*\{\s*([\d.,/-]+)\s*\}", r"\1", text).strip(" .,;")
+    text = re.sub(r"(?<=\d)(?:,|\{,\})\s*(?=\d{3}(?!\d))(?![^(\[]*[)\]])", "", text) if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text else text.replace("{,}", "")
+    text = re.sub(r"\*\*", "^", text)
+    text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
+    text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))
+    text = re.sub(r"(?<![\\a-zA-Z])(sqrt)\s*\(", r"\\sqrt(", text)
+    while m := re.search(r"\\sqrt\s*\(", text):
+        depth = 0
+        for i in range(m.end() - 1, len(text)):
+            depth += (text[i] == "(") - (text[i] == ")")
+            if depth == 0:
+                break
+        else:
+            break
+        text = f"{text[: m.start()]}\\sqrt{{{text[m.end() : i]}}}{text[i + 1 :]}"
+    text = re.sub(r"(?<![\\a-zA-Z])(infinity|infty|inf|oo)\b", r"\\infty", text)
+    text = re.sub(r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sin|cos|tan|sec|csc|cot|ln|log|exp|pi)(?![a-zA-Z])", r"\\\1 ", text)
+    text = re.sub(r"(?<=\d)\s+x\s+(?=\d)", r"\\cdot ", text)
+    return re.sub(r"(?<![\d.])(\d*)\.(\d+)(?!\d)", lambda m: f"\\frac{{{int(m[1] + m[2])}}}{{1{'0' * len(m[2])}}}", text).strip()
+
+
+# ------------------------------------------------------------------------------------------------ comparison
+
+
+def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
+    kind, other = gold[0], got[0]
+    if other == "named" and kind != "named" and kind != "equation":
+        return _same(gold, got[2], relative)
+    if kind == "named" and other not in ("named", "equation"):
+        return _same(gold[2], got, relative)
+    if kind in ("named", "equation") and other in ("named", "equation"):
+        if kind == other == "named" and gold[1].lower() == got[1].lower():
+            return _same(gold[2], got[2], relative)
+        a, b = (_expression(f"({s[-2]}) - ({s[-1]})") for s in (gold, got))
+        return bool(a.free_symbols) and _proportional(a, b)
+    if kind == other == "seq":
+        interval = "[" in gold[1:3] or "]" in gold[1:3] or any("\\infty" in str(x) for x in gold[3:])
+        if len(gold) != len(got) or (not relative and (gold[1:3] != got[1:3]) and (interval or got[1:3] != ("[", "]") or len(gold) < 6)):
+            return False
+        return all(_same(a, b, relative) for a, b in zip(gold[3:], got[3:], strict=True))
+    if relative and kind == "seq" and other == "set":  # 1, 2 for the list [1, 2]: in order
+        return len(gold) - 3 == len(got) - 1 and all(_same(a, b, relative) for a, b in zip(gold[3:], got[1:], strict=True))
+    if {kind, other} <= {"set", "union"} and (kind == other or len(gold) == len(got)):
+        rest = list(got[1:])
+        for item in gold[1:]:
+            match = next((r for r in rest if _same(item, r, relative)), None)
+            if match is None:
+                return False
+            rest.remove(match)
+        return not rest
+    if {kind, other} == {"set", "scalar"}:
+        one, single = (gold, got) if kind == "set" else (got, gold)
+        return len(one) == 2 and _same(one[1], single, relative)
+    if kind == other == "matrix":
+        return len(gold) == len(got) and gold[1] == got[1] and all(_same(a, b, relative) for a, b in zip(gold[2:], got[2:], strict=True))
+    if "text" in (kind, other):
+        base = re.fullmatch(r"(-?[\d.]+)_\d+", str(gold[1])) if kind == "text" else None
+        return bool(gold[1] == got[1] or (base and base[1] == got[1]))  # a missing base is like a missing unit
+    return kind == other == "scalar" and (normal(gold[1]) == normal(got[1]) or _close(_expression(gold[1]), _expression(got[1]), relative))
+
+
+@lru_cache(maxsize=256)
+def _expression(latex: str) -> Any:
+    """A sympy expression; all symbols plain, `i` the imaginary unit. Raises ValueError where it cannot be read."""
+    import sympy
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
+
+    config = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False)
+    if re.search(r"\b[a-zA-Z]{3,}\b", re.sub(r"\\[a-zA-Z]+", " ", latex)) or re.search(r"\^\s*\{[^{}]*\^", latex):
+        raise ValueError(f"words or a tower of powers: {latex[:80]!r}")
+    try:
+        expression = latex2sympy(normalize_latex(latex, config=config), is_real=None, normalization_config=None)
+    except Exception as e:  # the parser raises bare Exception for bad syntax
+        raise ValueError(f"not readable as LaTeX: {latex[:80]!r} ({type(e).__name__})") from None
+    if not isinstance(expression, sympy.Expr):
+        raise ValueError(f"no expression: {latex[:80]!r}")
+    return expression.xreplace({s: sympy.I if s.name == "i" else sympy.Symbol(s.name) for s in expression.free_symbols})
+
+
+def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
+    import sympy
+
+    rng = random.Random(0)
+    return [{s: sympy.Rational(rng.choice((-1, 1)) * rng.randint(3, 60), rng.randint(7, 23)) for s in symbols} for _ in range(6)]
+
+
+def _close(a: Any, b: Any, relative: bool) -> bool:
+    """Equal at every point where both have a value (exactly for rationals, else to 40 digits; TheoremQA within its tolerance)."""
+    import sympy
+
+    if a == b:
+        return True
+    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+    seen = 0
+    for point in _points(symbols) if symbols else [{}]:
+        x, y = a.xreplace(point).doit(), b.xreplace(point).doit()
+        if x.is_Rational and y.is_Rational:
+            if x != y and not (relative and x * y > 0 and abs(x - y) <= TOLERANCE * abs(x)):
+                return False
+            seen += 1
+            continue
+        x, y = x.evalf(60), y.evalf(60)
+        if not (x.is_number and y.is_number) or not (x.is_finite and y.is_finite):
+            if not symbols and x == y:
+                return True
+            continue
+        bound = abs(x) * (sympy.Rational(TOLERANCE.numerator, TOLERANCE.denominator) if relative else sympy.Rational(1, 10**40))
+        if not bool(abs(x - y) <= bound):
+            return False
+        seen += 1
+    return seen >= (2 if symbols else 1)
+
+
+def _proportional(a: Any, b: Any) -> bool:
+    """Whether a = 0 and b = 0 are the same equation up to a constant factor."""
+    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+    ratios = []
+    for point in _points(symbols):
+        x, y = a.xreplace(point).evalf(60), b.xreplace(point).evalf(60)
+        if x.is_number and y.is_number and abs(x) > 1e-30 and abs(y) > 1e-30:
+            ratios.append(x / y)
+    return len(ratios) >= 3 and all(abs(r - ratios[0]) <= abs(ratios[0]) * 1e-40 for r in ratios)

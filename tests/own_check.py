@@ -1,0 +1,37 @@
+"""A user's own functions, loaded by path in tests: a checker, and engines that misbehave."""
+
+import itertools
+import re
+
+from gsi.types import Completion, Request
+
+_calls = itertools.count()
+
+
+def check(response: str, query) -> bool:
+    numbers = re.findall(r"\d+", response)
+    return bool(numbers) and numbers[-1] == query.answer
+
+
+def respond(request: Request, model: str) -> str:
+    return f"The answer is {request.query.answer}"
+
+
+def dumb(request: Request, model: str) -> str:
+    return "I do not know"
+
+
+def breaks(request: Request, model: str) -> str:
+    if next(_calls) >= 20:
+        raise RuntimeError("the engine died")
+    return "no idea"
+
+
+def mixed(request: Request, model: str):
+    if request.query.level == 1:
+        return Completion("cut o", (1, 2, 3), "length", 3)
+    if request.query.level == 2:
+        return Completion("", (), "error", 0, detail="server said 500")
+    if request.query.level == 3:
+        return Completion("", (), "too_long", 0)
+    return request.query.rationale

@@ -1,0 +1,66 @@
+"""A made-up model for tests: a skill number that grows with the levels it is trained on. Real files, real loop, no torch."""
+
+import json
+import math
+import os
+import random
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from gsi.types import Request, TrainJob
+
+
+def respond(request: Request, model: str) -> str:
+    """The reference's remaining text with a probability that falls with level and rises with skill and given text; else a wrong answer."""
+    if delay := float(os.environ.get("SCRIPTED_DELAY", "0")):
+        time.sleep(delay)
+    path = Path(model) / "skill.json"
+    skill = json.loads(path.read_text())["skill"] if path.exists() else 4.0
+    rng = random.Random(request.seed)
+    rationale, given = request.query.rationale, request.given.text
+    help_ = 2.5 * len(given) / len(rationale) + (2.0 if request.guidance and not given else 0.0)
+    if request.sampling.temperature == 0:
+        solved = skill > request.query.level
+    else:
+        solved = rng.random() < 1 / (1 + math.exp(request.query.level - skill - 2 * help_))
+    rest = rationale[len(given) :]
+    if solved:
+        return rest
+    words = rest.split(" ")
+    words[-1] = str((int(words[-1]) + 1 + rng.randrange(21)) % 23)
+    return " ".join(words)
+
+
+def train(job: TrainJob) -> dict[str, float]:
+    """Skill = the base's plus what the hardest tenth of the training rows is worth (rows are longer the harder they are)."""
+    rows = pq.read_table(job.data).to_pylist()
+    lengths = sorted(len(r["completion"]) for r in rows)
+    base = Path(job.model) / "skill.json"
+    skill = json.loads(base.read_text())["skill"] if base.exists() else 4.0
+    Path(job.output).mkdir(parents=True)
+    gain = lengths[int(len(lengths) * 0.9)] / 60
+    (Path(job.output) / "skill.json").write_text(json.dumps({"skill": min(12, max(skill, 3.5 + gain)), "rows": len(rows)}))
+    if delay := float(os.environ.get("SCRIPTED_DELAY", "0")):
+        time.sleep(20 * delay)
+    return {"loss": 1.0 / (1 + len(rows)), "steps": len(rows) / 16, "tokens": float(sum(sum(r["loss_mask"]) for r in rows))}
+
+
+HERE = Path(__file__)
+
+
+def config(output: Path, **changes):
+    """A config of the scripted world: chain, two iterations."""
+    base = {
+        "model": "scripted-base",
+        "output_dir": str(output),
+        "iterations": 2,
+        "tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 4}}],
+        "prompt": {"template": "{question} "},
+        "sample": {"k": 4, "wanted": 2},
+        "engine": {"kind": "scripted", "function": f"{HERE}:respond"},
+        "train": {"kind": "scripted", "function": f"{HERE}:train"},
+        "evaluate": {"validation": 0.2},
+    }
+    return base | changes
