@@ -194,12 +194,12 @@ def test_the_teacher_sees_question_attempt_and_answer_but_never_the_rationale():
 
 
 def test_only_wrong_attempts_are_shown_the_most_recent_first():
-    statuses = [("wrong", "w0"), ("correct", "c"), ("wrong", "w1"), ("error", "e"), ("wrong", "w0"), ("no_answer", "n"), ("truncated", "t")]
+    statuses = [("wrong", "w0"), ("correct", "c"), ("wrong", "w1"), ("error", "e"), ("wrong", "w2"), ("wrong", "w1"), ("no_answer", "n")]
     attempts = [rollout(i, s, f"<{text}>") for i, (s, text) in enumerate(statuses)]
     teacher = Teacher("hm")
     for index in range(4):
         assert Interactive(teacher).hint(query(), attempts, index) is not None
-    assert [re.search(r"<(\w+)>", a)[1] for a in teacher.asked] == ["w0", "w1", "w0", "w1"]
+    assert [re.search(r"<(\w+)>", a)[1] for a in teacher.asked] == ["w1", "w2", "w0", "w1"]
 
 
 @pytest.mark.parametrize("statuses", [[], ["correct"] * 3, ["error", "timeout", "no_answer", "truncated", "too_long"]])
@@ -242,6 +242,7 @@ def test_shorten_keeps_to_its_limit(text, limit):
         ("\n\none line. Two sentences.\n \n", ["\n\none line.", " Two sentences.\n \n"]),
         ("a = 1 ; ", ["a = 1 ; "]),
         ("no border at 3.5 or Dr. Who", ["no border at 3.5 or Dr. Who"]),
+        ("So x = 5. Then (y.) Hence!  Done", ["So x = 5.", " Then (y.)", " Hence!", "  Done"]),
         ("", [""]),
     ],
 )
@@ -279,11 +280,16 @@ def test_steps_join_to_the_rationale(text):
         (["first\n", r"so \boxed{ -x + 118 }", "The answer is -x+118"], "-x + 118", 1),
         (["A = 2x, so a train E leaves\n", "Then E = 3\n", "The answer is (E)."], "E", 2),
         (["a = 5 - x\n", r"so = 5\pi", "\n5 = 5\n"], "5", 2),
+        ([r"a = 42^\circ.", " b = 42"], "42", 0),
+        ([r"a = 3^2.", " b = 3"], "3", 1),
         (["options = [5, 6]\n", "r = 5"], "5", 1),
         (["x = 60 km\n", "The answer is E"], "60 km", 0),
         (["x = 60.\n", "The answer is E"], "60 minutes", 0),
         (["a\n", "it is true\n"], "True", 1),
+        (["x =\n", "5"], "5", 1),
         (["he keeps 30 of them\n", "so, 30"], "30", 0),  # never a result: the first mention
+        (["it fell by 5\n", "b"], "-5", 0),
+        (["A b\n", "c"], "A", 1),  # but not of a letter
         (["a\n", "so $\\boxed{x+1}$\n", "The answer is 1+x"], "y", 1),  # not found as text: the box
         (["a", "b", "c"], "5", 2),
         (["only"], "5", 0),
@@ -409,6 +415,13 @@ def test_a_token_cut_never_splits_a_character(byte_level):
             assert r.decode(hint.given.ids) == hint.given.text
 
 
+def test_a_tokenizer_that_loses_characters_does_not_spoil_the_cut(metaspace):
+    text = "漢 aa bb cc dd"
+    r = Renderer(metaspace)
+    assert r.decode(r.encode(text)) != text
+    assert openings(StateReset(r, "paper"), query(text, "9", "math"), 4) == ["漢", "漢 aa", "漢 aa bb", "漢 aa bb cc"]
+
+
 def test_one_step_is_cut_before_the_value(renderer):
     text = "multiply six by seven and you find that x = 42 which is what was asked for here"
     for opening in openings(StateReset(renderer), query(text, "42"), 8):
@@ -454,13 +467,13 @@ def test_hints_leave_the_plain_prompt_alone(byte_level):
 @pytest.mark.parametrize(("name", "task", "enough"), [("gsm8k_cot", "gsm8k", 0.95), ("math_cot", "math", 0.8), ("aqua_cot", "aqua", 0.85)])
 def test_real_rationales_can_be_cut_before_their_answer(data_dir, byte_level, name, task, enough):
     with gzip.open(data_dir / "train" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as f:
-        rows = random.Random(0).sample([json.loads(line) for line in f], 300)
+        rows = random.Random(0).sample([json.loads(line) for line in f], 150)
     policy, cuttable = StateReset(Renderer(byte_level)), 0
     for row in rows:
         text, options = row["rationale"], tuple(row.get("options", ()))
         assert "".join(split_steps(text)) == text
         q = Query(row["id"], task, row["question"], row["answer"], text, options=options or None)
-        given = openings(policy, q, 12)
+        given = openings(policy, q, 8)
         cuttable += given[0] is not None
         for opening in filter(None, given):
             assert text.startswith(opening)

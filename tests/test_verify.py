@@ -97,6 +97,33 @@ NUMBERS = [
     ("6", "The answer is \\boxed{", NONE),
     ("6", "I do not know.", NONE),
     ("6", "So he has 3 + 3 =", NONE),
+    ("8", "The answer is (8)", OK),
+    ("8", "Final Answer: \\( 8 \\)", OK),
+    ("8", "Thus, the total cost is \\$8.", OK),
+    ("8", "#### 8 apples", OK),
+    ("8", "A: 8", OK),
+    ("8", "Answer: 8 hours 30 minutes", BAD),
+    ("8", "Answer: 8:30", BAD),
+    ("8", "The answer is 8/3", BAD),
+    ("8", "The answer is $8\\pi$", BAD),
+    ("8", "The answer is A8", BAD),
+    ("8", "The answer is >8", BAD),
+    ("8", "The answer is 8+", BAD),
+    ("8", "I think it is 8, but I am not sure", NONE),
+    ("8", "The answer is 8 or 8.5", NONE),
+    ("8", "The answer is 7. No, 8.", OK),
+    ("7", "The answer is 7. Hmm, that's not right. It should be 8.", WRONG),
+    ("8", "The answer is 8\n\nQuestion: What is 5+5?\nAnswer: 10", WRONG),
+    ("7", "\\boxed{7}\n8", WRONG),
+    ("7", "The answer is \\boxed{7} or \\boxed{8}", NONE),
+    ("7", "Possible answers are 7, 8 and 9.", BAD),
+    ("2", "The answer is 2 and a half", BAD),
+    ("3", "The answer is three or four", NONE),
+    ("3", "The answer is more than three", NONE),
+    ("1", "The answer is 1 + 1", BAD),
+    ("17", "The answer is 17, 17", BAD),
+    ("10", "So 2x = 10", BAD),
+    ("1234567", "The answer is 1 234 567", OK),
     ("3", "The answer is 0.3333", WRONG),
     ("2", "The answer is 2.000000000000000000001", WRONG),
     ("2", "The answer is 2.50", WRONG),
@@ -145,6 +172,22 @@ MATH = [
     ("(-\\infty,2)\\cup(3,\\infty)", "\\boxed{(-\\infty, 2) \\cup (3, \\infty)}", OK),
     ("(-\\infty,2)\\cup(3,\\infty)", "\\boxed{(-\\infty, 2] \\cup (3, \\infty)}", WRONG),
     ("506_7", "\\boxed{506_{7}}", OK),
+    ("506", "\\boxed{506_8}", WRONG),
+    ("x = -1", "\\boxed{x = -1}", OK),
+    ("x = -1", "\\boxed{y = -1}", WRONG),
+    ("x = -1", "\\boxed{2x = -1}", WRONG),
+    ("y = 2x", "\\boxed{2y = 2x}", WRONG),
+    ("x^2 + y^2 = 13", "\\boxed{2x^2 + y^2 = 13}", WRONG),
+    ("[-36,104]", "\\boxed{-36104}", WRONG),
+    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "The answer is \\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix} + 1", WRONG),
+    ("x+1", "The answer is $x+1$ for all real $x$.", OK),
+    ("\\sqrt{3}", "The answer is $\\sqrt{3}$ or $\\sqrt{5}$", BAD),
+    ("\\frac{\\pi}{4}", "The answer is pi/4.", OK),
+    ("\\frac{\\pi}{4}", "The answer is 45 degrees", WRONG),
+    ("(-\\infty, 3]", "x <= 3", OK),
+    ("\\text{Friday}", "It is Friday.", OK),
+    ("\\text{Friday}", "The answer is Friday or Monday", WRONG),
+    ("e^2", "\\boxed{7.389}", WRONG),
     ("506_7", "\\boxed{506_8}", WRONG),
     ("3:1", "\\boxed{3 : 1}", OK),
     ("90^\\circ", "\\boxed{90}", OK),
@@ -217,15 +260,22 @@ AQUA = [
 ]
 
 
-def cases():
-    for task, table in (("gsm8k", NUMBERS), ("svamp", NUMBERS[:12]), ("math", MATH), ("theoremqa", THEOREMQA), ("aqua", AQUA), ("mathqa", AQUA[:8])):
+def table():
+    for task, table in (
+        ("gsm8k", NUMBERS),
+        ("svamp", NUMBERS[:12]),
+        ("math", MATH),
+        ("theoremqa", THEOREMQA),
+        ("aqua", AQUA),
+        ("mathqa", AQUA[:8]),
+    ):
         for gold, response, expected in table:
             yield pytest.param(task, gold, response, expected, id=f"{task}-{gold[:12]}-{response[:40]}")
     for gold, response, expected in (*NUMBERS[:30], *MATH):
         yield pytest.param("auto", gold, response, expected, id=f"auto-{gold[:12]}-{response[:40]}")
 
 
-@pytest.mark.parametrize(("task", "gold", "response", "expected"), cases())
+@pytest.mark.parametrize(("task", "gold", "response", "expected"), list(table()))
 def test_cases(task, gold, response, expected):
     verdict = grade(response, gold, task, options=OPTIONS if task in ("aqua", "mathqa") else None)
     allowed = (WRONG, NONE) if expected == BAD else (expected,)
@@ -243,7 +293,12 @@ def test_cases(task, gold, response, expected):
         ("26", "They travel 14 + 12 = 26 billion miles.", "How many billion miles do they travel?", OK),
         ("31", "Jane has 12 apples and Tom has 19. How many do they have, if 31 is what they want?", "x" * 31, NONE),
         ("19", "Jane has 12 apples and Tom has 19.", "Jane has 12 apples and Tom has 19. How many do they have?", NONE),
-        ("31", "Jane has 12 apples and Tom has 19. How many do they have?\nThe answer is 31", "Jane has 12 apples and Tom has 19. How many do they have?", OK),
+        (
+            "31",
+            "Jane has 12 apples and Tom has 19. How many do they have?\nThe answer is 31",
+            "Jane has 12 apples and Tom has 19. How many do they have?",
+            OK,
+        ),
     ],
 )
 def test_the_question_matters(gold, response, question, expected):
@@ -262,7 +317,7 @@ def test_names_in_the_question_are_no_choice():
 
 
 def test_unknown_task_lists_the_known_ones():
-    with pytest.raises(GsiError, match="gsm8k.*chain"):
+    with pytest.raises(GsiError, match=r"gsm8k.*chain"):
         grade("1", "1", "nonesuch")
 
 
@@ -353,7 +408,33 @@ def test_scripts_need_no_main_guard_and_exit_without_close(tmp_path):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "correct", "")
 
 
-PIECES = ["The answer is ", "\\boxed{", "}", "####", "$", "\\frac", "{", "(", "]", "1e9", "7", "-", "/", "=", "or", "%", "x", "\\sqrt", ",", "\n", ". ", "^", "A", "(b)", "_"]
+PIECES = [
+    "The answer is ",
+    "\\boxed{",
+    "}",
+    "####",
+    "$",
+    "\\frac",
+    "{",
+    "(",
+    "]",
+    "1e9",
+    "7",
+    "-",
+    "/",
+    "=",
+    "or",
+    "%",
+    "x",
+    "\\sqrt",
+    ",",
+    "\n",
+    ". ",
+    "^",
+    "A",
+    "(b)",
+    "_",
+]
 
 
 @settings(max_examples=400, deadline=None)
@@ -371,7 +452,20 @@ def test_no_text_crashes_the_checks(response, gold, task):
         assert verdict.status in (OK, WRONG, NONE)
 
 
-@pytest.mark.parametrize("text", ["(" * 20000, "\\frac" * 5000, "1 " * 10000, "9" * 20000, "$" * 20000, "answer is " * 2000, "\\boxed{" * 3000, "a=" * 10000, "- " * 10000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 20000,
+        "\\frac" * 5000,
+        "1 " * 10000,
+        "9" * 20000,
+        "$" * 20000,
+        "answer is " * 2000,
+        "\\boxed{" * 3000,
+        "a=" * 10000,
+        "- " * 10000,
+    ],
+)
 def test_long_junk_is_no_answer(text):
     for task in ("gsm8k", "math", "theoremqa", "aqua"):
         assert grade(text, "5" if task != "aqua" else "A", task).status in (WRONG, NONE)
@@ -382,7 +476,17 @@ def test_only_the_end_of_a_long_response_counts():
     assert grade("The answer is 5\n" + "x" * 30_000, "5", "gsm8k").status == NONE
 
 
-FILES = ["gsm8k.jsonl.gz", "svamp.jsonl", "theoremqa.jsonl", "aqua.jsonl", "mathqa.jsonl.gz", "math.jsonl.gz", "gsm8k_full.jsonl.gz", "math_full.jsonl.gz", "aqua_cot.jsonl.gz"]
+FILES = [
+    "gsm8k.jsonl.gz",
+    "svamp.jsonl",
+    "theoremqa.jsonl",
+    "aqua.jsonl",
+    "mathqa.jsonl.gz",
+    "math.jsonl.gz",
+    "gsm8k_full.jsonl.gz",
+    "math_full.jsonl.gz",
+    "aqua_cot.jsonl.gz",
+]
 
 
 @pytest.mark.parametrize("name", FILES)

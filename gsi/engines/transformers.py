@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.utils.logging import disable_progress_bar
 
 from gsi.types import Completion, GsiError, Request, Workload
 
@@ -71,8 +73,9 @@ class TransformersEngine:
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
         self.window = _window(config, self.context, model)
         self._keep_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
-        self._cache = _SlotCache(max_rows)
+        self._cache = _SlotCache(max(2, max_rows))  # the self-check uses two
         self._rows: list[_Row] = []  # row i lives in slot i
+        self._waiting: deque[Request | None] = deque()  # taken, but over the token budget for now
         self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "seconds": 0.0}
         self._self_check(model)
 
@@ -85,46 +88,54 @@ class TransformersEngine:
     @torch.inference_mode()
     def run(self, work: Workload) -> None:
         started = time.perf_counter()
-        self._rows, more = [], True
+        more = True
         try:
-            while more or self._rows:
-                more = more and self._refill(work)
+            while more or self._rows or self._waiting:
+                if more or self._waiting:
+                    more = self._refill(work)
                 if self._rows:
                     self._step(work)
         finally:
-            self._rows = []
+            self._rows.clear()
+            self._waiting.clear()
             self.stats["seconds"] += time.perf_counter() - started
 
     # ----------------------------------------------------------------------------------- filling slots
 
     def _refill(self, work: Workload) -> bool:
-        """Fills free slots from the workload; False = the workload is done."""
-        free = self._free_slots()
+        """Fills free slots from the workload, as far as the token budget allows; False = the workload is done."""
+        free, more = self.max_rows - len(self._rows), True
         # prefilling a few rows costs nearly a whole decoding step: wait until some slots are free, unless idle
         if self._rows and free < max(1, self.max_rows // 8):
             return True
-        requests = work.take(max(free, 1), timeout=0.0 if self._rows else 0.2)
-        if requests is None:
-            return False
-        fitting = []
-        for request in requests:
-            tokens = len(_ids(request.prompt)) + len(_ids(request.given))
-            if tokens == 0:
-                work.put(request, Completion("", (), "error", 0, detail="empty prompt"))
-            elif tokens >= self.context:
-                work.put(request, Completion("", (), "too_long", 0, detail=f"{tokens} tokens, the context holds {self.context}"))
-            elif request.sampling.max_new_tokens < 1:
-                work.put(request, Completion("", (), "length", 0))
-            else:
-                fitting.append(request)
-        if fitting:
-            self._prefill(fitting)
-        return True
+        if not self._waiting:
+            requests = work.take(free, timeout=0.0 if self._rows else 0.2)
+            more = requests is not None
+            self._waiting.extend(self._check(request, work) for request in requests or ())
+        admitted: list[Request] = []
+        longest = max((row.position + 1 + row.room for row in self._rows), default=0)
+        while self._waiting and len(self._rows) + len(admitted) < self.max_rows:
+            request = self._waiting[0]
+            if request is not None:
+                longest = max(longest, min(self.context, _length(request) + request.sampling.max_new_tokens))
+                if (len(self._rows) + len(admitted) + 1) * longest > self.max_batch_tokens and (self._rows or admitted):
+                    break
+                admitted.append(request)
+            self._waiting.popleft()
+        if admitted:
+            self._prefill(admitted)
+        return more
 
-    def _free_slots(self) -> int:
-        longest = max((row.position + row.room for row in self._rows), default=0)
-        by_memory = self.max_batch_tokens // longest if longest else self.max_rows
-        return max(0, min(self.max_rows, max(1, by_memory)) - len(self._rows))
+    def _check(self, request: Request, work: Workload) -> Request | None:
+        """The request, or None where it was answered at once because it cannot run."""
+        tokens = _length(request)
+        if tokens == 0:
+            work.put(request, Completion("", (), "error", 0, detail="empty prompt"))
+        elif tokens >= self.context:
+            work.put(request, Completion("", (), "too_long", 0, detail=f"{tokens} tokens, the context holds {self.context}"))
+        else:
+            return request
+        return None
 
     def _prefill(self, requests: list[Request]) -> None:
         """Fills the cache with all but the last token of each prompt; that one is the first decoding step's input."""
@@ -382,6 +393,10 @@ def _nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(probs).scatter_(-1, index, ordered)
 
 
+def _length(request: Request) -> int:
+    return len(_ids(request.prompt)) + len(_ids(request.given))
+
+
 def _ids(text: Any) -> tuple[int, ...]:
     if text.ids is None:
         if text.text:
@@ -402,6 +417,7 @@ def pick_device(device: str) -> torch.device:
 def load_model(name: str, device: torch.device, dtype: str) -> Any:
     """A causal LM in eval mode. Raises GsiError when there is none under that name."""
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
+    disable_progress_bar()  # the run shows its own
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
     except (OSError, ValueError, KeyError) as e:

@@ -12,9 +12,7 @@ from fractions import Fraction
 
 _LINE_END = re.compile(r"\S[^\S\n]*\n(?:[^\S\n]*\n)*")  # a non-empty line's end with the blank lines after it
 _SENTENCE_END = re.compile(r"[.!?][$)\]\"'”’]*(?= )")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|St|No|Prof|Eq|Eqs|Fig|vs|etc|cf|approx|resp|[aApP]\.m|[eE]\.g|[iI]\.e|wlog)|^\d+|\s\d)\.$"
-)
+_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|No|Rs|Prof|Eq|Eqs|Fig|vs|cf|approx|resp|[ap]\.m|e\.g|i\.e)\.$", re.IGNORECASE)
 
 
 def split_steps(rationale: str) -> list[str]:
@@ -72,11 +70,15 @@ _NUMBER = (
     rf"|\d{{1,3}}(?:{_SEPARATOR}\d{{3}})+(?!\d)(?:\.\d+)?"
     r"|\d+/\d+|\d+(?:\.\d+)?|\.\d+"
 )
-_OPERATOR = r"(?:[-+*/^×÷−x]|\\times|\\cdot|\\div)"
 # a number that goes on into a calculation (`= 5 + 3`, `= 2 - x`, `= 4\pi`) is an operand, not a result
+_GOES_ON = (
+    r"(?:[-+*/×÷−x]|\\times|\\cdot|\\div)\s*[$(]?(?:\d|\\|[A-Za-z]\b)"
+    r"|\^\s*\{?[\dA-Za-z]|\\pi|\\sqrt"
+)  # fmt: skip
 _RESULT = re.compile(
-    rf"{_MARKER}(?P<value>(?P<sign>[-−+]\s*)?(?:\\?[$£€]\s*)?(?P<number>{_NUMBER}))(?![\d.,]*\d)(?!\s*(?:{_OPERATOR}\s*[$(]?(?:\d|\\|[A-Za-z]\b)|\\pi|\\sqrt))"
-)
+    rf"{_MARKER}(?P<value>(?P<sign>[-−+]\s*)?(?:\\?[$£€]\s*)?(?P<number>{_NUMBER}))"
+    rf"(?![\d.,]*\d)(?!\s*(?:{_GOES_ON}))"
+)  # fmt: skip
 _MENTION = re.compile(rf"(?<![\w.])(?P<value>(?P<number>{_NUMBER}))(?!\w)")
 _NEVER = r"(?P<value>(?!))"  # matches nothing
 _FINAL = re.compile(r"\\f?boxed\s*\{|####|\banswer(?: is|:)", re.IGNORECASE)

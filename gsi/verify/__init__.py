@@ -68,5 +68,7 @@ def make_grader(checks: Mapping[str, str | Callable[..., Any] | None], workers: 
 
 def known(task: str) -> str:
     if task not in CHECKERS:
-        raise GsiError(f"task {task!r}: no check of that name; use one of {', '.join(CHECKERS)}, or give your own as `check: file.py:function`")
+        raise GsiError(
+            f"task {task!r}: no check of that name; use one of {', '.join(CHECKERS)}, or give your own as `check: file.py:function`"
+        )
     return task

@@ -13,40 +13,59 @@ MAX_CHARS = 20_000  # a longer response is judged by its end only
 MAX_CLAUSE = 1000
 
 _TRANSLATE = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "⁄": "/", "∕": "/", "÷": "/", "×": "\\times ", "·": "\\cdot ", "∞": "\\infty ",
-     "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx ", "π": "\\pi ", "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ",
-     "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "\u00a0": " ", "\u202f": " ",
-     "\u2009": " ", "\u200b": "", "√": "\\sqrt"}
-)  # fmt: skip
+    dict.fromkeys("−–—‐‑﹣－", "-")
+    | dict.fromkeys("⁄∕÷", "/")
+    | dict.fromkeys("\u00a0\u202f\u2009", " ")
+    | {"×": "\\times ", "·": "\\cdot ", "∞": "\\infty ", "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx "}
+    | {"π": "\\pi ", "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
+    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "\u200b": ""}
+)
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 _MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[\s.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
-    r"|\b(?:answer|ans|(?:correct|right)\s+(?:option|choice))\b(?!\s*(?:choices|options)|\s*key)[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b|[:=])"
+    r"|\b(?:answer|ans|(?:correct|right)\s+(?:option|choice))\b(?!\s*(?:choices|options)|\s*key)"
+    r"[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b|[:=])"
     r")",
     re.IGNORECASE,
 )
 # an answer that is quoted, not given: nothing from here on counts
-_QUOTED = re.compile(r"\b(?:reference|gold(?:en)?|expected|official|ground[- ]truth|textbook)(?:'s)?\s+(?:final\s+)?(?:answer|solution|rationale)\b|\banswer key\b", re.IGNORECASE)
+_QUOTED = re.compile(
+    r"\b(?:reference|gold(?:en)?|expected|official|ground[- ]truth|textbook)(?:'s)?\s+(?:final\s+)?(?:answer|solution|rationale)\b"
+    r"|\banswer key\b",
+    re.IGNORECASE,
+)
 _REVISED = re.compile(
-    r"\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+mean|i\s+meant|on\s+second\s+thought|mistaken?|incorrect|wrong|"
+    r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
+    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|"
     r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
 )
-_ASIDE = re.compile(r"\W*(?:check|verif|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{)", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!\bsq)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+")
-_LEAD = re.compile(
-    r"(?:[\s:=,;>\-]*(?:therefore|thus|hence|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b|\s*[:=]|\s*\\approx)+(?!\s*\d*\s*[-+*/])",
+_ASIDE = re.compile(
+    r"\W*(?:check|verif|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{)",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!\bsq)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+")
+_LEAD = re.compile(
+    r"(?:[\s:=,;>\-]*(?:therefore|thus|hence|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
+    r"|\s*[:=]|\s*\\approx)+(?!\s*\d*\s*[-+*/])",
+    re.IGNORECASE,
+)
+
+_CONCLUDES = re.compile(
+    r"\W*(?:so|thus|therefore|hence|finally|in total|total|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d", re.IGNORECASE
+)
+_SAYS = re.compile(r"\d|\\\w|\$|(?-i:\b[A-E]\b)|=|\b(?:true|false)\b|^(?:yes|no)\b", re.IGNORECASE)
+
+_SPACING = re.compile(r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[,;: ](?![a-zA-Z])|\\displaystyle\b|\\(?:big|Big|bigg|Bigg)[lr]?\b|~")
 
 
 def tidy(text: str) -> str:
     """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
     text = text[-MAX_CHARS:].translate(_TRANSLATE)
     text = text.replace("\\!", "")
-    text = re.sub(r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[,;: ](?![a-zA-Z])|\\displaystyle\b|\\(?:big|Big|bigg|Bigg)[lr]?\b|~", " ", text) if "\\" in text else text
+    text = _SPACING.sub(" ", text)
     return re.sub(r"\\[dtc]frac\b", r"\\frac", text)
 
 
@@ -63,7 +82,12 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         text = text.replace(question, "\n")
     if quoted := _QUOTED.search(text):
         text = text[: quoted.start()]
-    if "\n" not in text.strip() and len(text) <= 60 and not re.search(r"[a-z]{2,} [a-z]{2,}|answer|boxed|####|[?=]\s*$", text, re.IGNORECASE) and text.strip():
+    if (
+        "\n" not in text.strip()
+        and len(text) <= 60
+        and not re.search(r"[a-z]{2,} [a-z]{2,}|answer|boxed|####|[?=]\s*$", text, re.IGNORECASE)
+        and text.strip()
+    ):
         return _strip(text)  # nothing but an answer
     marked, end = _last_marked(text)
     tail, after = text[end:], text[_clause_end(text, end) :]
@@ -90,7 +114,13 @@ def _last_marked(text: str) -> tuple[str | None, int]:
             start += gap.end() if gap else 0  # the answer stands on the next line
         stop = _clause_end(text, start)
         clause = _strip(text[start:stop])
-        if clause and not _BOX.search(clause) and "boxed" not in clause and re.search(r"[\w\\]", clause) and not re.match(r"(?:correct|right|wrong|incorrect|below|above|as follows|found|obtained|reasonable)\b", clause):
+        if (
+            clause
+            and not _BOX.search(clause)
+            and "boxed" not in clause
+            and re.search(r"[\w\\]", clause)
+            and not re.match(r"(?:correct|right|wrong|incorrect|below|above|as follows|found|obtained|reasonable)\b", clause)
+        ):
             best = (m.start(), stop, clause)
             break
     parts: list[tuple[int, int, str]] = []
@@ -102,10 +132,16 @@ def _last_marked(text: str) -> tuple[str | None, int]:
     if parts and (best is None or parts[-1][0] > best[0]):
         first = len(parts) - 1
         joined = parts[first][2]
-        while first > 0 and (glue := re.fullmatch(r"[\s$]*(,|;|,?\s*\\?(?:text\{)?\s*(?:and|or)\s*\}?)[\s$]*(?:\w\s*=\s*)?", text[parts[first - 1][1] : parts[first][0]])):
+        while first > 0 and (
+            glue := re.fullmatch(
+                r"[\s$]*(,|;|,?\s*\\?(?:text\{)?\s*(?:and|or)\s*\}?)[\s$]*(?:\w\s*=\s*)?", text[parts[first - 1][1] : parts[first][0]]
+            )
+        ):
             first -= 1
             joined = f"{parts[first][2]} {re.sub(r'[^a-z,;]|text', '', glue.group(1))} {joined}"
-        before = re.search(r"(\bnot\b|n't|\bmaybe|\bperhaps|\bpossibly|\bprobably)[^.\n\w]*(?:be\b|equal to\b)?[^.\n\w]*$", text[: parts[first][0]][-40:])
+        before = re.search(
+            r"(\bnot\b|n't|\bmaybe|\bperhaps|\bpossibly|\bprobably)[^.\n\w]*(?:be\b|equal to\b)?[^.\n\w]*$", text[: parts[first][0]][-40:]
+        )
         best = (parts[first][0], parts[-1][1], (before.group(1) + " " if before else "") + joined)
     return (best[2], best[1]) if best else (None, 0)
 
@@ -125,16 +161,20 @@ def _clause_end(text: str, start: int) -> int:
     if opening:  # display mathematics may run over lines
         close = {"$$": "$$", "\\[": "\\]"}.get(opening.group(1), "\\end{" + (opening.group(2) or "") + "}")
         found = text.find(close, start + opening.end())
-        return found + len(close) if found >= 0 else len(text)
+        if found < 0:
+            return len(text)
+        start = found + len(close)
+        if opening.group(2) is None:
+            return start
     m = _SENTENCE_END.search(text, start, start + MAX_CLAUSE)
     return m.start() if m else min(len(text), start + MAX_CLAUSE)
 
 
 def _strip(clause: str) -> str:
-    clause = re.sub(r"^[\s*_>#:]+|[\s*_]+$", "", clause.strip())
+    clause = re.sub(r"^[\s*_#:]+|[\s*_]+$", "", clause.strip())
     lead = _LEAD.match(clause)
     clause = clause[lead.end() :] if lead else clause
-    return clause.strip(" \t\n*\"`").rstrip(".,;:!").strip()
+    return clause.strip(' \t\n*"`').rstrip(".,;:!").strip()
 
 
 def _after_revision(clause: str) -> str | None:
@@ -151,7 +191,7 @@ def _last_sentence(text: str, alone: bool = False) -> str | None:
             continue
         if sentence.endswith(("?", "=")) or "boxed" in sentence:
             return None
-        if alone or re.match(r"\W*(?:so|thus|therefore|hence|finally|in total|total|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d", sentence, re.IGNORECASE):
-            return _strip(text[start:stop][-MAX_CLAUSE:]) if re.search(r"\d|\\\w|\$|(?-i:\b[A-E]\b)|=|\b(?:true|false)\b|^(?:yes|no)\b", sentence, re.IGNORECASE) else None
+        if alone or _CONCLUDES.match(sentence):
+            return _strip(text[start:stop][-MAX_CLAUSE:]) if alone or _SAYS.search(sentence) else None
         return None
     return None

@@ -89,6 +89,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         return Verdict("correct", got[:200])
     if words := _words(query.answer):
         return Verdict("correct" if words == _words(clause) else "wrong", got[:200])
+    if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])", clause):
+        return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
     return Symbolic(query.answer, got[:1000], relative)
 
 
@@ -101,7 +103,7 @@ def _has_mathematics(clause: str) -> bool:
 
 
 def _words(text: str) -> tuple[str, ...] | None:
-    """The words of an answer in words (`\\text{two lines}`, `B, C`, `\\text{(E)}`, `east`), a list of letters in order of the alphabet; None for mathematics."""
+    """The words of an answer in words (`\\text{two lines}`, `B, C`, `\\text{(E)}`, `east`), letters sorted; None for mathematics."""
     text = re.sub(r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{([^{}]*)\}", r"\1", text.replace("$", ""))
     found = re.findall(r"[A-Za-z0-9:]+", re.sub(r"\b(?:an?|the|is|are|and|it|on|option)\b(?!\))", " ", text) if len(text) > 2 else text)
     if "\\" in text or re.search(r"[_^=+*/]", text) or not re.search(r"[A-Za-z]{2}|[A-Z]", text) or not found:
@@ -113,7 +115,9 @@ def _words(text: str) -> tuple[str, ...] | None:
 
 def _check_bool(response: str, query: Query) -> Verdict:
     clause = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE))) or ""
-    found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(r"^\W*()(yes|no)\b", clause, re.IGNORECASE)
+    found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
+        r"^\W*()(yes|no)\b", clause, re.IGNORECASE
+    )
     said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
     if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail="neither true nor false")
@@ -127,10 +131,16 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
         return Verdict("no_answer")
     golds = [Number(Fraction(str(v))) for v in json.loads(query.answer, parse_float=str)]
     got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause))
-    inner = re.fullmatch(r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*", got.replace("\\{", "").replace("\\}", ""), re.DOTALL)
+    inner = re.fullmatch(
+        r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*",
+        got.replace("\\{", "").replace("\\}", ""),
+        re.DOTALL,
+    )
     values = [read_number(p) for p in re.split(r",|;|\band\b|\\\\|&", inner[1] if inner else got) if p.strip()]
-    if all(v is not None for v in values):
-        right = len(values) == len(golds) and all(same(g, v, query.question, relative=True) for g, v in zip(golds, values, strict=True) if v)
+    if all(v is not None for v in values) and not re.search(r"[\[\](){}]", inner[1] if inner else got):
+        right = len(values) == len(golds) and all(
+            same(g, v, query.question, relative=True) for g, v in zip(golds, values, strict=True) if v
+        )
         return Verdict("correct" if right else "wrong", got[:200])
     return Symbolic(query.answer, got[:1000], relative=True)
 

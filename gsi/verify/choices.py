@@ -9,7 +9,9 @@ from gsi.verify.answers import commitment
 from gsi.verify.numbers import HEDGE, plain, read_number
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
-_WITH_MARK = re.compile(r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE)
+_WITH_MARK = re.compile(
+    r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
+)
 _NAMED = re.compile(r"\b(?:option|choice)\s*:?\s*\(?([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
 _BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
@@ -29,9 +31,11 @@ def check_choice(response: str, query: Query) -> Verdict:
 def choose(clause: str, options: tuple[str, ...] = (), question: str = "") -> str | None:
     """The letter of the one option that a clause names."""
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
-    if re.search(r"\b(?:either|neither|not|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0], re.IGNORECASE) and not any(
-        _squeeze(text) == _squeeze(o) for o in options
-    ):
+    if re.search(
+        r"\b(?:either|neither|not|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b",
+        re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0],
+        re.IGNORECASE,
+    ) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
     letter, rest = None, ""
     if m := _WITH_MARK.match(text):
@@ -43,7 +47,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "") -> st
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
         name = m[1]
         stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0]
-        if not re.search(rf"(?<![\w']){name}(?![\w'])", stem) or name == "a" and not re.search(r"\ba\s*[-+=,*/]", stem):
+        if not re.search(rf"(?<![\w']){name}(?![\w'])", stem) or (name == "a" and not re.search(r"\ba\s*[-+=,*/]", stem)):
             letter = name.upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"
         letter, rest = m[1], ""

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import multiprocessing.context
+import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -51,12 +52,12 @@ def refer(check: str | Callable[..., Any]) -> Reference:
     if callable(check):
         name = getattr(check, "__qualname__", type(check).__name__)
         if "<" in name or not hasattr(check, "__qualname__"):
-            raise GsiError(f"check {name}: workers load a check by its name, so it has to be a function at the top level of a module or file, not a lambda or a local one")
+            raise GsiError(f"check {name}: workers load a check by name, so it has to be a function at the top level of a module or file")
         place = check.__module__
         if place == "__main__":
             place = str(getattr(sys.modules["__main__"], "__file__", None) or "")
             if not place:
-                raise GsiError(f"check {name}: is defined in an interactive session, where workers cannot load it; put it in a file and name it as file.py:{name}")
+                raise GsiError(f"check {name}: workers cannot load what was typed in; put it in a file and name it as file.py:{name}")
             return Reference(str(Path(place).resolve()), name)
         return Reference(place, name)
     place, colon, name = check.rpartition(":")
@@ -88,7 +89,8 @@ def _module(place: str) -> Any:
         return importlib.import_module(place)
     if place not in _FILES:
         spec = importlib.util.spec_from_file_location(f"gsi_check_{Path(place).stem}", place)
-        assert spec and spec.loader  # always so for a name that ends in .py
+        assert spec is not None  # always so for a name that ends in .py
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         _FILES[place] = module
@@ -105,6 +107,16 @@ def run_user_check(reference: Reference, response: str, query: Query) -> Verdict
     return Verdict("error", detail=f"check {reference} returned {type(result).__name__}, expected bool or Verdict")
 
 
+def run_symbolic(job: Symbolic) -> Verdict:
+    """Runs in a worker, within 2 GiB: a power tower ends as MemoryError, an `error` verdict, not in the machine's swap."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30 if hard == resource.RLIM_INFINITY else min(2 << 30, hard), hard))
+    try:
+        return decide(job)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def _warm_up() -> None:
     """Imports what the first comparison needs, so that loading it does not count against that item's time."""
     import latex2sympy2_extended.latex2sympy2  # noqa: F401
@@ -117,7 +129,7 @@ class _Process(multiprocessing.context.SpawnProcess):
 
 
 class _Spawn(multiprocessing.context.SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 _MAIN = threading.Lock()
@@ -128,7 +140,7 @@ def _hidden_main() -> Iterator[None]:
     """Keeps a spawned worker from importing the parent's main script again, which would rerun scripts without a main guard."""
     main = sys.modules["__main__"]
     with _MAIN:
-        kept = {k: main.__dict__.pop(k) for k in ("__file__", "__spec__") if k in main.__dict__}
+        kept: dict[str, Any] = {k: main.__dict__.pop(k) for k in ("__file__", "__spec__") if k in main.__dict__}
         main.__spec__ = None
         try:
             yield
@@ -165,7 +177,7 @@ class GraderPool:
             return done
         found = check(response, query)
         if isinstance(found, Symbolic):
-            self._send(done, decide, (found,), f"comparing {found.got[:80]!r} with {found.gold[:80]!r}")
+            self._send(done, run_symbolic, (found,), f"comparing {found.got[:80]!r} with {found.gold[:80]!r}")
         else:
             done.set_result(found)
         return done

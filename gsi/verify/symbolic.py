@@ -92,17 +92,13 @@ def _shape(text: str) -> tuple[Any, ...]:
     sides = _split(text, "=")
     if len(sides) > 1:
         if re.fullmatch(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\s*\([a-zA-Z, ]+\))?(?:\^\{-1\}\s*\([a-zA-Z]\))?", sides[0]):
-            return ("named", normal(sides[0]), _shape(sides[-1]), *_scalars(sides[0], sides[-1]))
-        if not re.search(r"(?<!\\)\b[a-zA-Z]\b", text):
+            return ("named", normal(sides[0]), _shape(sides[-1]), sides[0], sides[-1])
+        if not re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text):
             return _shape(sides[-1])  # a chain of arithmetic
-        return ("equation", *_scalars(sides[0], sides[-1]))
+        return ("equation", sides[0], sides[-1])
     if re.search(r"\d\s*:\s*\d|\d_\{?\d", text):
         return ("text", re.sub(r"[\s{}]", "", text))
     return ("scalar", text)
-
-
-def _scalars(left: str, right: str) -> tuple[str, str]:
-    return left, right
 
 
 def _balanced(text: str) -> bool:
@@ -132,16 +128,33 @@ def _inequality(text: str) -> tuple[Any, ...] | None:
     if signs[0] == ">":
         terms, closed, middle = terms[::-1], closed[::-1], len(terms) - 1 - middle
     low, high = (terms[middle - 1] if middle else "-\\infty"), (terms[middle + 1] if middle + 1 < len(terms) else "\\infty")
-    return ("seq", "[" if middle and closed[middle - 1] else "(", "]" if middle + 1 < len(terms) and closed[middle] else ")", _shape(low), _shape(high))
+    return (
+        "seq",
+        "[" if middle and closed[middle - 1] else "(",
+        "]" if middle + 1 < len(terms) and closed[middle] else ")",
+        _shape(low),
+        _shape(high),
+    )
 
 
 def _latex(text: str) -> str:
     """Plain notation as LaTeX, units and dress off, decimals as fractions."""
-    text = re.sub(r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[!;:, ]|\\displaystyle|(?<!\\)\$|\\%|%|\\\$|\^\s*\{?\s*\\circ\s*\}?|\\quad", " ", text.strip())
+    text = re.sub(r"\\phantom\s*(?:\{[^{}]*\}|-)", "", text.replace("\\!", ""))
+    text = re.sub(r"(?<=[^\s,])\s*\\(?:text|mbox|textnormal)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$", "", text)  # a unit
+    text = re.sub(r"\\frac\s*(\\pi|\d)\s*(?=\w)(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(
+        r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[!;:, ]|\\displaystyle|(?<!\\)\$|\\%|%|\\\$|\^\s*\{?\s*\\circ\s*\}?|\\quad", " ", text.strip()
+    )
     text = re.sub(r"\\(?:text|mbox|textnormal)\s*\{\s*,?\s*(and|or)\s*\}", r" \1 ", text)
-    text = re.sub(r"(?<=[\d})])\s*\\(?:text|mbox|textnormal|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?", "", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    text = re.sub(
+        r"(?<=[\d})])\s*\\(?:text|mbox|textnormal|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?", "", re.sub(r"\\[dtc]frac", r"\\frac", text)
+    )
     text = re.sub(r"\\(?:mathbf|mathrm|text|textbf)\s*\{\s*([\d.,/-]+)\s*\}", r"\1", text).strip(" .,;")
-    text = re.sub(r"(?<=\d)(?:,|\{,\})\s*(?=\d{3}(?!\d))(?![^(\[]*[)\]])", "", text) if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text else text.replace("{,}", "")
+    text = (
+        re.sub(r"(?<=\d)(?:,|\{,\})\s*(?=\d{3}(?!\d))(?![^(\[]*[)\]])", "", text)
+        if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text
+        else text.replace("{,}", "")
+    )
     text = re.sub(r"\*\*", "^", text)
     text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
     text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))

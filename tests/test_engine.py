@@ -1,0 +1,183 @@
+"""The embedded engine against the library's own generation, with tiny random models of four architectures."""
+
+from collections import Counter
+from dataclasses import replace
+
+import models
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from gsi.engines.transformers import TransformersEngine, uniform
+from gsi.seeds import seed_of
+from gsi.types import GsiError, Query, Request, Sampling, Stop, Text
+
+TOKENIZER = models.tokenizer()
+
+
+class Queue:
+    """A workload of a fixed list; hands out at most `at_once` requests per call."""
+
+    def __init__(self, requests, at_once=1000):
+        self.requests, self.at_once, self.done = list(requests), at_once, {}
+
+    def take(self, n, timeout=0.0):
+        if not self.requests:
+            return None
+        n = min(n, self.at_once)
+        taken, self.requests = self.requests[:n], self.requests[n:]
+        return taken
+
+    def put(self, request, completion):
+        assert request.seed not in self.done, "a request was completed twice"
+        self.done[request.seed] = completion
+
+
+def request(prompt: str, seed: int, given: str = "", **sampling) -> Request:
+    settings = {"temperature": 0.0, "max_new_tokens": 20} | sampling
+    text = lambda s: Text(s, tuple(TOKENIZER(s, add_special_tokens=False)["input_ids"]))  # noqa: E731
+    return Request(Query(f"q{seed}", "auto", prompt, "1"), 0, 0, text(prompt), text(given), Sampling(**settings), seed)
+
+
+def run(engine, requests, **kwargs):
+    work = Queue(requests, **kwargs)
+    engine.run(work)
+    return [work.done[r.seed] for r in requests]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "qwen3", "mistral"])
+def folder(request, tmp_path_factory):
+    return models.build(tmp_path_factory.mktemp("model") / request.param, request.param)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return str(models.build(tmp_path_factory.mktemp("model") / "llama"))
+
+
+PROMPTS = ["2 + 2 = ", "a", "What is the sum of 17 and 25? Think.", "Q: x\nA: ", "hello " * 9]
+
+
+def test_greedy_is_token_identical_to_generate(folder):
+    """Rows join and leave a batch of three at different times; the sliding window of mistral (16) is exceeded."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    requests = [request(p, i, max_new_tokens=12 + 5 * i) for i, p in enumerate(PROMPTS)]
+    done = run(TransformersEngine(str(folder), TOKENIZER, max_rows=3), requests)
+    for r, c in zip(requests, done, strict=True):
+        ids = torch.tensor([r.prompt.ids])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=r.sampling.max_new_tokens, eos_token_id=0, pad_token_id=0)
+        assert list(c.ids) == expected[0, ids.shape[1] :].tolist()
+        assert c.finish_reason == ("stop" if c.ids[-1] == 0 else "length")
+        assert c.text == TOKENIZER.decode(list(c.ids), skip_special_tokens=True)
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch(folder):
+    requests = [request(PROMPTS[i % 5], seed_of("s", i), temperature=1.0) for i in range(40)]
+    reference = run(TransformersEngine(str(folder), TOKENIZER, max_rows=40), requests)
+    for rows, at_once in ((1, 1), (7, 3), (16, 16)):
+        again = run(TransformersEngine(str(folder), TOKENIZER, max_rows=rows), requests, at_once=at_once)
+        same = sum(a == b for a, b in zip(reference, again, strict=True))
+        assert same >= 39, f"{40 - same} of 40 responses differ with {rows} rows"  # floating point may flip one
+    other = run(TransformersEngine(str(folder), TOKENIZER, max_rows=40), [replace(r, seed=r.seed + 1) for r in requests])
+    assert sum(a == b for a, b in zip(reference, other, strict=True)) < 20
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.6)])
+def test_samples_have_the_models_distribution(llama, temperature, top_p):
+    """Chi-square of 6000 first tokens against the probabilities of the plain forward pass."""
+    engine = TransformersEngine(llama, TOKENIZER, max_rows=256)
+    n = 6000
+    requests = [request("1 + ", seed_of("chi", i), temperature=temperature, top_p=top_p, max_new_tokens=1) for i in range(n)]
+    counts = Counter(c.ids[0] for c in run(engine, requests))
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([requests[0].prompt.ids])).logits[0, -1]
+    p = torch.softmax(logits / temperature, -1).double().numpy()
+    order = np.argsort(-p)
+    kept = order[: int(np.searchsorted(np.cumsum(p[order]), top_p) + 1)] if top_p < 1 else order
+    assert set(counts) <= set(kept.tolist())
+    q = p[kept] / p[kept].sum()
+    big = q * n >= 5
+    expected = np.append(q[big] * n, q[~big].sum() * n)
+    observed = np.append([counts[t] for t in kept[big]], sum(counts[t] for t in kept[~big]))
+    keep = expected > 0
+    chi2, freedom = ((observed - expected)[keep] ** 2 / expected[keep]).sum(), keep.sum() - 1
+    assert chi2 < freedom + 5 * np.sqrt(2 * freedom), f"chi-square {chi2:.0f} with {freedom} degrees of freedom"
+
+
+def test_uniform_numbers_are_uniform_and_distinct():
+    u = uniform(np.repeat(np.arange(200, dtype=np.uint64), 50), np.tile(np.arange(50, dtype=np.uint64), 200))
+    assert len(set(u.tolist())) == len(u)
+    assert abs(u.mean() - 0.5) < 0.015
+    assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.04
+    assert np.histogram(u, 10, (0, 1))[0].min() > 900
+
+
+def test_a_given_prefix_is_continued_and_not_repeated(llama):
+    engine = TransformersEngine(llama, TOKENIZER)
+    whole = run(engine, [request("2 + 2 = ", 1, max_new_tokens=15)])[0]
+    head = TOKENIZER.decode(list(whole.ids[:6]))
+    rest = run(engine, [request("2 + 2 = ", 2, given=head, max_new_tokens=9)])[0]
+    assert rest.ids == whole.ids[6:15]
+    assert head + rest.text == whole.text
+
+
+def test_attempts_that_share_a_prompt_share_its_prefill(llama):
+    engine = TransformersEngine(llama, TOKENIZER, max_rows=16)
+    run(engine, [request("the same prompt", i, temperature=1.0) for i in range(16)])
+    assert engine.stats["prefill_tokens"] == len("the same prompt") - 1
+
+
+def test_stop_strings_end_a_response_before_them(llama):
+    engine = TransformersEngine(llama, TOKENIZER)
+    free = run(engine, [request("2 + 2 = ", 1, max_new_tokens=20)])[0]
+    stop = free.text[7:9]
+    cut = run(engine, [request("2 + 2 = ", 2, max_new_tokens=20, stop=(stop,))])[0]
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert cut.finish_reason == "stop"
+    assert TOKENIZER.decode(list(cut.ids)) == cut.text
+    assert cut.generated_tokens > len(cut.ids), "what was generated was paid for"
+
+
+def test_prompts_that_do_not_fit_are_data(llama):
+    engine = TransformersEngine(llama, TOKENIZER, max_length=40)
+    long, fits, empty = run(engine, [request("x" * 50, 1), request("x" * 30, 2, max_new_tokens=50), request("", 3)])
+    assert (long.finish_reason, long.generated_tokens) == ("too_long", 0)
+    assert fits.finish_reason in ("length", "stop")
+    assert fits.generated_tokens <= 10
+    assert empty.finish_reason == "error"
+
+
+def test_memory_bound_limits_the_rows_and_everything_still_finishes(llama):
+    engine = TransformersEngine(llama, TOKENIZER, max_rows=32, max_batch_tokens=100)
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0) for i in range(30)]
+    assert run(engine, requests) == run(TransformersEngine(llama, TOKENIZER, max_rows=32), requests)
+    assert engine.stats["decode_steps"] > 200
+
+
+def test_stop_abandons_what_is_in_flight(llama):
+    class Stopping(Queue):
+        calls = 0
+
+        def take(self, n, timeout=0.0):
+            self.calls += 1
+            if self.calls > 3:
+                raise Stop
+            return super().take(n, timeout)
+
+    work = Stopping([request("abc", i, temperature=1.0, max_new_tokens=100) for i in range(8)], at_once=2)
+    with pytest.raises(Stop):
+        TransformersEngine(llama, TOKENIZER, max_rows=8).run(work)
+    assert len(work.done) < 8
+
+
+def test_unusable_models_are_refused_with_their_name(tmp_path, llama, monkeypatch):
+    with pytest.raises(GsiError, match="no-such-model"):
+        TransformersEngine(str(tmp_path / "no-such-model"), TOKENIZER)
+    with pytest.raises(GsiError, match="CUDA"):
+        TransformersEngine(llama, TOKENIZER, device="cuda")
+    monkeypatch.setattr("gsi.engines.transformers._SlotLayer.get_seq_length", lambda self: 3)
+    original = TransformersEngine._forward
+    monkeypatch.setattr(TransformersEngine, "_forward", lambda self, ids, positions, mask: original(self, ids, positions * 0, mask))
+    with pytest.raises(GsiError, match="differs from its plain forward pass"):
+        TransformersEngine(llama, TOKENIZER)
