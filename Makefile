@@ -6,8 +6,8 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test check install clean
 
-demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end
-	$(BIN)/python -m gsi.lab.demo
+demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
+	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
 
 test: .venv/dev
 	$(BIN)/python -m pytest

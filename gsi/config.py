@@ -193,6 +193,8 @@ class Config(Section):
         if name not in STRATEGIES:
             raise ValueError(f"strategy: unknown {name!r}{_nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
         chosen, data = STRATEGIES[name], dict(data)
+        if isinstance(data.get("engine"), Mapping):
+            data["engine"] = {"kind": "transformers", **data["engine"]}
         for section, key, value in (
             ("allocation", "kind", chosen.allocation),
             ("guidance", "kind", chosen.guidance),

@@ -123,13 +123,16 @@ def open_run(
             reporter.say(f"left out: {problem}")
         if len(data.problems) > 10:
             reporter.say(f"left out: {len(data.problems) - 10} more; `gsi tasks check` lists them all")
+        loading = time.perf_counter()
         with reporter.stage("base model", 1) as update:
             base = build.resolve_model(config, lambda done, total: update(done, total=total))
         tokenizer = build.load_tokenizer(config, base)
+        loading = time.perf_counter() - loading
         renderer = build.make_renderer(config, tokenizer)
         teacher = build.make_teacher(config)
         with RunFolder.open(config, data.fingerprints, fork) as folder:
-            ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter)
+            folder.state["hard_levels"] = data.hard
+            ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
             try:
                 yield ctx
             finally:

@@ -127,6 +127,7 @@ def train_line(rows: Sequence[tuple[str, int | None]], dropped: Counter[str], qu
     line |= {f"tail/query_share/level_{level}": share for level, share in shares(q.level for q in queries.values()).items()}
     if any(hard.values()) and known:
         line["tail/hard_share"] = sum(q.level in hard.get(q.task, ()) for q in known) / len(known)
+        line["tail/query_hard_share"] = sum(q.level in hard.get(q.task, ()) for q in queries.values()) / len(queries)
     line["tail/effective_queries"] = effective_number(Counter(q for q, _ in rows).values())
     return line
 

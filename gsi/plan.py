@@ -10,11 +10,11 @@ import json
 import struct
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from gsi import build, metrics
 from gsi.config import Config
+from gsi.progress import table_console
 
 
 def print_plan(config: Config) -> None:
@@ -29,7 +29,7 @@ def print_plan(config: Config) -> None:
     parameters = count_parameters(config.model)
     prompt = sum(len(q.question) for q in data.train) / max(n, 1) / 4
 
-    console = Console(highlight=False)
+    console = table_console()
     console.print(f"{config.strategy} on {config.model}, {config.iterations} iterations into {config.output_dir}", markup=False)
     table = Table("stage", "per iteration", "over the run")
     t = config.iterations

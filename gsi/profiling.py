@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from rich.console import Console
 from rich.table import Table
 
 from gsi import stages, tasks
 from gsi.config import load_config
 from gsi.loop import open_run
+from gsi.progress import table_console
 from gsi.types import Rollout
 
 
@@ -66,4 +66,4 @@ def _print(rows: dict[str, list[Rollout]]) -> None:
             f"{mean(r.status == 'truncated' for r in flat):.1%}",
             f"{mean(r.generated_tokens for r in flat):.0f}",
         )
-    Console().print(table)
+    table_console().print(table)

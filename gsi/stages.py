@@ -164,7 +164,7 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
             split=split,
         )
     path = ctx.folder.iter(n) / "eval.json"
-    results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.model(n)}
+    results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
     rows = list(ctx.folder.ledger.rows(n, split))
     results[split] = {t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})}
     path.parent.mkdir(exist_ok=True)

@@ -412,7 +412,8 @@ def _guidance(labels: Sequence[tuple[Any, ...]]) -> Table:
 # --------------------------------------------------------------------------------------- rollouts to read
 
 
-_READ = ["query_id", "task", "level", "iteration", "attempt", "guidance", "prompt", "given", "response", "prompt_tokens", "given_tokens", "generated_tokens", "finish_reason", "seed", "model", "status", "extracted", "detail"]
+_READ = ("query_id", "task", "level", "iteration", "attempt", "guidance", "prompt", "given", "response", "prompt_tokens", "given_tokens",
+         "generated_tokens", "finish_reason", "seed", "model", "status", "extracted", "detail")  # fmt: skip
 
 
 def _samples(ledger: Ledger, good: str, seed: int) -> list[dict[str, Any]]:

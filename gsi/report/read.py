@@ -46,13 +46,32 @@ def read_run(path: Path) -> RunView:
         raise GsiError(f"{path}: no run folder (neither run.json nor config.yaml)")
     missing: list[str] = []
 
-    def load(name: str, parse: Any, default: Any) -> Any:
+    def load(name: str, parse: Any, kind: type, default: Any) -> Any:
         try:
-            return parse((path / name).read_text(encoding="utf-8"))
+            value = parse((path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as e:
             missing.append(f"{name}: {e.strerror if isinstance(e, OSError) else e}")
             return default
+        if not isinstance(value, kind):
+            missing.append(f"{name}: holds {type(value).__name__}, not a {kind.__name__}")
+            return default
+        return value
 
-    lines = load("metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines() if line.strip()], [])
-    evals = {int(p.parent.name[5:]): load(str(p.relative_to(path)), json.loads, {}) for p in sorted(path.glob("iter_*/eval.json"))}
-    return RunView(path, load("config.yaml", yaml.safe_load, {}), load("run.json", json.loads, {}), lines, evals, missing)
+    def lines(text: str) -> list[dict[str, Any]]:
+        found = []
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                row = json.loads(line)
+            except ValueError as e:
+                missing.append(f"metrics.jsonl line {number}: {e}")
+                continue
+            if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+                found.append(row)
+            else:
+                missing.append(f"metrics.jsonl line {number}: no mapping with an iteration")
+        return found
+
+    metrics = load("metrics.jsonl", lines, list, [])
+    folders = [p.parent.name for p in sorted(path.glob("iter_*/eval.json")) if p.parent.name[5:].isdigit()]
+    evals = {int(name[5:]): load(f"{name}/eval.json", json.loads, dict, {}) for name in folders}
+    return RunView(path, load("config.yaml", yaml.safe_load, dict, {}), load("run.json", json.loads, dict, {}), metrics, evals, missing)

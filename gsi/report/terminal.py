@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from gsi.metrics import wilson
+from gsi.progress import table_console
 from gsi.report.read import RunView, read_run
 from gsi.types import GsiError
 
-console = Console(highlight=False, soft_wrap=True)
+console = table_console()
 
 
 def status(path: Path) -> None:
