@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gsi import guidance, tasks
-from gsi.config import Config, ScriptedEngine, Task, TransformersEngine
+from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
 from gsi.prompts import Renderer
 from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
 from gsi.verify import make_grader
@@ -57,7 +57,10 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
         kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], grader, own)
         kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], grader, own)
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
-        hard = {t.name: t.hard_levels or data.hard_levels for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)}
+        hard = {
+            t.name: t.hard_levels or data.hard_levels
+            for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)
+        }
         _check_needs(config, train)
     except BaseException:
         grader.close()
@@ -79,11 +82,15 @@ def _check_needs(config: Config, queries: Sequence[Query]) -> None:
     """Refuses a strategy or an acceptance rule that the data cannot serve."""
     kind = config.guidance.kind
     if kind in ("state_reset", "rationale_driven") and not any(q.rationale for q in queries):
-        raise GsiError(f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven")
+        raise GsiError(
+            f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven"
+        )
     if config.accept == "steps":
         without = sorted({t.name for t in config.tasks if not t.check and not tasks.checks_steps(t.name)})
         if without:
-            raise GsiError(f"accept: steps needs a step checker, and {', '.join(without)} has none; use accept: answer, or a check that sets steps_ok")
+            raise GsiError(
+                f"accept: steps needs a step checker, and {', '.join(without)} has none; use accept: answer, or a check that sets steps_ok"
+            )
     if config.warm_start and not config.warm_start.tasks and not any(q.rationale for q in queries):
         raise GsiError("warm_start needs reference rationales, and no query has one; name other data under warm_start.tasks")
 
@@ -113,7 +120,9 @@ def load_tokenizer(config: Config, model: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError, KeyError) as e:
-        raise GsiError(f"model: {model!r} has no tokenizer that can be loaded, neither as a directory nor from the hub: {str(e).splitlines()[0]}") from e
+        raise GsiError(
+            f"model: {model!r} has no tokenizer that can be loaded, neither as a directory nor from the hub: {str(e).splitlines()[0]}"
+        ) from e
 
 
 def make_renderer(config: Config, tokenizer: Any) -> Renderer:
@@ -129,6 +138,14 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
         engine: Any = Embedded(
             model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length
         )
+    elif isinstance(settings, VllmEngine):
+        from gsi.engines.vllm import VllmEngine as Vllm
+
+        engine = Vllm(settings, model, tokenizer)
+    elif isinstance(settings, OpenAIEngine):
+        from gsi.engines.openai import OpenAIEngine as Server
+
+        engine = Server(settings, model, tokenizer)
     else:
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
@@ -199,5 +216,3 @@ def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
     if config.warm_start.limit:
         pool = sorted(pool, key=lambda q: seed_of(config.seed, "warm_start", q.id))[: config.warm_start.limit]
     return sorted(pool, key=lambda q: q.id)
-
-

@@ -147,7 +147,7 @@ def _grade(args: argparse.Namespace) -> None:
 
     from gsi.verify import CHECKERS, make_grader
 
-    grader = make_grader({name: None for name in CHECKERS}, workers=2, timeout=5.0)
+    grader = make_grader(dict.fromkeys(CHECKERS), workers=2, timeout=5.0)
     waiting: deque[Any] = deque()
 
     def flush(down_to: int) -> None:
@@ -170,7 +170,9 @@ def _grade(args: argparse.Namespace) -> None:
             except (ValueError, KeyError, TypeError, AttributeError) as e:
                 flush(0)
                 what = f"field {e} is missing" if isinstance(e, KeyError) else str(e)
-                raise GsiError(f"standard input, line {number}: {what}; expected JSON with response, answer and optionally options, question, task") from None
+                raise GsiError(
+                    f"standard input, line {number}: {what}; expected JSON with response, answer and optionally options, question, task"
+                ) from None
             if task not in CHECKERS:
                 flush(0)
                 raise GsiError(f"standard input, line {number}: unknown task {task!r}; there are {', '.join(CHECKERS)}")

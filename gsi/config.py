@@ -47,6 +47,8 @@ class Task(Section):
     columns: Columns = Columns()
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
     check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
+    programs: bool = False  # responses are Python programs (program-of-thought), run isolated
+    shuffle_options: bool = False  # multiple choice: another order of the options in every attempt
     hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
     args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
 
@@ -108,6 +110,35 @@ class TransformersEngine(Section):
     max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response; null = the model's context
 
 
+class VllmEngine(Section):
+    """Offline vLLM in a process of its own, one per model; its GPU memory is free when it closes."""
+
+    kind: Literal["vllm"] = "vllm"
+    python: str | None = None  # interpreter of the environment that has vllm; null = this one
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_rows: Annotated[int, Field(ge=1)] = 256  # sequences decoded together (max_num_seqs)
+    max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response (max_model_len); null = the model's context
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    options: dict[str, Any] = {}  # further arguments of vLLM's engine, as it spells them
+    start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until it must be ready
+
+
+class OpenAIEngine(Section):
+    """Any OpenAI-compatible server. With `launch`, one is started for every model; else it must serve the model by itself."""
+
+    kind: Literal["openai"] = "openai"
+    url: str  # for example http://127.0.0.1:8000/v1
+    served_model: str | None = None  # the name the server knows the model by; null = the model's path
+    api: Literal["completions", "chat"] = "completions"  # chat cannot continue a given prefix
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Annotated[int, Field(ge=1)] = 64  # requests in flight at most; less after 429 and 503
+    retries: Annotated[int, Field(ge=0)] = 5  # with exponential backoff and jitter
+    timeout: Annotated[float, Field(gt=0)] = 600.0  # seconds per request
+    launch: str | None = None  # command that serves a model at `url`, with {model}; ended when the engine closes
+    start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until a launched server must answer
+
+
 class ScriptedEngine(Section):
     kind: Literal["scripted"] = "scripted"
     function: str  # `module:function` or `file.py:function`: (request, model path) -> str or Completion
@@ -115,12 +146,13 @@ class ScriptedEngine(Section):
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
 
 
-Engine = Annotated[TransformersEngine | ScriptedEngine, Field(discriminator="kind")]
+Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="kind")]
 
 
 class Grading(Section):
     workers: Annotated[int, Field(ge=1)] = 1  # killable processes for answers that need symbolic mathematics
     timeout: Annotated[float, Field(gt=0)] = 5.0  # seconds per response
+    allow_unisolated_programs: bool = False  # run model-written programs without a sandbox where none is installed
 
 
 class Curate(Section):
@@ -178,7 +210,7 @@ class Config(Section):
     engine: Engine = TransformersEngine()
     grading: Grading = Grading()
     curate: Curate = Curate()
-    train: Train = Train()
+    train: Train = Field(default_factory=lambda: Train.model_validate({}))
     evaluate: Evaluate = Evaluate()
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
@@ -292,7 +324,7 @@ def _nearest(word: str, known: Any) -> str:
 
 def _explain(error: Any) -> str:
     """One line for one pydantic error: key, what is wrong, what is allowed."""
-    loc = [p for p in error["loc"] if p not in ("transformers", "scripted")]  # tags of the engine union
+    loc = [p for p in error["loc"] if p not in ("transformers", "vllm", "openai", "scripted")]  # tags of the engine union
     where = ".".join(str(p) for p in loc)
     if error["type"] == "extra_forbidden":
         known = _keys_at(Config, list(error["loc"][:-1]))

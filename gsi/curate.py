@@ -100,7 +100,9 @@ def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str
             prompt = renderer.prompt(query)
             assert prompt.ids is not None
             ids = renderer.ending(renderer.continuation(prompt, query.rationale).ids or ())
-            example = Example(prompt.text, query.rationale, prompt.ids + ids, (0,) * len(prompt.ids) + (1,) * len(ids), query.id, 0, -1, source=source)
+            example = Example(
+                prompt.text, query.rationale, prompt.ids + ids, (0,) * len(prompt.ids) + (1,) * len(ids), query.id, 0, -1, source=source
+            )
             if len(example.input_ids) > max_length:
                 dropped.append(Dropped(example, "too_long"))
             else:

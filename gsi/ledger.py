@@ -93,7 +93,9 @@ class Ledger:
             for table, split, wanted in (("rollouts", "NULL", samples), ("evaluations", "split", evaluations)):
                 if wanted:
                     where = "iteration BETWEEN ? AND ?"
-                    self._db.execute(f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args))
+                    self._db.execute(
+                        f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args)
+                    )
                     self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
 
     def add_teacher_call(self, key: tuple[str, int, int], messages: Any, reply: Reply, now: str) -> None:
@@ -103,7 +105,8 @@ class Ledger:
     def teacher_call(self, key: tuple[str, int, int], messages: Any) -> Reply | None:
         """The stored reply of an attempt, where it answered the same messages."""
         found = self.query(
-            "SELECT messages, reply, prompt_tokens, generated_tokens, model FROM teacher_calls WHERE query_id = ? AND iteration = ? AND attempt = ?", key
+            "SELECT messages, reply, prompt_tokens, generated_tokens, model FROM teacher_calls WHERE query_id = ? AND iteration = ? AND attempt = ?",
+            key,
         )
         return Reply(*found[0][1:]) if found and found[0][0] == json.dumps(messages, ensure_ascii=False) else None
 

@@ -96,7 +96,7 @@ def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -
     with open_run(config, reporter=reporter) as ctx:
         folder = ctx.folder
         before = {"sample": (n - 1, "train"), "curate": (n, "sample"), "train": (n, "curate"), "evaluate": (n, "train")}[name]
-        if not 0 <= n <= config.iterations or n == 0 and (name in ("sample", "curate") or name == "train" and not config.warm_start):
+        if not 0 <= n <= config.iterations or (n == 0 and (name in ("sample", "curate") or (name == "train" and not config.warm_start))):
             raise GsiError(f"{name} --iteration {n}: this run has no such stage; its iterations are 1 to {config.iterations}")
         if n > 0 and not folder.done(*before):
             raise GsiError(f"{name} --iteration {n}: stage {before[1]} of iteration {before[0]} is not done; run it first, or `gsi run`")

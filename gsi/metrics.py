@@ -103,7 +103,9 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     )[0]
     names = ("rollouts", "correct", "accepted", "tokens", "prompt_tokens", "given_tokens", "guided", "lucky")
     line |= {f"sample/{name}": value or 0 for name, value in zip(names, totals, strict=True)}
-    for status, count in ledger.query("SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status ORDER BY status", (iteration,)):
+    for status, count in ledger.query(
+        "SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status ORDER BY status", (iteration,)
+    ):
         line[f"sample/status/{status}"] = count
     kinds = ledger.query(
         f"SELECT CASE WHEN guidance IS NULL THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, count(*), sum({good}), "
@@ -118,7 +120,9 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     return line
 
 
-def train_line(rows: Sequence[tuple[str, int | None]], dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]) -> Line:
+def train_line(
+    rows: Sequence[tuple[str, int | None]], dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]
+) -> Line:
     """Figures of a training set given as (query id, trained tokens) per row, beside the queries' own level shares."""
     known = [queries[q] for q, _ in rows if q in queries]
     line: Line = {"train/rows": len(rows), "train/tokens_per_epoch": sum(t or 0 for _, t in rows)}

@@ -35,13 +35,17 @@ def print_plan(config: Config) -> None:
     t = config.iterations
     table.add_row("queries", f"{n:,}", "")
     table.add_row("attempts", f"{low:,} to {high:,}", f"{low * t:,} to {high * t:,}")
-    table.add_row("generated tokens, estimated", f"{low * guess:,.0f} to {high * guess:,.0f}", f"{low * guess * t:,.0f} to {high * guess * t:,.0f}")
+    table.add_row(
+        "generated tokens, estimated", f"{low * guess:,.0f} to {high * guess:,.0f}", f"{low * guess * t:,.0f} to {high * guess * t:,.0f}"
+    )
     table.add_row("generated tokens, at most", f"{high * s.max_new_tokens:,}", f"{high * s.max_new_tokens * t:,}")
     table.add_row("training rows, at most", f"{high:,}", "")
     table.add_row("validation queries", f"{len(data.validation):,}", "")
     table.add_row("test queries (at the end)", f"{len(data.test):,}", "")
     if parameters:
-        costs = [metrics.flops(parameters, int(a * prompt), int(a * guess), int(a * (guess + prompt) * config.train.epochs)) for a in (low, high)]
+        costs = [
+            metrics.flops(parameters, int(a * prompt), int(a * guess), int(a * (guess + prompt) * config.train.epochs)) for a in (low, high)
+        ]
         table.add_row("FLOPs, estimated", f"{costs[0]:.2g} to {costs[1]:.2g}", f"{costs[0] * t:.2g} to {costs[1] * t:.2g}")
     console.print(table)
     if not parameters:

@@ -23,7 +23,9 @@ def profile(model: str, data: str, output: str, task: str | None = None, overrid
     local = Path(data).exists() or data.endswith((".jsonl", ".gz", ".json"))
     name = task or (data if data in tasks.TASKS else "auto")
     entry = {"name": name} | ({"path": data} if local else {} if data in tasks.TASKS else {"hub": data})
-    config = load_config({"model": model, "output_dir": output, "iterations": 1, "tasks": [entry], "evaluate": {"validation": 0}}, overrides)
+    config = load_config(
+        {"model": model, "output_dir": output, "iterations": 1, "tasks": [entry], "evaluate": {"validation": 0}}, overrides
+    )
     with open_run(config) as ctx:
         if not ctx.folder.done(0, "train"):
             ctx.folder.set_model(0, ctx.base)

@@ -47,7 +47,14 @@ class Reporter:
     def stage(self, name: str, total: int) -> Iterator[Any]:
         """Yields `update(done, note)`."""
         if self.mode == "bars":
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, console=self.console, refresh_per_second=4) as bars:
                 task = bars.add_task(name, total=total, note="")
                 yield lambda done, note="", total=None: bars.update(task, completed=done, note=note, **({"total": total} if total else {}))

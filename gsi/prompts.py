@@ -26,7 +26,9 @@ class Renderer:
     Raises GsiError for a template without `{question}`, a chat template that is not there, a tokenizer without EOS.
     """
 
-    def __init__(self, tokenizer: Any = None, template: str = "auto", instruction: str = "", chat_template_kwargs: Mapping[str, Any] | None = None):
+    def __init__(
+        self, tokenizer: Any = None, template: str = "auto", instruction: str = "", chat_template_kwargs: Mapping[str, Any] | None = None
+    ):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if template == "auto":
             template = "chat" if has_chat else "plain"

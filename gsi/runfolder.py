@@ -27,7 +27,12 @@ from gsi.config import Config
 from gsi.ledger import Ledger
 from gsi.types import GsiError
 
-STAGES = ("sample", "curate", "train", "evaluate")  # of iteration n >= 1: sample with the iter_{n-1} model, train iter_n; iter_0 has the last two
+STAGES = (
+    "sample",
+    "curate",
+    "train",
+    "evaluate",
+)  # of iteration n >= 1: sample with the iter_{n-1} model, train iter_n; iter_0 has the last two
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
 FREE = ("iterations", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size", "train.device", "train.processes",
@@ -75,9 +80,17 @@ class RunFolder:
             else:
                 strangers = sorted(p.name for p in path.iterdir() if p.name != "run.lock")
                 if strangers:
-                    raise GsiError(f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir")
+                    raise GsiError(
+                        f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir"
+                    )
                 state = {"created_at": _now(), "data": dict(data), "stages": {}, "models": {}, "clock": {}, "forked_from": None}
-            state |= {"gsi": gsi.__version__, "git_sha": _git_sha(), "seed": config.seed, "versions": versions(), "iterations": config.iterations}
+            state |= {
+                "gsi": gsi.__version__,
+                "git_sha": _git_sha(),
+                "seed": config.seed,
+                "versions": versions(),
+                "iterations": config.iterations,
+            }
             write_text(path / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
             folder = cls(path, config, state, lock)
             folder.save()
@@ -132,7 +145,9 @@ class RunFolder:
         """Where the iter_n model is. Raises GsiError when it is not kept any more."""
         name = self.state["models"].get(str(n))
         if name is None:
-            raise GsiError(f"{self.path}: there is no iter_{n} model; it was not trained yet, or not kept (keep_models: {self.config.keep_models})")
+            raise GsiError(
+                f"{self.path}: there is no iter_{n} model; it was not trained yet, or not kept (keep_models: {self.config.keep_models})"
+            )
         return str(self.path / name) if name.startswith("iter_") else name
 
     def set_model(self, n: int, name: str) -> None:
@@ -184,7 +199,9 @@ def _refuse_drift(path: Path, config: Config, data: Mapping[str, str], state: Ma
             + "\nUse the old values to resume, another output_dir, or --fork NAME to start a new run from what stays valid"
         )  # fmt: skip
     if config.iterations < state["iterations"] and any(k.startswith(f"iter_{config.iterations + 1}/") for k in state["stages"]):
-        raise GsiError(f"{path}: iterations: {state['iterations']} -> {config.iterations}, but later ones have been run; they cannot be taken back")
+        raise GsiError(
+            f"{path}: iterations: {state['iterations']} -> {config.iterations}, but later ones have been run; they cannot be taken back"
+        )
 
 
 def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
@@ -215,11 +232,17 @@ def _fork(source: Path, config: Config, data: Mapping[str, str], target: Path) -
     if target.exists():
         raise GsiError(f"--fork: {target} exists; choose another name, or resume it with output_dir={target}")
     state = read_json(source / "run.json")
-    starts = [next((start for k, start in REDO_FROM.items() if _under(key, (k,))), None) for key in _changes(source, config) if not _under(key, FREE) or _under(key, BOUND)]
+    starts = [
+        next((start for k, start in REDO_FROM.items() if _under(key, (k,))), None)
+        for key in _changes(source, config)
+        if not _under(key, FREE) or _under(key, BOUND)
+    ]
     if config.warm_start and any(key.startswith("train.") for key in _changes(source, config)):
         starts.append((0, "train"))
     if None in starts or dict(data) != state["data"]:
-        raise GsiError("--fork: the change concerns the model, the data or the seed, so nothing of the old run stays valid; use another output_dir")
+        raise GsiError(
+            "--fork: the change concerns the model, the data or the seed, so nothing of the old run stays valid; use another output_dir"
+        )
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -227,7 +250,8 @@ def _fork(source: Path, config: Config, data: Mapping[str, str], target: Path) -
         shutil.copytree(item, part / item.name, copy_function=_link)
     with sqlite3.connect(source / "ledger.sqlite") as a, sqlite3.connect(part / "ledger.sqlite") as b:
         a.backup(b)
-    a.close(), b.close()
+    a.close()
+    b.close()
     state["forked_from"] = str(source)
     write_text(part / "run.json", json.dumps(state, indent=1))
     write_text(part / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))

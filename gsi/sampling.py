@@ -23,7 +23,23 @@ from typing import Any
 from gsi.ledger import Ledger
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
-from gsi.types import Allocation, Completion, Grader, Guidance, Hint, Plan, Query, Reply, Request, Rollout, Sampling, Stop, Teacher, Text, Verdict
+from gsi.types import (
+    Allocation,
+    Completion,
+    Grader,
+    Guidance,
+    Hint,
+    Plan,
+    Query,
+    Reply,
+    Request,
+    Rollout,
+    Sampling,
+    Stop,
+    Teacher,
+    Text,
+    Verdict,
+)
 
 
 @dataclass
@@ -160,13 +176,13 @@ class Sampler:
                     if event is None:
                         closing = True
                     elif event[0] == "completion":
-                        self._grade(*event[1:], rows)
+                        self._grade(event[1], event[2], rows)
                     elif event[0] == "verdict":
                         self._grading -= 1
                         request, completion, verdict = event[1:]
                         rows.append(self._rollout(request, completion, verdict.result()))
                     elif event[0] == "hint":
-                        self._launch(*event[1:4], hint=event[4].result())
+                        self._launch(event[1], event[2], event[3].result())
                 if rows:
                     self.ledger.add(rows, self.split)
                     self._record(rows, decide=not closing)
@@ -272,19 +288,19 @@ class Sampler:
 
     def _ask(self, p: _Progress, attempt: int, index: int | None) -> None:
         if index is None or self.guidance is None:
-            self._launch(p, attempt, 0, hint=None)
+            self._launch(p, attempt, None)
         elif self._hints:
             future: Future[Hint | None] = self._hints.submit(self._hint, p.query, tuple(p.history), attempt, index)
-            future.add_done_callback(lambda done: done.cancelled() or self._inbox.put(("hint", p, attempt, index, done)))
+            future.add_done_callback(lambda done: None if done.cancelled() else self._inbox.put(("hint", p, attempt, done)))
         else:
-            self._launch(p, attempt, index, hint=self.guidance.hint(p.query, p.history, index))
+            self._launch(p, attempt, self.guidance.hint(p.query, p.history, index))
 
     def _hint(self, query: Query, history: Sequence[Rollout], attempt: int, index: int) -> Hint | None:
         assert self.guidance is not None
         _asking.key = (query.id, self.iteration, attempt)
         return self.guidance.hint(query, history, index)
 
-    def _launch(self, p: _Progress, attempt: int, index: int, hint: Hint | None) -> None:
+    def _launch(self, p: _Progress, attempt: int, hint: Hint | None) -> None:
         prompt = p.prompt if hint is None or hint.question is None else self.renderer.prompt(p.query, hint.question)
         given = hint.given if hint else Text("")
         if given.ids is None:

@@ -21,8 +21,8 @@ from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.curate import Curated, Dropped, curate, reference_examples
-from gsi.prompts import Renderer
 from gsi.progress import Reporter, sampling_note
+from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
 from gsi.seeds import seed_of
@@ -132,13 +132,20 @@ def evaluate(ctx: Context, n: int) -> None:
 
 
 def test(ctx: Context) -> None:
-    """The final and the chosen iteration on the test sets. Chosen = best on validation, never on test."""
+    """The final and the chosen iteration on the test sets, and the model the run began with beside them.
+
+    Chosen = best on validation, never on test.
+    """
     chosen, final = choose(ctx), ctx.config.iterations
-    for n in sorted({chosen, final}):
+    for n in sorted({0, chosen, final}):
         try:
             ctx.folder.model(n)
         except GsiError:
-            ctx.reporter.say(f"iter_{n} was best on validation, but its model is not kept (keep_models: {ctx.config.keep_models}); only the final one is tested")
+            if n != chosen:
+                continue
+            ctx.reporter.say(
+                f"iter_{n} was best on validation, but its model is not kept (keep_models: {ctx.config.keep_models}); only the final one is tested"
+            )
             continue
         _evaluate(ctx, n, "test", ctx.data.test)
     ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen}
@@ -166,7 +173,9 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     path = ctx.folder.iter(n) / "eval.json"
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
     rows = list(ctx.folder.ledger.rows(n, split))
-    results[split] = {t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})}
+    results[split] = {
+        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})
+    }
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
 
@@ -236,9 +245,13 @@ def train(ctx: Context, n: int) -> None:
 
 def warm_start(ctx: Context) -> None:
     """Trains the iter_0 model on reference rationales."""
-    result = reference_examples(build.warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length)
+    result = reference_examples(
+        build.warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length
+    )
     if not result.examples:
-        raise NothingAccepted(f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it")
+        raise NothingAccepted(
+            f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it"
+        )
     _write(ctx.folder.iter(0), result)
     train(ctx, 0)
 
@@ -309,7 +322,10 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) ->
 
 
 def read_examples(path: Path) -> list[Example]:
-    return [Example(**{**row, "input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])}) for row in pq.read_table(path).to_pylist()]
+    return [
+        Example(**{**row, "input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])})
+        for row in pq.read_table(path).to_pylist()
+    ]
 
 
 def write_metrics(ctx: Context) -> list[metrics.Line]:
@@ -342,7 +358,11 @@ def _line(ctx: Context, n: int) -> metrics.Line:
                     line[f"{prefix}/{task}/{key}"] = value
     if not line:
         return line
-    line |= {f"time/{stage}": round(s, 3) for stage in ("sample", "curate", "train", "evaluate") if (s := folder.info(n, stage).get("seconds")) is not None}
+    line |= {
+        f"time/{stage}": round(s, 3)
+        for stage in ("sample", "curate", "train", "evaluate")
+        if (s := folder.info(n, stage).get("seconds")) is not None
+    }
     parameters = folder.state.get("parameters", 0)
     prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0)
     line["cost/flops"] = metrics.flops(parameters, prefilled, line.get("sample/tokens", 0), int(line.get("train/tokens", 0)))

@@ -66,7 +66,14 @@ def test_greedy_is_token_identical_to_generate(folder):
     done = run(TransformersEngine(str(folder), TOKENIZER, max_rows=3), requests)
     for r, c in zip(requests, done, strict=True):
         ids = torch.tensor([r.prompt.ids])
-        expected = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=r.sampling.max_new_tokens, eos_token_id=0, pad_token_id=0)
+        expected = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=r.sampling.max_new_tokens,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
         assert list(c.ids) == expected[0, ids.shape[1] :].tolist()
         assert c.finish_reason == ("stop" if c.ids[-1] == 0 else "length")
         assert c.text == TOKENIZER.decode(list(c.ids), skip_special_tokens=True)

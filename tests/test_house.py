@@ -63,9 +63,21 @@ def test_the_loop_is_short_enough_to_read():
 def test_the_papers_settings_are_the_defaults():
     c = load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k"}]})
     assert (c.iterations, c.sample.k, c.sample.wanted, c.sample.temperature, c.sample.max_new_tokens) == (4, 8, 4, 0.7, 1024)
-    assert (c.train.from_, c.train.data, c.train.epochs, c.train.learning_rate, c.train.batch_size, c.train.warmup) == ("base", "replace", 1, 1e-5, 64, 0.1)
+    assert (c.train.from_, c.train.data, c.train.epochs, c.train.learning_rate, c.train.batch_size, c.train.warmup) == (
+        "base",
+        "replace",
+        1,
+        1e-5,
+        64,
+        0.1,
+    )
     assert (c.train.schedule, c.train.clip, c.curate.cap, c.curate.distinct) == ("linear", 1.0, 0, False)
-    extras = {name: load_config({**c.dump(), "sample": {}, "allocation": {}, "guidance": {}, "strategy": name, "teacher": {"url": "u", "model": "m"}}).sample.max_extra for name in STRATEGIES}
+    extras = {
+        name: load_config(
+            {**c.dump(), "sample": {}, "allocation": {}, "guidance": {}, "strategy": name, "teacher": {"url": "u", "model": "m"}}
+        ).sample.max_extra
+        for name in STRATEGIES
+    }
     assert extras == {"vanilla": 0, "brute_force": 128, "answer_driven": 8, "rationale_driven": 8, "interactive": 8, "state_reset": 8}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import sqlite3
@@ -14,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import scripted
 import yaml
+from fake_server import FakeServer
 
 import gsi
 from gsi.cli import main
 from gsi.config import load_config
+from gsi.lab import chain
 from gsi.loop import stage
 from gsi.progress import Reporter
 from gsi.types import GsiError, NothingAccepted
@@ -57,7 +60,9 @@ def test_every_strategy_runs_and_keeps_the_contract(tmp_path, strategy, check_fo
     assert [line["iteration"] for line in result.metrics] == [0, 1, 2]
     assert result.metrics[-1]["sample/accepted"] > 0
     assert (tmp_path / "run" / "iter_2" / "model" / "skill.json").exists()
-    guided = {row[0] for row in sqlite3.connect(tmp_path / "run" / "ledger.sqlite").execute("select distinct guidance from rollouts")} - {None}
+    guided = {row[0] for row in sqlite3.connect(tmp_path / "run" / "ledger.sqlite").execute("select distinct guidance from rollouts")} - {
+        None
+    }
     assert bool(guided) == (strategy not in ("vanilla", "brute_force"))
 
 
@@ -142,7 +147,9 @@ def test_changed_data_is_refused(tmp_path):
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
     check = f"{scripted.HERE.parent / 'own_check.py'}:check"
     engine = {"kind": "scripted", "function": f"{scripted.HERE.parent / 'own_check.py'}:respond"}
-    config = scripted.config(tmp_path / "run", tasks=[{"name": "mine", "path": str(data), "check": check}], engine=engine, evaluate={"validation": 0})
+    config = scripted.config(
+        tmp_path / "run", tasks=[{"name": "mine", "path": str(data), "check": check}], engine=engine, evaluate={"validation": 0}
+    )
     run(config)
     data.write_text(data.read_text().replace("3 plus 1?", "3 plus one?"))
     with pytest.raises(GsiError, match="data of task"):
@@ -170,11 +177,46 @@ def test_stage_commands_redo_a_stage_and_make_later_ones_stale(tmp_path):
     state = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]
     assert set(state) == {"iter_0/train", "iter_0/evaluate", "iter_1/sample", "iter_1/curate"}
     with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
-        assert db.execute("select count(*) from archived where source = 'rollouts'").fetchone()[0] == len([r for r in before if r[3] == 1]), "paid for, so kept"
+        assert db.execute("select count(*) from archived where source = 'rollouts'").fetchone()[0] == len(
+            [r for r in before if r[3] == 1]
+        ), "paid for, so kept"
     run(config)
     assert dump(tmp_path / "run") == before
     with pytest.raises(GsiError, match="no such stage"):
         stage(config, "sample", 9, QUIET)
+
+
+def test_interactive_asks_a_real_server_and_keeps_every_exchange(tmp_path, check_folder, monkeypatch):
+    """Over HTTP: the teacher sees question, wrong attempt and final answer, never the rationale; a resumed run pays for nothing again."""
+    monkeypatch.setenv("TEACHER_KEY", "sk-canary-1234")
+    with FakeServer(lambda body, n: "Look at the second step again.") as server:
+        teacher = {"url": server.url, "model": "fake", "api_key_env": "TEACHER_KEY", "concurrency": 3}
+        config = scripted.config(tmp_path / "run", strategy="interactive", teacher=teacher, iterations=1)
+        run(config)
+        asked = len(server.bodies)
+        calls = dump(tmp_path / "run", "teacher_calls")
+        guided = [r for r in dump(tmp_path / "run") if r[6] == "interactive"]
+        assert guided
+        assert len(calls) == len(guided) == asked - 1, "one exchange per guided attempt, and the probe at the start"
+        assert server.most_at_once <= 3
+        rationales = [q.rationale for q in chain.queries(1, 4)]
+        assert not any(re.search(re.escape(rationale) + r"(?!\d)", json.dumps(body)) for body in server.bodies for rationale in rationales)
+        stage(load_config(config), "sample", 1, QUIET)
+        with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+            db.execute("delete from rollouts where guidance = 'interactive'")
+        state = json.loads((tmp_path / "run" / "run.json").read_text())
+        state["stages"] = {k: v for k, v in state["stages"].items() if k.startswith("iter_0")}
+        (tmp_path / "run" / "run.json").write_text(json.dumps(state))
+        run(config)
+        assert dump(tmp_path / "run", "teacher_calls") == calls
+        assert len(server.bodies) <= asked + 2, "two more probes at most; the stored replies serve again"
+        assert sorted(r for r in dump(tmp_path / "run") if r[6] == "interactive") == sorted(guided)
+    assert check_folder(tmp_path / "run") == []
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"sk-canary" not in path.read_bytes(), path
+    with pytest.raises(GsiError, match="teacher"):
+        run(scripted.config(tmp_path / "other", strategy="interactive", teacher=teacher | {"retries": 0, "timeout": 2}))
+    assert not (tmp_path / "other").exists()
 
 
 def test_accumulate_trains_on_all_iterations_so_far(tmp_path):
@@ -192,7 +234,7 @@ def test_warm_start_makes_an_iter_0_model_and_test_sets_come_last(tmp_path, chec
     with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
         tested = {i for (i,) in db.execute("select distinct iteration from evaluations where split = 'test'")}
     state = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert tested == {state["stages"]["test"]["final"], state["stages"]["test"]["chosen"]}
+    assert tested == {0, state["stages"]["test"]["final"], state["stages"]["test"]["chosen"]}
     assert 0 <= result.metrics[-1]["test/chain/pass@4"] <= 1
 
 
@@ -215,14 +257,20 @@ def test_nothing_accepted_stops_with_exit_code_3_and_keeps_everything(tmp_path, 
 
 
 def test_a_failing_engine_stops_the_run_and_keeps_what_it_gave(tmp_path):
-    config = scripted.config(tmp_path / "run", engine={"kind": "scripted", "function": f"{scripted.HERE.parent / 'own_check.py'}:breaks"}, evaluate={"validation": 0})
+    config = scripted.config(
+        tmp_path / "run",
+        engine={"kind": "scripted", "function": f"{scripted.HERE.parent / 'own_check.py'}:breaks"},
+        evaluate={"validation": 0},
+    )
     with pytest.raises(RuntimeError, match="the engine died"):
         run(config)
     assert len(dump(tmp_path / "run")) == 20
 
 
 def test_bad_requests_are_rows_with_a_status(tmp_path):
-    config = scripted.config(tmp_path / "run", engine={"kind": "scripted", "function": f"{scripted.HERE.parent / 'own_check.py'}:mixed"}, iterations=1)
+    config = scripted.config(
+        tmp_path / "run", engine={"kind": "scripted", "function": f"{scripted.HERE.parent / 'own_check.py'}:mixed"}, iterations=1
+    )
     line = run(config).metrics[1]
     for status in ("correct", "truncated", "error", "too_long"):
         assert line[f"sample/status/{status}"] > 0

@@ -19,7 +19,9 @@ def byte_level() -> PreTrainedTokenizerFast:
     core = Tokenizer(token_models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.train_from_iterator(TEXT * 4, trainers.BpeTrainer(vocab_size=330, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    core.train_from_iterator(
+        TEXT * 4, trainers.BpeTrainer(vocab_size=330, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
 
 

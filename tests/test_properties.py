@@ -75,7 +75,9 @@ def test_the_ledger_gives_back_what_it_took(rows):
 
 def test_a_transaction_is_all_or_nothing(tmp_path):
     ledger = Ledger(tmp_path / "l.sqlite")
-    row = Rollout("q", "t", None, 0, 0, "s", None, "p", "", "r", "r", None, None, 1, 0, 1, "stop", 1, "m", "wrong", False, None, None, "", "now")
+    row = Rollout(
+        "q", "t", None, 0, 0, "s", None, "p", "", "r", "r", None, None, 1, 0, 1, "stop", 1, "m", "wrong", False, None, None, "", "now"
+    )
     with pytest.raises(sqlite3.IntegrityError):
         ledger.add([row, replace(row, attempt=1), row])
     assert list(ledger.rows()) == []
@@ -92,9 +94,26 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path):
 
 
 @settings(max_examples=80, deadline=None)
-@given(rollouts(), st.integers(0, 3), st.integers(0, 4), st.booleans(), st.sampled_from(["answer", "steps"]), st.integers(20, 60), st.booleans(), st.randoms())
+@given(
+    rollouts(),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.booleans(),
+    st.sampled_from(["answer", "steps"]),
+    st.integers(20, 60),
+    st.booleans(),
+    st.randoms(),
+)
 def test_curation_is_a_pure_filter_with_reasons(rows, cap, floor, distinct, accept, max_length, on_given, rng):
-    settings_ = {"accept": accept, "cap": cap, "floor": floor, "distinct": distinct, "max_length": max_length, "on_given": on_given, "seed": 3}
+    settings_ = {
+        "accept": accept,
+        "cap": cap,
+        "floor": floor,
+        "distinct": distinct,
+        "max_length": max_length,
+        "on_given": on_given,
+        "seed": 3,
+    }
     result = curate(rows, QUERIES, RENDERER, **settings_)
     shuffled = rows[:]
     rng.shuffle(shuffled)
@@ -169,7 +188,16 @@ def sample(folder: Path, outcome, k, wanted, extra, rows, shuffle, guidance=None
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 5), st.integers(0, 5), st.integers(0, 9), st.integers(1, 40), st.integers(0, 10**6), st.integers(1, 60))
+@given(
+    st.integers(0, 10**6),
+    st.floats(0, 1),
+    st.integers(1, 5),
+    st.integers(0, 5),
+    st.integers(0, 9),
+    st.integers(1, 40),
+    st.integers(0, 10**6),
+    st.integers(1, 60),
+)
 def test_attempts_do_not_depend_on_who_finishes_first_nor_on_interruptions(world, rate, k, wanted, extra, rows, shuffle, stop):
     outcome = lambda query, attempt: random.Random(f"{world}{query}{attempt}").random() < rate  # noqa: E731
     with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b, tempfile.TemporaryDirectory() as c:

@@ -53,7 +53,9 @@ def config(base: Path, output: Path, **changes):
 def settings(**changes):
     from gsi.config import Train
 
-    return Train(**{"epochs": 1, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4} | changes).model_dump(mode="json", by_alias=True)
+    return Train(**{"epochs": 1, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4} | changes).model_dump(
+        mode="json", by_alias=True
+    )
 
 
 def job(folder: Path, rows: list[dict], model: Path, **changes) -> TrainJob:
@@ -137,7 +139,7 @@ def test_killed_with_sigkill_and_resumed_nothing_is_lost_or_drawn_twice(base, tm
 def test_a_nan_loss_stops_training_and_keeps_the_last_good_model(tmp_path):
     model = models.build(tmp_path / "model")
     rows = [{"input_ids": [5, 6, 7, 0], "loss_mask": [0, 1, 1, 1], "weight": 1.0}] * 16
-    with pytest.raises(GsiError, match="loss became (nan|inf)"):
+    with pytest.raises(GsiError, match=r"loss became (nan|inf)"):
         TrlTrainer().train(job(tmp_path, rows, model, learning_rate=1e30, warmup=0.0, clip=1e30, epochs=5))
     assert not (tmp_path / "out").exists()
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.utils.logging import disable_progress_bar
 
@@ -56,7 +56,7 @@ class TransformersEngine:
     def __init__(
         self,
         model: str,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         device: str = "auto",
         dtype: str = "auto",
         max_rows: int = 128,
@@ -65,7 +65,7 @@ class TransformersEngine:
     ):
         self.device = pick_device(device)
         self.tokenizer = tokenizer
-        self.model = load_model(model, self.device, dtype)
+        self.model: Any = load_model(model, self.device, dtype)
         config = self.model.config.get_text_config()
         self.context = min(max_length or 2**31, getattr(config, "max_position_embeddings", None) or 2**31)
         self.parameters = self.model.num_parameters()
@@ -80,7 +80,7 @@ class TransformersEngine:
         self._self_check(model)
 
     def close(self) -> None:
-        self.model = None  # type: ignore[assignment]
+        self.model = None
         self._cache = _SlotCache(1)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -181,9 +181,7 @@ class TransformersEngine:
             row.next_token = token
             row.position += 1
             row.room -= 1
-            if token in self.stop_ids:
-                finished.append((i, "stop"))
-            elif row.request.sampling.stop and self._hit_stop(row):
+            if token in self.stop_ids or (row.request.sampling.stop and self._hit_stop(row)):
                 finished.append((i, "stop"))
             elif row.room == 0:
                 finished.append((i, "length"))
@@ -213,7 +211,9 @@ class TransformersEngine:
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.model.config._attn_implementation == "eager":  # adds its mask to the scores
-            mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.model.dtype).min)
+            mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill_(
+                ~mask, torch.finfo(self.model.dtype).min
+            )
         return self.model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True, **self._keep_last
         ).logits
@@ -281,7 +281,9 @@ class TransformersEngine:
             ours = self._decode_logits([r[-1] for r in rows], [len(r) - 1 for r in rows])
             plain = torch.stack([self.model(input_ids=torch.tensor([r], device=self.device)).logits[0, -1] for r in rows])
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as e:
-            raise GsiError(f"engine transformers: {name} ({type(self.model).__name__}) cannot be decoded with this engine: {e}; use `engine: {{kind: vllm}}` or a server") from e
+            raise GsiError(
+                f"engine transformers: {name} ({type(self.model).__name__}) cannot be decoded with this engine: {e}; use `engine: {{kind: vllm}}` or a server"
+            ) from e
         finally:
             self.stats["prefill_tokens"] = 0
         scale = plain.float().abs().max().item() or 1.0
@@ -346,6 +348,8 @@ class _SlotLayer(CacheLayerMixin):
 class _SlotCache(Cache):
     """A KV cache of fixed slots; `prefill`, `decode` say what the next forward pass writes."""
 
+    layers: list[Any]
+
     def __init__(self, slots: int):
         super().__init__(layer_class_to_replicate=lambda *a, **k: _SlotLayer(self))  # type: ignore[arg-type]
         self.slots, self.capacity, self.longest = slots, 0, 0
@@ -362,14 +366,14 @@ class _SlotCache(Cache):
         if capacity > self.capacity:
             self.capacity = max(capacity, self.capacity * 3 // 2, 32)
             for layer in self.layers:
-                layer.grow(self.capacity)  # type: ignore[attr-defined]
+                layer.grow(self.capacity)
 
     def move(self, moves: list[tuple[int, int]]) -> None:
         """Copies slots, in order: (from, to)."""
         for layer in self.layers:
             for a, b in moves:
-                layer.keys[b] = layer.keys[a]  # type: ignore[index]
-                layer.values[b] = layer.values[a]  # type: ignore[index]
+                layer.keys[b] = layer.keys[a]
+                layer.values[b] = layer.values[a]
 
 
 # --------------------------------------------------------------------------------------- helpers
@@ -419,7 +423,7 @@ def load_model(name: str, device: torch.device, dtype: str) -> Any:
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
     disable_progress_bar()  # the run shows its own
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
     except (OSError, ValueError, KeyError) as e:
         raise GsiError(f"model: {name!r} cannot be loaded as a causal LM: {e}") from e
     return model.to(device).eval()
@@ -440,4 +444,6 @@ def _window(config: Any, context: int, name: str) -> int | None:
         return None
     if kinds == {"sliding_attention"}:
         return window
-    raise GsiError(f"engine transformers: {name} mixes layers with and without a sliding window of {window}; set `engine.max_length: {window}` or use vLLM")
+    raise GsiError(
+        f"engine transformers: {name} mixes layers with and without a sliding window of {window}; set `engine.max_length: {window}` or use vLLM"
+    )

@@ -155,11 +155,14 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
     """
     if path.exists():
         raise GsiError(f"{path} exists already; remove it to build the base model again")
+    from transformers.utils.logging import disable_progress_bar
+
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(recipe)
     model = _model(recipe, seed, len(tokenizer))
     with _one_thread():
         _train(model, _batches(recipe, seed, tokenizer), recipe, progress)
+    disable_progress_bar()  # of a save that takes milliseconds
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)

@@ -28,7 +28,7 @@ from gsi.types import GsiError
 ARMS = ("brute_force", "state_reset", "vanilla")  # the longest first: two run at a time
 ITERATIONS = 3
 BRUTE_FORCE_EXTRA = 24  # extra attempts per query at most; the paper's brute force may spend 128
-PER_LEVEL = 50  # training questions per level, and as many fresh ones for the evaluation
+PER_LEVEL = 100  # training questions per level, and as many fresh ones for the evaluation
 BANDS = {"levels 1-3": range(1, 4), "levels 4-6": range(4, 7), "levels 7-10": range(7, 11)}
 NOTE = """What this shows: the machinery, the narrowing, and what each arm costs. What it does not show: that guidance beats training on the
 references. A question of this task has exactly one right rationale, so an accepted guided sample IS the reference, and one seed
@@ -73,7 +73,13 @@ def main() -> int:
     args = parser.parse_args()
     started = time.monotonic()
     args.output.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, refresh_per_second=2) as bars:
         base = bars.add_task("base model (built once, then cached)", total=1, note="")
         _build_base(lambda done, total: bars.update(base, completed=done, total=total))
@@ -89,7 +95,9 @@ def main() -> int:
     for run in runs:
         console.print(f"{run.path}: {overhead(run)}")
     _real_questions(args.gsm8k, args.output)
-    console.print(f"run folders: {args.output}/{{{','.join(ARMS)}}}; `.venv/bin/gsi report {' '.join(str(r.path) for r in runs)}` compares them in HTML")
+    console.print(
+        f"run folders: {args.output}/{{{','.join(ARMS)}}}; `.venv/bin/gsi report {' '.join(str(r.path) for r in runs)}` compares them in HTML"
+    )
     console.print(f"demo took {time.monotonic() - started:.0f} s")
     return 0
 
@@ -114,27 +122,37 @@ def _run(config: dict[str, Any], path: Path, bars: Progress) -> tuple[int, str]:
                 printed.append(line)
                 continue
             if event.get("event") == "progress":
-                bars.update(bar, description=f"{name}: {event['stage'].split(' (')[0]}", completed=event["done"], total=event["total"], note=event["note"])
+                bars.update(
+                    bar,
+                    description=f"{name}: {event['stage'].split(' (')[0]}",
+                    completed=event["done"],
+                    total=event["total"],
+                    note=event["note"],
+                )
     bars.update(bar, description=f"{name}: done" if child.returncode == 0 else f"{name}: failed", note="")
     return child.returncode, "".join(printed)
 
 
 def _table(runs: list[RunView]) -> None:
     table = Table("arm", *BANDS, "hard share of training rows", "coverage", "generated tokens", "accepted, lucky left out", title=_title())
+    table.add_row("base model", *_accuracy(runs[0], 0), "", "", "", "")
     for run in runs:
         final = run.final()
-        levels = run.evals[ITERATIONS]["test"]["chain"]["levels"]
-        accuracy = [sum(levels[str(x)]["right"] for x in band) / sum(levels[str(x)]["n"] for x in band) for band in BANDS.values()]
-        shares = " -> ".join(f"{line.get('tail/hard_share', 0):.1%}" for line in run.metrics[1:])
+        shares = " -> ".join(f"{line['tail/hard_share']:.1%}" for line in run.metrics if "tail/hard_share" in line)
         table.add_row(
             run.strategy,
-            *(f"{a:.0%}" for a in accuracy),
+            *_accuracy(run, ITERATIONS),
             shares,
             f"{final['tail/coverage']:.1%}",
             f"{run.total('sample/tokens'):,}",
             f"{run.total('sample/accepted'):,}",
         )
     console.print(table)
+
+
+def _accuracy(run: RunView, n: int) -> list[str]:
+    levels = run.evals[n]["test"]["chain"]["levels"]
+    return [f"{sum(levels[str(x)]['right'] for x in band) / sum(levels[str(x)]['n'] for x in band):.0%}" for band in BANDS.values()]
 
 
 def _title() -> str:
@@ -162,7 +180,9 @@ def _real_questions(source: str | None, output: Path) -> None:
         console.print("[bold]20 real GSM8K questions, a model that has learned nothing, the same `gsi run`. It says:[/bold]")
         console.print(done.stderr.strip(), markup=False)
     elif done.returncode == 2:
-        console.print(f"20 real GSM8K questions: left out. {done.stderr.strip()}\nWith a local file: make demo GSM8K=FILE.jsonl", markup=False)
+        console.print(
+            f"20 real GSM8K questions: left out. {done.stderr.strip()}\nWith a local file: make demo GSM8K=FILE.jsonl", markup=False
+        )
     else:
         raise GsiError(f"demo: the run on GSM8K ended with code {done.returncode}:\n{done.stderr}")
 

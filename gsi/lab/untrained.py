@@ -11,6 +11,7 @@ def build(path: Path, seed: int, progress: Callable[[int, int], None] | None = N
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
 
     raw = Tokenizer(models.BPE({token: i for i, token in enumerate(["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}, []))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -24,6 +25,7 @@ def build(path: Path, seed: int, progress: Callable[[int, int], None] | None = N
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(eos_token_id=0)
+    disable_progress_bar()
     part = path.with_name(path.name + ".part")
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)

@@ -21,7 +21,11 @@ def status(path: Path) -> None:
     run = read_run(path)
     iterations = int(run.config.get("iterations", 0))
     done = run.state.get("stages", {})
-    order = [f"iter_{n}/{s}" for n in range(iterations + 1) for s in (("train", "evaluate") if n == 0 else ("sample", "curate", "train", "evaluate"))]
+    order = [
+        f"iter_{n}/{s}"
+        for n in range(iterations + 1)
+        for s in (("train", "evaluate") if n == 0 else ("sample", "curate", "train", "evaluate"))
+    ]
     order += ["test"] if run.config.get("evaluate", {}).get("tasks") else []
     left = [stage for stage in order if stage not in done]
     console.print(f"{run.path}: {run.strategy} on {run.config.get('model')}", markup=False)
@@ -86,7 +90,9 @@ def _iterations(run: RunView) -> None:
 def compare(paths: Sequence[Path]) -> None:
     """Runs side by side: final accuracy with intervals, hard share, coverage and what they cost."""
     runs = [read_run(p) for p in paths]
-    table = Table("run", "strategy", "iterations", "validation (95 %)", "hard accuracy", "hard share", "coverage", "tokens", "accepted", "FLOPs")
+    table = Table(
+        "run", "strategy", "iterations", "validation (95 %)", "hard accuracy", "hard share", "coverage", "tokens", "accepted", "FLOPs"
+    )
     for run in runs:
         final = run.final()
         shown = validation(run, final.get("iteration", 0))

@@ -34,7 +34,13 @@ class TrlTrainer:
         env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as err:
             child = subprocess.Popen(
-                [sys.executable, "-m", "gsi.train.sft"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=env, text=True, encoding="utf-8"
+                [sys.executable, "-m", "gsi.train.sft"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env=env,
+                text=True,
+                encoding="utf-8",
             )
             result: dict[str, float] | None = None
             try:
