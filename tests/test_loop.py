@@ -293,6 +293,26 @@ def test_output_dir_of_strangers_and_of_another_process_is_refused(tmp_path):
     run(scripted.config(tmp_path / "busy", iterations=1))
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_kill_saves_everything_and_says_how_to_go_on(tmp_path, how):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(scripted.config(tmp_path / "run", strategy="brute_force", tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 30}}])))
+    env = os.environ | {"SCRIPTED_DELAY": "0.002", "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.Popen([sys.executable, "-m", "gsi", "run", str(path), "--log", "quiet"], env=env, stderr=subprocess.PIPE, text=True)
+    ledger = tmp_path / "run" / "ledger.sqlite"
+    while child.poll() is None and not (ledger.exists() and (tmp_path / "run" / "iter_0").exists()):
+        time.sleep(0.02)
+    time.sleep(0.3)
+    child.send_signal(how)
+    _, err = child.communicate(timeout=10)
+    assert child.returncode == 130, err
+    assert "The same command goes on from here" in err
+    rows = dump(tmp_path / "run")
+    assert rows
+    done = subprocess.run([sys.executable, "-m", "gsi", "status", str(tmp_path / "run")], capture_output=True, text=True, env=env, check=True)
+    assert "next: iter_1/sample" in done.stdout
+
+
 @pytest.mark.parametrize("strategy", ["brute_force", "state_reset"])
 def test_kill_and_resume_equals_the_undisturbed_run(tmp_path, strategy):
     """A real process, killed with SIGKILL again and again at different places, ends where an undisturbed one does."""
