@@ -249,8 +249,8 @@ def remove_stages(run: Path) -> None:
     ("damage", "named"),
     [
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl: No such file"),
-        (lambda run: (run / "metrics.jsonl").write_text('{"iteration": 0}\n{"iter'), "metrics.jsonl: "),
-        (lambda run: (run / "metrics.jsonl").write_text('{"iteration": 0}\n[3]\n'), "metrics.jsonl: 1 lines without an iteration"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"iteration": 0}\n{"iter'), "metrics.jsonl line 2: "),
+        (lambda run: (run / "metrics.jsonl").write_text('{"iteration": 0}\n[3]\n'), "metrics.jsonl line 2: no mapping with an iteration"),
         (lambda run: (run / "iter_1" / "eval.json").unlink(), "iter_1/eval.json: not there"),
         (lambda run: (run / "iter_1" / "eval.json").write_text('{"validation": {"chain": {"n": 8}}}'), "iter_1/eval.json: not the results"),
         (lambda run: (run / "iter_1" / "eval.json").write_text("{"), "iter_1/eval.json: "),

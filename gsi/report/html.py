@@ -5,13 +5,12 @@ Every figure is prepared here as text with its exact value beside it (`<data val
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nsmallest
 from pathlib import Path
@@ -24,7 +23,7 @@ from markupsafe import Markup
 import gsi
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
-from gsi.report.read import RunView, read_run
+from gsi.report.read import RunView, dig, finite, read_run
 from gsi.report.terminal import hard_accuracy, sentence, validation
 from gsi.seeds import seed_of
 from gsi.types import STATUSES, GsiError
@@ -61,7 +60,7 @@ def write_report(runs: list[Path], output: Path) -> Path:
     """
     if not runs:
         raise GsiError("report: name at least one run folder")
-    views = [_sound(read_run(Path(path))) for path in runs]
+    views = [read_run(Path(path)) for path in runs]
     # a template of our own filled with text of strangers: everything is escaped, and `_shown` sees every value before that
     env = Environment(loader=PackageLoader("gsi", "report"), autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True)
     page = env.get_template("report.html").render(
@@ -96,12 +95,8 @@ def _cut(text: Any, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
 
 
-def _finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-
 def _number(value: Any, pattern: str = "{:,}", heat: float | None = None) -> Cell:
-    value = _finite(value)
+    value = finite(value)
     return Cell(NONE) if value is None else Cell(pattern.format(value), value, heat)
 
 
@@ -114,19 +109,19 @@ def _seconds(value: Any) -> Cell:
 
 
 def _ratio(a: Any, b: Any) -> Cell:
-    return _number(a / b if _finite(a) is not None and b else None, "{:,.1f}")
+    return _number(a / b if finite(a) is not None and b else None, "{:,.1f}")
 
 
 def _interval(rate: Any, n: Any) -> str:
     """95 % Wilson interval of a rate over n trials."""
-    if _finite(rate) is None or not n:
+    if finite(rate) is None or not n:
         return NONE
     low, high = wilson(round(rate * n), n)
     return f"{low:.1%} to {high:.1%}"
 
 
 def _with_interval(rate: Any, n: Any) -> Cell:
-    return Cell(f"{rate:.1%} ({_interval(rate, n)})", rate) if _finite(rate) is not None and n else _percent(rate)
+    return Cell(f"{rate:.1%} ({_interval(rate, n)})", rate) if finite(rate) is not None and n else _percent(rate)
 
 
 def _total(run: RunView, key: str) -> float | None:
@@ -143,53 +138,9 @@ def _flops(run: RunView) -> Cell:
 # --------------------------------------------------------------------------------------- reading what may be broken
 
 
-def _dig(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _sound(run: RunView) -> RunView:
-    """The same run without what is not of the expected shape; whatever is left out, or not there yet, is named in `missing`."""
-    missing = list(run.missing)
-    parts: dict[str, dict[str, Any]] = {}
-    for name, value in (("config.yaml", run.config), ("run.json", run.state)):
-        parts[name] = value if isinstance(value, dict) else {}
-        if not isinstance(value, dict):
-            missing.append(f"{name}: holds no mapping")
-    lines = [line for line in run.metrics if isinstance(line, dict) and isinstance(line.get("iteration"), int)]
-    if len(lines) < len(run.metrics):
-        missing.append(f"metrics.jsonl: {len(run.metrics) - len(lines)} lines without an iteration")
-    lines = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()} for line in lines]
-    evals: dict[int, dict[str, Any]] = {}
-    for n, found in sorted(run.evals.items()):
-        evals[n] = {split: {t: r for t, r in (_dig(found, split) or {}).items() if _is_result(r)} for split in ("validation", "test")}
-        if any(len(kept) < len(found[split]) for split, kept in evals[n].items() if _dig(found, split)) or not isinstance(found, dict):
-            missing.append(f"iter_{n}/eval.json: not the results of an evaluation")
-    stages = _dig(parts["run.json"], "stages") or {}
-    missing += [
-        f"{s.split('/')[0]}/eval.json: not there, though its stage is done"
-        for s in stages
-        if s.endswith("/evaluate") and int(s[5:-9]) not in run.evals
-    ]
-    if parts["run.json"] and "stages" not in parts["run.json"]:
-        missing.append("run.json: it does not say which stages are done")
-    metrics = sorted(lines, key=lambda line: line["iteration"])
-    return replace(run, config=parts["config.yaml"], state=parts["run.json"], metrics=metrics, evals=evals, missing=missing)
-
-
-def _is_result(r: Any) -> bool:
-    counts = _dig(r, "levels")
-    return (
-        all(_finite(_dig(r, key)) is not None for key in ("n", "pass@1"))
-        and isinstance(counts, dict)
-        and all(level.isdigit() and _finite(_dig(c, "right")) is not None and _dig(c, "n") for level, c in counts.items())
-    )
-
-
 def _progress(run: RunView) -> str:
     order = [f"iter_{n}/{s}" for n in range(int(run.config.get("iterations") or 0) + 1) for s in (STAGES if n else STAGES[2:])]
-    order += ["test"] if _dig(run.config, "evaluate", "tasks") else []
+    order += ["test"] if dig(run.config, "evaluate", "tasks") else []
     left = [s for s in order if s not in (run.state.get("stages") or {})]
     if not run.config or not left:
         return "Finished." if run.config else ""
@@ -250,7 +201,7 @@ def _run(run: RunView) -> dict[str, Any]:
         "facts": {
             "strategy": run.strategy,
             "model": run.config.get("model"),
-            "tasks": ", ".join(str(_dig(t, "name")) for t in run.config.get("tasks") or []) or NONE,
+            "tasks": ", ".join(str(dig(t, "name")) for t in run.config.get("tasks") or []) or NONE,
             "accepted are": {"steps": "right answers with right steps", "answer": "right answers"}.get(str(run.config.get("accept")), NONE),
             "iterations": run.config.get("iterations"),
             "seed": run.state.get("seed"),
@@ -264,7 +215,7 @@ def _run(run: RunView) -> dict[str, Any]:
         "samples": samples,
         "command": f"gsi run {shlex.quote(str(run.path / 'config.yaml'))} output_dir=NEW",
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
-        "versions": {key: run.state.get(key) for key in ("gsi", "git_sha", "seed")} | (_dig(run.state, "versions") or {}),
+        "versions": {key: run.state.get(key) for key in ("gsi", "git_sha", "seed")} | (dig(run.state, "versions") or {}),
     }
 
 
@@ -383,7 +334,7 @@ def _cost(run: RunView, counts: Sequence[tuple[int, str, int]], teacher: tuple[A
 
     rows = [[f"iteration {x['iteration']}", *(_seconds(x.get(f"time/{s}")) for s in STAGES)] for x in run.metrics]
     yield Table("Seconds by stage", "|".join(["", *STAGES]), _filled(rows))
-    clock = {phase: s for phase, s in (run.state.get("clock") or {}).items() if _finite(s) is not None}
+    clock = {phase: s for phase, s in (run.state.get("clock") or {}).items() if finite(s) is not None}
     wall = clock.get("wall")
     order = sorted(clock, key=lambda phase: (phase == "wall", phase))
     rows = [[phase.replace("_", " "), _seconds(clock[phase]), _percent(clock[phase] / wall if wall else None)] for phase in order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,33 +46,70 @@ def read_run(path: Path) -> RunView:
     if not (path / "run.json").exists() and not (path / "config.yaml").exists():
         raise GsiError(f"{path}: no run folder (neither run.json nor config.yaml)")
     missing: list[str] = []
+    state = _load(path, "run.json", json.loads, missing)
+    metrics = sorted(_lines(path, missing), key=lambda line: line["iteration"])
+    evals: dict[int, dict[str, Any]] = {}
+    for name in sorted(p.parent.name for p in path.glob("iter_*/eval.json") if p.parent.name[5:].isdigit()):
+        found = _load(path, f"{name}/eval.json", json.loads, missing)
+        kept = {split: {t: r for t, r in (dig(found, split) or {}).items() if _is_result(r)} for split in ("validation", "test")}
+        if any(len(results) < len(found[split]) for split, results in kept.items() if dig(found, split)):
+            missing.append(f"{name}/eval.json: not the results of an evaluation")
+        evals[int(name[5:])] = kept
+    for stage in dig(state, "stages") or {}:
+        if stage.endswith("/evaluate") and int(stage[5:-9]) not in evals:
+            missing.append(f"{stage.split('/')[0]}/eval.json: not there, though its stage is done")
+    if state and "stages" not in state:
+        missing.append("run.json: it does not say which stages are done")
+    return RunView(path, _load(path, "config.yaml", yaml.safe_load, missing), state, metrics, evals, missing)
 
-    def load(name: str, parse: Any, kind: type, default: Any) -> Any:
+
+def _load(path: Path, name: str, parse: Any, missing: list[str]) -> dict[str, Any]:
+    try:
+        value = parse((path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        missing.append(f"{name}: {e.strerror if isinstance(e, OSError) else e}")
+        return {}
+    if not isinstance(value, dict):
+        missing.append(f"{name}: holds no mapping")
+        return {}
+    return value
+
+
+def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that can be read; a torn one loses only itself. Figures that are no number become None."""
+    try:
+        text = (path / "metrics.jsonl").read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        missing.append(f"metrics.jsonl: {e.strerror if isinstance(e, OSError) else e}")
+        return []
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            value = parse((path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as e:
-            missing.append(f"{name}: {e.strerror if isinstance(e, OSError) else e}")
-            return default
-        if not isinstance(value, kind):
-            missing.append(f"{name}: holds {type(value).__name__}, not a {kind.__name__}")
-            return default
-        return value
+            row = json.loads(line)
+        except ValueError as e:
+            missing.append(f"metrics.jsonl line {number}: {e}")
+            continue
+        if isinstance(dig(row, "iteration"), int):
+            found.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()})
+        else:
+            missing.append(f"metrics.jsonl line {number}: no mapping with an iteration")
+    return found
 
-    def lines(text: str) -> list[dict[str, Any]]:
-        found = []
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                row = json.loads(line)
-            except ValueError as e:
-                missing.append(f"metrics.jsonl line {number}: {e}")
-                continue
-            if isinstance(row, dict) and isinstance(row.get("iteration"), int):
-                found.append(row)
-            else:
-                missing.append(f"metrics.jsonl line {number}: no mapping with an iteration")
-        return found
 
-    metrics = load("metrics.jsonl", lines, list, [])
-    folders = [p.parent.name for p in sorted(path.glob("iter_*/eval.json")) if p.parent.name[5:].isdigit()]
-    evals = {int(name[5:]): load(f"{name}/eval.json", json.loads, dict, {}) for name in folders}
-    return RunView(path, load("config.yaml", yaml.safe_load, dict, {}), load("run.json", json.loads, dict, {}), metrics, evals, missing)
+def finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def dig(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _is_result(r: Any) -> bool:
+    counts = dig(r, "levels")
+    return (
+        all(finite(dig(r, key)) is not None for key in ("n", "pass@1"))
+        and isinstance(counts, dict)
+        and all(level.isdigit() and finite(dig(c, "right")) is not None and dig(c, "n") for level, c in counts.items())
+    )
