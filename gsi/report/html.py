@@ -24,7 +24,7 @@ import gsi
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.report.read import RunView, dig, finite, read_run
-from gsi.report.terminal import hard_accuracy, sentence, validation
+from gsi.report.terminal import accuracy, hard_accuracy, sentence
 from gsi.seeds import seed_of
 from gsi.types import STATUSES, GsiError
 
@@ -159,7 +159,7 @@ def _comparison(runs: Sequence[RunView]) -> Table:
         tests = list(run.evals.get(n, {}).get("test", {}).values())
         asked = sum(r["n"] for r in tests)
         row: list[Any] = [_name(run), run.strategy, f"{final.get('iteration', NONE)} of {run.config.get('iterations', '?')}"]
-        row += [_with_interval(*(validation(run, n) or (None, 0)))]
+        row += [_with_interval(*(accuracy(run, n) or (None, 0)))]
         row += [_with_interval(sum(r["pass@1"] * r["n"] for r in tests) / asked if asked else None, asked)]
         row += [_percent(hard_accuracy(run, n)), _percent(final.get("tail/hard_share"))]
         row += [_with_interval(final.get("tail/coverage"), final.get("sample/queries"))]
@@ -268,7 +268,11 @@ def _tail(run: RunView) -> Iterable[Table]:
     def cells(shares: dict[int, float]) -> list[Cell]:  # a level without a row has no key: its share is 0
         return [_percent(shares.get(x, 0.0), shares.get(x, 0.0) / top) for x in levels]
 
-    rows: list[list[Any]] = [["the queries", *cells(queries), Cell(NONE), _number(asked), Cell(NONE)]] if trained else []
+    rows: list[list[Any]] = (
+        [["the queries", *cells(queries), _percent(trained[-1].get("tail/query_hard_share")), _number(asked), Cell(NONE)]]
+        if trained
+        else []
+    )
     for line, shares in zip(trained, share_N, strict=True):
         last = (_percent(line.get("tail/hard_share")), _number(line.get("train/rows")))
         rows.append([f"iteration {line['iteration']}", *cells(shares), *last, _number(line.get("tail/effective_queries"), "{:,.1f}")])

@@ -45,25 +45,26 @@ def summary(path: Path) -> None:
 
 def sentence(run: RunView) -> str:
     """The result in one sentence, candid about nothing learned."""
-    first, last = validation(run, 0), validation(run, run.final().get("iteration", 0))
-    accepted = run.total("sample/accepted")
-    parts = []
-    if first and last:
-        (a, n), (b, _) = first, last
-        low, high = wilson(round(b * n), n)
-        parts.append(f"validation accuracy {a:.1%} -> {b:.1%} (95 % interval {low:.1%} to {high:.1%}, {n} questions)")
-        if b == 0:
-            parts.append("the model solves none of the validation questions")
+    n, parts = run.final().get("iteration", 0), []
+    for split in ("validation", "test"):
+        first, last = accuracy(run, 0, split), accuracy(run, n, split)
+        if first and last and n:
+            (a, _), (b, asked) = first, last
+            low, high = wilson(round(b * asked), asked)
+            parts.append(f"{split} accuracy {a:.1%} -> {b:.1%} (95 % interval {low:.1%} to {high:.1%}, {asked} questions)")
+            if b == 0:
+                parts.append(f"the model solves none of the {split} questions")
     coverage = run.final().get("tail/coverage")
     if coverage is not None:
         parts.append(f"{coverage:.1%} of the training queries covered in the last iteration")
+    accepted = run.total("sample/accepted")
     parts.append(f"{accepted:,} accepted rollouts of {run.total('sample/rollouts'):,}, {run.total('sample/tokens'):,} tokens generated")
     return "; ".join(parts)
 
 
-def validation(run: RunView, n: int) -> tuple[float, int] | None:
-    """(accuracy, questions) of an iteration over all tasks of the validation split."""
-    results = run.evals.get(n, {}).get("validation", {}).values()
+def accuracy(run: RunView, n: int, split: str = "validation") -> tuple[float, int] | None:
+    """(greedy accuracy, questions) of an iteration over all tasks of a split; None where it was not evaluated."""
+    results = run.evals.get(n, {}).get(split, {}).values()
     total = sum(r["n"] for r in results)
     return (sum(r["pass@1"] * r["n"] for r in results) / total, total) if total else None
 
@@ -81,7 +82,7 @@ def _iterations(run: RunView) -> None:
     columns = {name: c for name, c in columns.items() if any(c[0] in line for line in run.metrics)}
     table = Table("iteration", "validation", *columns, title=f"{run.name} ({run.strategy})")
     for line in run.metrics:
-        shown = validation(run, line["iteration"])
+        shown = accuracy(run, line["iteration"])
         cells = [pattern.format(line[key]) if line.get(key) is not None else "" for key, pattern in columns.values()]
         table.add_row(str(line["iteration"]), f"{shown[0]:.1%}" if shown else "", *cells)
     console.print(table)
@@ -95,7 +96,7 @@ def compare(paths: Sequence[Path]) -> None:
     )
     for run in runs:
         final = run.final()
-        shown = validation(run, final.get("iteration", 0))
+        shown = accuracy(run, final.get("iteration", 0))
         text = ""
         if shown:
             low, high = wilson(round(shown[0] * shown[1]), shown[1])
