@@ -42,6 +42,9 @@ from gsi.types import (
 )
 
 
+MAX_BACKLOG = 1024  # completions that wait to be graded or committed
+
+
 @dataclass
 class Stats:
     """Live figures of one sampling pass (this process only; the ledger holds the truth)."""
@@ -127,11 +130,12 @@ class Sampler:
                     raise self._error
                 if self._stopped:
                     raise Stop
-                while len(self._ready) < n and self._next < len(self.queries):
+                # an engine that outruns grading gets no new queries, so that memory does not grow with their number
+                while len(self._ready) < n and self._next < len(self.queries) and self._inbox.qsize() + self._grading < MAX_BACKLOG:
                     self._open_next()
                 if self._ready:
                     return [heapq.heappop(self._ready)[2] for _ in range(min(n, len(self._ready)))]
-                if not self._open:
+                if not self._open and self._next == len(self.queries):
                     return None
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
@@ -194,7 +198,7 @@ class Sampler:
     def _grade(self, request: Request, completion: Completion, rows: list[Rollout]) -> None:
         reason = completion.finish_reason
         if reason != "stop":
-            status = {"length": "truncated", "too_long": "too_long", "error": "error"}[reason]
+            status = {"length": "truncated", "repetition": "truncated", "too_long": "too_long", "error": "error"}[reason]
             rows.append(self._rollout(request, completion, Verdict("error", detail=completion.detail), status))
             return
         verdict = self.grader.submit(request.query, request.given.text + completion.text)

@@ -107,7 +107,7 @@ def sample(ctx: Context, n: int) -> None:
     """Draws with the iter_{n-1} model until every training query has what its allocation wants."""
     c, started = ctx.config, time.perf_counter()
     teacher = RecordingTeacher(ctx.teacher, ctx.folder.ledger) if ctx.teacher else None
-    s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop)
+    s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
     stats = _draw(
         ctx,
         n - 1,
@@ -157,8 +157,8 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     if queries:
         draws = max(c.evaluate.pass_at_k, default=1)
         limit = c.evaluate.max_new_tokens or c.sample.max_new_tokens
-        greedy = Sampling(0.0, 1.0, limit, c.sample.stop)
-        sampled = Sampling(c.sample.temperature or 0.7, c.sample.top_p, limit, c.sample.stop)
+        greedy = Sampling(0.0, 1.0, limit, c.sample.stop, c.sample.repetition_stop)
+        sampled = Sampling(c.sample.temperature or 0.7, c.sample.top_p, limit, c.sample.stop, c.sample.repetition_stop)
         _draw(
             ctx,
             n,

@@ -66,6 +66,8 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 1024
     stop: tuple[str, ...] = ()  # a response ends before the first of these
+    repetition_stop: int = 0  # tokens: ends a response whose last so many repeat one cycle at least four times; 0 = off
+    logprobs: bool = False  # also report the log-probability of every generated token
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ class Completion:
 
     text: str
     ids: tuple[int, ...] | None
-    finish_reason: str  # stop | length | too_long | error
+    finish_reason: str  # stop | length | repetition | too_long | error
     generated_tokens: int
     prompt_tokens: int | None = None  # as a server counted them; None = count the request's own ids
     detail: str = ""  # with finish_reason error: what went wrong
+    logprobs: tuple[float, ...] | None = None  # of `ids` under the model at temperature 1, where asked for
 
 
 @dataclass(frozen=True)
@@ -211,13 +214,20 @@ class Workload(Protocol):
 
 
 class Engine(Protocol):
-    """Runs requests on a model. `capabilities` names what it can: prefix, ids, seeds, score."""
+    """Runs requests on a model. `capabilities` names what it can: prefix, ids, seeds, score, logprobs, repetition_stop."""
 
     capabilities: frozenset[str]
 
     def run(self, work: Workload) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Scorer(Protocol):
+    """What an engine with the capability `score` also does."""
+
+    def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        """Log-probability of every id of each completion after its prompt (prompt ids include whatever was given)."""
 
 
 class Grader(Protocol):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gsi.engines.transformers import TransformersEngine, uniform
+from gsi.engines.draw import repeats, uniform
+from gsi.engines.transformers import TransformersEngine
 from gsi.seeds import seed_of
 from gsi.types import GsiError, Query, Request, Sampling, Stop, Text
 
@@ -183,8 +184,62 @@ def test_unusable_models_are_refused_with_their_name(tmp_path, llama, monkeypatc
         TransformersEngine(str(tmp_path / "no-such-model"), TOKENIZER)
     with pytest.raises(GsiError, match="CUDA"):
         TransformersEngine(llama, TOKENIZER, device="cuda")
-    monkeypatch.setattr("gsi.engines.transformers._SlotLayer.get_seq_length", lambda self: 3)
+
     original = TransformersEngine._forward
     monkeypatch.setattr(TransformersEngine, "_forward", lambda self, ids, positions, mask: original(self, ids, positions * 0, mask))
     with pytest.raises(GsiError, match="differs from its plain forward pass"):
         TransformersEngine(llama, TOKENIZER)
+
+
+def test_out_of_memory_halves_the_rows_and_changes_no_response(llama, monkeypatch):
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0) for i in range(24)]
+    calm = run(TransformersEngine(llama, TOKENIZER, max_rows=24), requests)
+    engine = TransformersEngine(llama, TOKENIZER, max_rows=24)
+    original = engine._forward
+
+    def small(ids, positions, mask):
+        if ids.shape[0] > 7:
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+        return original(ids, positions, mask)
+
+    monkeypatch.setattr(engine, "_forward", small)
+    assert run(engine, requests) == calm
+    assert engine.stats["back_offs"] == 2  # 24 -> 12 -> 6 rows
+    monkeypatch.setattr(engine, "_forward", lambda *_: original(*_) if _[0].shape[0] > 7 else small(torch.zeros(9, 1), 0, 0))
+    with pytest.raises(GsiError, match="out of memory with a single sequence"):
+        run(engine, [replace(r, seed=r.seed + 100) for r in requests])
+
+
+def test_log_probabilities_equal_scoring_and_the_plain_forward_pass(folder):
+    engine = TransformersEngine(str(folder), TOKENIZER, max_rows=3)
+    requests = [request(p, 50 + i, temperature=0.8, top_p=0.9, logprobs=True, max_new_tokens=5 + 3 * i) for i, p in enumerate(PROMPTS)]
+    done = run(engine, requests)
+    scores = engine.score([(r.prompt, c) for r, c in zip(requests, done, strict=True)])
+    for r, c, score in zip(requests, done, scores, strict=True):
+        with torch.inference_mode():
+            ids = torch.tensor([r.prompt.ids + c.ids])
+            plain = torch.log_softmax(engine.model(ids).logits[0].float(), -1)
+        expected = [plain[len(r.prompt.ids) - 1 + i, t].item() for i, t in enumerate(c.ids)]
+        assert np.allclose(score, expected, atol=1e-3)
+        assert np.allclose(c.logprobs, expected, atol=1e-3)
+        assert len(c.logprobs) == len(c.ids)
+
+
+def test_a_response_that_goes_in_circles_is_stopped(llama, monkeypatch):
+    assert repeats([1, 2, 3] * 16, 48)
+    assert repeats([9] * 16 + [7, 8] * 16, 32)
+    assert not repeats(list(range(48)), 48)
+    assert not repeats([1, 2, 3] * 15, 48), "shorter than the window"
+    engine = TransformersEngine(llama, TOKENIZER)
+    monkeypatch.setattr(engine, "_choose", lambda logits, rows: [10 + len(r.ids) % (3 if r.request.seed else 50) for r in rows])
+    circling, free, unwatched = run(
+        engine,
+        [
+            request("a", 1, max_new_tokens=100, repetition_stop=32),
+            request("a", 0, max_new_tokens=100, repetition_stop=32),
+            request("a", 2, max_new_tokens=100),
+        ],
+    )
+    assert (circling.finish_reason, circling.generated_tokens) == ("repetition", 32)
+    assert (free.finish_reason, free.generated_tokens) == ("length", 100)
+    assert (unwatched.finish_reason, unwatched.generated_tokens) == ("length", 100)

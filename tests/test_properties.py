@@ -3,6 +3,7 @@
 import random
 import sqlite3
 import tempfile
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -260,3 +261,24 @@ def test_completions_that_are_no_text_become_rows(tmp_path):
         ScriptedEngine(lambda request, model: Completion("yes", (1, 2), reasons[request.attempt], 2, detail="d"), "m").run(sampler)
     assert [r.status for r in ledger.rows()] == ["truncated", "too_long", "error"]
     assert not any(r.correct for r in ledger.rows())
+
+
+def test_an_engine_that_outruns_grading_gets_no_more_queries(tmp_path):
+    """Memory is bounded by what is in flight, not by the number of queries."""
+    from gsi.sampling import MAX_BACKLOG
+
+    class Slow(Table):
+        def submit(self, query, response):
+            time.sleep(0.0003)
+            return super().submit(query, response)
+
+    open_at_once = []
+    ledger = Ledger(tmp_path / "l.sqlite")
+    sampler = Sampler(
+        [Query(f"q{i}", "t", "x", "1") for i in range(4000)], iteration=0, allocation=Quota(2, 0, 0), guidance=None, renderer=RENDERER, grader=Slow(),
+        ledger=ledger, sampling=lambda attempt: Sampling(), seed=1, strategy="s", model="m", on_progress=lambda stats: open_at_once.append(len(sampler._open)),
+    )  # fmt: skip
+    with sampler:
+        ScriptedEngine(lambda request, model: "no", "m", max_rows=32).run(sampler)
+    assert len(list(ledger.rows())) == 8000
+    assert max(open_at_once) <= MAX_BACKLOG + 64

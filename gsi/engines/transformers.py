@@ -15,16 +15,18 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.utils.logging import disable_progress_bar
 
-from gsi.types import Completion, GsiError, Request, Workload
+from gsi.engines.draw import nucleus, repeats, uniform
+from gsi.engines.loading import load_model, pick_device, stop_ids, window_of
+from gsi.engines.slots import SlotCache
+from gsi.engines.text import completion, token_ids
+from gsi.types import Completion, GsiError, Request, Text, Workload
 
 
 @dataclass
@@ -36,6 +38,7 @@ class _Row:
     position: int  # where next_token goes
     room: int  # tokens that may still be generated
     ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)  # where the request asks for them
 
 
 class TransformersEngine:
@@ -51,7 +54,7 @@ class TransformersEngine:
     Raises GsiError for a model that cannot be loaded or whose cached decoding does not equal its plain forward pass.
     """
 
-    capabilities = frozenset({"prefix", "ids", "seeds"})
+    capabilities = frozenset({"prefix", "ids", "seeds", "score", "logprobs", "repetition_stop"})
 
     def __init__(
         self,
@@ -71,17 +74,17 @@ class TransformersEngine:
         self.parameters = self.model.num_parameters()
         self.stop_ids = stop_ids(self.model, tokenizer)
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
-        self.window = _window(config, self.context, model)
+        self.window = window_of(config, self.context, model)
         self._keep_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
-        self._cache = _SlotCache(max(2, max_rows))  # the self-check uses two
+        self._cache = SlotCache(max(2, max_rows))  # the self-check uses two
         self._rows: list[_Row] = []  # row i lives in slot i
         self._waiting: deque[Request | None] = deque()  # taken, but over the token budget for now
-        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "seconds": 0.0}
+        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "back_offs": 0, "seconds": 0.0}
         self._self_check(model)
 
     def close(self) -> None:
         self.model = None
-        self._cache = _SlotCache(1)
+        self._cache = SlotCache(1)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -91,14 +94,52 @@ class TransformersEngine:
         more = True
         try:
             while more or self._rows or self._waiting:
-                if more or self._waiting:
-                    more = self._refill(work)
-                if self._rows:
-                    self._step(work)
+                try:
+                    if more or self._waiting:
+                        more = self._refill(work)
+                    if self._rows:
+                        self._step(work)
+                except torch.OutOfMemoryError as e:
+                    self._back_off(e)
         finally:
             self._rows.clear()
             self._waiting.clear()
             self.stats["seconds"] += time.perf_counter() - started
+
+    def _back_off(self, error: Exception) -> None:
+        """Out of memory: half the rows from now on. What was in flight starts again; its seeds give the same responses."""
+        if self.max_rows == 1:
+            raise GsiError(
+                f"engine transformers: out of memory with a single sequence; lower sample.max_new_tokens or engine.max_length: {error}"
+            ) from error
+        self._waiting.extendleft(row.request for row in reversed(self._rows))
+        self._rows.clear()
+        self.max_rows = max(1, self.max_rows // 2)
+        self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
+        self._cache = SlotCache(self.max_rows)
+        self.stats["back_offs"] += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        """Log-probability, at temperature 1, of every id of each completion after its prompt. Right-padded batches of similar length."""
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0].ids or ()) + len(pairs[i][1].ids or ()))
+        scores: list[list[float]] = [[] for _ in pairs]
+        while order:
+            longest = len(pairs[order[-1]][0].ids or ()) + len(pairs[order[-1]][1].ids or ())
+            size = max(1, min(self.max_rows, 8192 // max(longest, 1)))
+            batch, order = order[-size:], order[:-size]
+            whole = [(*(pairs[i][0].ids or ()), *(pairs[i][1].ids or ())) for i in batch]
+            ids = torch.tensor([[*w, *[0] * (longest - len(w))] for w in whole], device=self.device)  # (b, longest)
+            logits = self.model(input_ids=ids, use_cache=False).logits
+            for row, i in enumerate(batch):
+                prompt, n = len(pairs[i][0].ids or ()), len(pairs[i][1].ids or ())
+                if prompt == 0:
+                    raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
+                logp = torch.log_softmax(logits[row, prompt - 1 : prompt + n - 1].float(), -1)  # (n, V)
+                scores[i] = logp.gather(-1, ids[row, prompt : prompt + n, None])[:, 0].tolist()
+        return scores
 
     # ----------------------------------------------------------------------------------- filling slots
 
@@ -183,6 +224,8 @@ class TransformersEngine:
             row.room -= 1
             if token in self.stop_ids or (row.request.sampling.stop and self._hit_stop(row)):
                 finished.append((i, "stop"))
+            elif row.request.sampling.repetition_stop and repeats(row.ids, row.request.sampling.repetition_stop):
+                finished.append((i, "repetition"))
             elif row.room == 0:
                 finished.append((i, "length"))
         done = [(rows[i], reason) for i, reason in finished]
@@ -221,31 +264,28 @@ class TransformersEngine:
     def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
         """Greedy or sampled tokens, one per row."""
         greedy = [r.request.sampling.temperature == 0 for r in rows]
-        if all(greedy):
-            return logits.argmax(-1).tolist()
+        tokens = logits.argmax(-1)
+        if not all(greedy):
+            sampled = self._sample(logits, rows)
+            tokens = torch.where(torch.tensor(greedy, device=self.device), tokens, sampled) if any(greedy) else sampled
+        if any(r.request.sampling.logprobs for r in rows):
+            logp = torch.log_softmax(logits.float(), -1).gather(-1, tokens[:, None])[:, 0].tolist()
+            for row, value in zip(rows, logp, strict=True):
+                row.logprobs.append(value)
+        return tokens.tolist()
+
+    def _sample(self, logits: torch.Tensor, rows: list[_Row]) -> torch.Tensor:
+        """Inverse CDF of one uniform number per row, a function of (request seed, position) only."""
         seeds = np.array([r.request.seed for r in rows], dtype=np.uint64)
         steps = np.array([len(r.ids) for r in rows], dtype=np.uint64)
         temperature = torch.tensor([r.request.sampling.temperature or 1.0 for r in rows], device=self.device)
         top_p = [r.request.sampling.top_p for r in rows]
         probs = torch.softmax(logits.float() / temperature[:, None], -1)  # (rows, V)
         if min(top_p) < 1:
-            probs = _nucleus(probs, torch.tensor(top_p, device=self.device))
+            probs = nucleus(probs, torch.tensor(top_p, device=self.device))
         cdf = probs.double().cumsum(-1)
         u = torch.from_numpy(uniform(seeds, steps)).to(self.device) * cdf[:, -1]
-        tokens = torch.searchsorted(cdf, u[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-        if any(greedy):
-            tokens = torch.where(torch.tensor(greedy, device=self.device), logits.argmax(-1), tokens)
-        return tokens.tolist()
-
-    def _text(self, row: _Row) -> str:
-        """The generated part as text. Decoded behind `given`, because some tokenizers render a first token differently."""
-        given = _ids(row.request.given)
-        decode = lambda ids: self.tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
-        if given:
-            whole, head = decode([*given, *row.ids]), decode(list(given))
-            if whole.startswith(head):
-                return whole[len(head) :]
-        return decode(row.ids)
+        return torch.searchsorted(cdf, u[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
 
     def _hit_stop(self, row: _Row) -> bool:
         stops = row.request.sampling.stop
@@ -253,15 +293,8 @@ class TransformersEngine:
         return any(stop in tail for stop in stops)
 
     def _completion(self, row: _Row, reason: str) -> Completion:
-        text = self._text(row)
-        cut = min((at for stop in row.request.sampling.stop if (at := text.find(stop)) >= 0), default=-1)
-        ids = tuple(row.ids)
-        if cut >= 0:  # the ids keep only whole tokens before the stop string
-            text, keep = text[:cut], len(ids)
-            while keep and len(self._text(_Row(row.request, 0, 0, 0, list(ids[:keep])))) > cut:
-                keep -= 1
-            ids = ids[:keep]
-        return Completion(text, ids, reason, generated_tokens=len(row.ids))
+        done = completion(self.tokenizer, row.request, row.ids, reason)
+        return replace(done, logprobs=tuple(row.logprobs[: len(done.ids or ())])) if row.request.sampling.logprobs else done
 
     # ----------------------------------------------------------------------------------- trust
 
@@ -296,154 +329,9 @@ class TransformersEngine:
             )
 
 
-class _SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer for all slots: (slots, heads, capacity, head size)."""
-
-    is_sliding = False
-
-    def __init__(self, shared: _SlotCache):
-        super().__init__()
-        self.shared = shared
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        s = self.shared
-        self.keys = key_states.new_zeros(s.slots, key_states.shape[1], s.capacity, key_states.shape[3])
-        self.values = value_states.new_zeros(s.slots, value_states.shape[1], s.capacity, value_states.shape[3])
-        self.is_initialized = True
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        s = self.shared
-        assert self.keys is not None
-        assert self.values is not None
-        if s.source is not None:  # prefill: every slot takes a copy of its prompt's keys
-            q = key_states.shape[2]
-            self.keys[s.target, :, :q] = key_states[s.source]
-            self.values[s.target, :, :q] = value_states[s.source]
-            return key_states, value_states
-        rows = key_states.shape[0]
-        self.keys[s.target[:rows], :, s.positions] = key_states[:, :, 0]
-        self.values[s.target[:rows], :, s.positions] = value_states[:, :, 0]
-        return self.keys[:rows, :, : s.longest], self.values[:rows, :, : s.longest]
-
-    def grow(self, capacity: int) -> None:
-        if self.is_initialized:
-            for name in ("keys", "values"):
-                old = getattr(self, name)
-                new = old.new_zeros(old.shape[0], old.shape[1], capacity, old.shape[3])
-                new[:, :, : old.shape[2]] = old
-                setattr(self, name, new)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.shared.longest, 0
-
-    def get_seq_length(self) -> int:
-        return 0 if self.shared.source is not None else self.shared.longest - 1
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-class _SlotCache(Cache):
-    """A KV cache of fixed slots; `prefill`, `decode` say what the next forward pass writes."""
-
-    layers: list[Any]
-
-    def __init__(self, slots: int):
-        super().__init__(layer_class_to_replicate=lambda *a, **k: _SlotLayer(self))  # type: ignore[arg-type]
-        self.slots, self.capacity, self.longest = slots, 0, 0
-        self.source: torch.Tensor | None = None
-        self.target = self.positions = torch.empty(0, dtype=torch.long)
-
-    def prefill(self, slots: list[int], source: list[int]) -> None:
-        self.source, self.target = torch.tensor(source), torch.tensor(slots)
-
-    def decode(self, positions: torch.Tensor, longest: int) -> None:
-        self.source, self.target, self.positions, self.longest = None, torch.arange(self.slots, device=positions.device), positions, longest
-
-    def reserve(self, capacity: int) -> None:
-        if capacity > self.capacity:
-            self.capacity = max(capacity, self.capacity * 3 // 2, 32)
-            for layer in self.layers:
-                layer.grow(self.capacity)
-
-    def move(self, moves: list[tuple[int, int]]) -> None:
-        """Copies slots, in order: (from, to)."""
-        for layer in self.layers:
-            for a, b in moves:
-                layer.keys[b] = layer.keys[a]
-                layer.values[b] = layer.values[a]
-
-
-# --------------------------------------------------------------------------------------- helpers
-
-
-def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) from (seed, step), both uint64 of one shape: splitmix64 of a counter stream."""
-    with np.errstate(over="ignore"):
-        x = seeds + (steps + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Zeroes all but the smallest set of most likely tokens whose mass reaches top_p (rows without top_p keep all)."""
-    ordered, index = probs.sort(-1, descending=True)
-    before = ordered.cumsum(-1) - ordered  # mass of the more likely tokens
-    ordered = ordered.masked_fill(before >= top_p[:, None], 0.0)
-    return torch.zeros_like(probs).scatter_(-1, index, ordered)
-
-
 def _length(request: Request) -> int:
     return len(_ids(request.prompt)) + len(_ids(request.given))
 
 
-def _ids(text: Any) -> tuple[int, ...]:
-    if text.ids is None:
-        if text.text:
-            raise GsiError("engine transformers: a request without token ids; its renderer has no tokenizer")
-        return ()
-    return text.ids
-
-
-def pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise GsiError(f"engine.device: {device!r}, but torch sees no CUDA device; use `auto` or `cpu`")
-    return chosen
-
-
-def load_model(name: str, device: torch.device, dtype: str) -> Any:
-    """A causal LM in eval mode. Raises GsiError when there is none under that name."""
-    kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
-    disable_progress_bar()  # the run shows its own
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
-    except (OSError, ValueError, KeyError) as e:
-        raise GsiError(f"model: {name!r} cannot be loaded as a causal LM: {e}") from e
-    return model.to(device).eval()
-
-
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """End tokens of the model's generation config and of the tokenizer."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
-
-
-def _window(config: Any, context: int, name: str) -> int | None:
-    """The sliding window that every layer uses, or None. Raises for a mix of windows that the context would exceed."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    if not window or context <= window or kinds == {"full_attention"}:
-        return None
-    if kinds == {"sliding_attention"}:
-        return window
-    raise GsiError(
-        f"engine transformers: {name} mixes layers with and without a sliding window of {window}; set `engine.max_length: {window}` or use vLLM"
-    )
+def _ids(text: Text) -> tuple[int, ...]:
+    return token_ids(text, "transformers")

@@ -1,0 +1,37 @@
+"""From generated token ids to a completion, the same for every engine that sees ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gsi.types import Completion, GsiError, Request, Text
+
+
+def token_ids(text: Text, engine: str) -> tuple[int, ...]:
+    """The ids of a request's part. Raises GsiError where it has text but no ids."""
+    if text.ids is None and text.text:
+        raise GsiError(f"engine {engine}: a request without token ids; its renderer has no tokenizer")
+    return text.ids or ()
+
+
+def decode_after(tokenizer: Any, given: Sequence[int], ids: Sequence[int]) -> str:
+    """`ids` as text. Decoded behind `given`, because some tokenizers render a first token differently."""
+    decode = lambda part: tokenizer.decode(list(part), skip_special_tokens=True)  # noqa: E731
+    if given:
+        whole, head = decode([*given, *ids]), decode(given)
+        if whole.startswith(head):
+            return whole[len(head) :]
+    return decode(ids)
+
+
+def completion(tokenizer: Any, request: Request, ids: Sequence[int], reason: str) -> Completion:
+    """What was generated, cut before the first stop string: the ids keep only whole tokens before it."""
+    given, kept = request.given.ids or (), tuple(ids)
+    text = decode_after(tokenizer, given, kept)
+    cut = min((at for stop in request.sampling.stop if (at := text.find(stop)) >= 0), default=-1)
+    if cut >= 0:
+        text = text[:cut]
+        while kept and len(decode_after(tokenizer, given, kept)) > cut:
+            kept = kept[:-1]
+    return Completion(text, kept, reason, generated_tokens=len(ids))
