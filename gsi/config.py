@@ -48,7 +48,7 @@ class Task(Section):
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
     check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
     programs: bool = False  # responses are Python programs (program-of-thought), run isolated
-    shuffle_options: bool = False  # multiple choice: another order of the options in every attempt
+    shuffle_options: bool = False  # refused: a shuffled letter cannot be trained with the plain question
     hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
     args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
 
@@ -76,6 +76,7 @@ class Sample(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     stop: tuple[str, ...] = ()
+    repetition_stop: Annotated[int, Field(ge=0)] = 0  # ends a response whose last N tokens repeat a cycle 4 times; 0 = off
 
 
 class Allocation(Section):
@@ -245,9 +246,44 @@ class Config(Section):
             raise ValueError("train.function: `kind: scripted` needs one, as module:function")
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
+            if task.shuffle_options:
+                raise ValueError(
+                    f"{where}.shuffle_options: not available: a response names the letter of a shuffled order, and training pairs it with the plain "
+                    "question; leave it out (a choice query counts as covered only where its right answers are above chance)"
+                )
             if task.path and task.hub:
                 raise ValueError(f"{where}: has both path and hub; keep one")
+        if isinstance(self.engine, OpenAIEngine):
+            self._check_server(self.engine)
         return self
+
+    def _check_server(self, engine: OpenAIEngine) -> None:
+        """What a server could not do, or would do with the wrong model."""
+        if engine.api == "chat" and self.guidance.kind == "state_reset":
+            raise ValueError(
+                "engine.api: guidance state_reset continues a given prefix, which `chat` cannot; use api: completions, or engine kind transformers or vllm"
+            )
+        if engine.api == "chat" and self.prompt.template in ("auto", "chat"):
+            raise ValueError(
+                "prompt.template: with engine.api `chat` the server applies the chat template; set prompt.template: '{question}', or use api: completions"
+            )
+        if len(self.sample.stop) > 4:
+            raise ValueError(
+                f"sample.stop: OpenAI-compatible servers take at most 4, found {len(self.sample.stop)}; use fewer, or another engine kind"
+            )
+        if self.sample.repetition_stop:
+            raise ValueError("sample.repetition_stop: servers cannot do this; engine kind transformers can")
+        if engine.launch is not None and "{model}" not in engine.launch:
+            raise ValueError(
+                "engine.launch: lacks {model}, so it would serve the same model in every iteration; put {model} where the model's path goes"
+            )
+        others = self.iterations > 1 or self.warm_start is not None or self.evaluate.validation > 0 or bool(self.evaluate.tasks)
+        if engine.served_model is not None and engine.launch is None and others:
+            raise ValueError(
+                f"engine.served_model: a server that always serves {engine.served_model!r} would answer for the trained models too; "
+                "set engine.launch: a command with {model} that starts one for every model, or leave served_model out and restart the server for every "
+                "model (only `iterations: 1` with `evaluate: {validation: 0}` and no warm start draws from the base model alone)"
+            )
 
     def dump(self) -> dict[str, Any]:
         """Plain values, keys spelled as in YAML."""
