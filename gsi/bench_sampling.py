@@ -205,7 +205,12 @@ def _figures(drawn: dict[tuple[int, int], int], seconds: float) -> dict[str, flo
     for q, a in drawn:
         correct[q] = correct.get(q, 0) + right(q, a)
     accepted = sum(min(c, WANTED) for c in correct.values())
-    return {"accepted_per_s": accepted / seconds, "tokens_per_accepted": sum(drawn.values()) / accepted, "accepted": accepted, "seconds": seconds}
+    return {
+        "accepted_per_s": accepted / seconds,
+        "tokens_per_accepted": sum(drawn.values()) / accepted,
+        "accepted": accepted,
+        "seconds": seconds,
+    }
 
 
 class _List:

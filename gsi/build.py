@@ -14,7 +14,7 @@ from gsi import guidance, tasks
 from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
 from gsi.prompts import Renderer
 from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
-from gsi.verify import make_grader
+from gsi.verify import make_grader, with_programs
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,20 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
     _unique_ids([t for data in loaded for t in data.queries], "tasks")
     _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
     checks: dict[str, Any] = {t.name: t.check or check for t in (*config.tasks, *config.evaluate.tasks)}
-    grader = make_grader(checks, workers=config.grading.workers, timeout=config.grading.timeout)
+    programs = {t.name for t in (*config.tasks, *config.evaluate.tasks) if t.programs}
+    if mixed := programs & {t.name for t in (*config.tasks, *config.evaluate.tasks) if not t.programs}:
+        raise GsiError(
+            f"task {mixed.pop()}: `programs` is true in one place and false in another; say the same in tasks and evaluate.tasks"
+        )
+    workers, timeout = config.grading.workers, config.grading.timeout
+    answers = make_grader(checks, workers, timeout)
+    grader: Grader = answers
     try:
-        problems = [p for data in (*loaded, *tests) for p in data.problems]
         own = {name for name, function in checks.items() if function}
-        kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], grader, own)
-        kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], grader, own)
+        grader = with_programs(answers, programs, workers, timeout, config.grading.allow_unisolated_programs, own)
+        problems = [p for data in (*loaded, *tests) for p in data.problems]
+        kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own)  # golds are no programs
+        kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own)
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
         hard = {
             t.name: t.hard_levels or data.hard_levels
@@ -86,7 +94,7 @@ def _check_needs(config: Config, queries: Sequence[Query]) -> None:
             f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven"
         )
     if config.accept == "steps":
-        without = sorted({t.name for t in config.tasks if not t.check and not tasks.checks_steps(t.name)})
+        without = sorted({t.name for t in config.tasks if t.programs or (not t.check and not tasks.checks_steps(t.name))})
         if without:
             raise GsiError(
                 f"accept: steps needs a step checker, and {', '.join(without)} has none; use accept: answer, or a check that sets steps_ok"
@@ -150,8 +158,12 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
         engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle)
-    if config.guidance.kind == "state_reset" and "prefix" not in engine.capabilities:
-        raise GsiError(f"engine {settings.kind} cannot continue a given prefix, which guidance state_reset needs; use transformers")
+    needs = {"prefix": config.guidance.kind == "state_reset", "repetition_stop": config.sample.repetition_stop > 0}
+    for capability, needed in needs.items():
+        if needed and capability not in engine.capabilities:
+            engine.close()
+            what = "sample.repetition_stop" if capability == "repetition_stop" else "guidance state_reset (continuing a given prefix)"
+            raise GsiError(f"engine {settings.kind} cannot do {what}; engine transformers can")
     return engine
 
 

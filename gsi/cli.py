@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = add("grade", _grade, "grade JSONL {response, answer, options?, question?, task?} from standard input")
     p.add_argument("--task", default="auto", help="task of lines that name none (default: auto)")
+    p.add_argument("--programs", action="store_true", help="responses are Python programs: run each isolated, grade its answer")
 
     p = add("export", _export, "an iteration's training rows, or all rollouts, as JSONL or Parquet")
     p.add_argument("run", help="run folder")
@@ -100,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("action", choices=("list", "show", "check"))
     p.add_argument("name", nargs="?", help="show: a task; check: a JSONL file")
     p.add_argument("--task", default="auto", help="check: how its answers are checked")
+
+    p = add("audit", _audit, "accepted rationales of a run for reading, hardest first, or judged by a model")
+    p.add_argument("run", help="run folder")
+    p.add_argument("--n", type=int, default=50, help="how many (default: 50)")
+    p.add_argument("--iteration", type=int, metavar="N", help="default: the last one sampled")
+    p.add_argument("--seed", type=int, default=0, help="which ones are drawn")
+    p.add_argument("--judge", metavar="URL", help="OpenAI-compatible server that reads them and gives the share that is right")
+    p.add_argument("--model", metavar="NAME", help="the judge's model")
+    p.add_argument("--json", action="store_true", help="one JSON line each")
+
+    p = add("bench", _bench, "the project's own benchmarks, one JSON line")
+    p.add_argument("name", help="which one")
 
     add("env", _env, "versions and hardware, for bug reports")
     return parser
@@ -153,9 +166,11 @@ def _grade(args: argparse.Namespace) -> None:
     """Order is kept; grading runs ahead of the output by a bounded number of lines."""
     from collections import deque
 
-    from gsi.verify import CHECKERS, make_grader
+    from gsi.verify import CHECKERS, make_grader, with_programs
 
-    grader = make_grader(dict.fromkeys(CHECKERS), workers=2, timeout=5.0)
+    grader = with_programs(
+        make_grader(dict.fromkeys(CHECKERS), workers=2, timeout=5.0, steps=False), CHECKERS if args.programs else (), workers=2
+    )
     waiting: deque[Any] = deque()
 
     def flush(down_to: int) -> None:
@@ -163,6 +178,8 @@ def _grade(args: argparse.Namespace) -> None:
             row, future = waiting.popleft()
             verdict = future.result()
             row |= {"correct": verdict.correct, "status": verdict.status, "extracted": verdict.extracted}
+            if args.programs:
+                row["detail"] = verdict.detail  # ok, or how the program failed
             print(json.dumps(row, ensure_ascii=False))
 
     try:
@@ -233,6 +250,21 @@ def _tasks(args: argparse.Namespace) -> None:
         show_task(args.name)
     else:
         check_file(args.name, args.task)
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from gsi.audit import audit, show
+
+    items, shares = audit(Path(args.run), args.n, args.seed, args.judge, args.model, args.iteration)
+    print(show(items, shares, args.json))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from gsi.bench import BENCHES
+
+    if args.name not in BENCHES:
+        raise GsiError(f"gsi bench: no bench {args.name!r}; there are {', '.join(BENCHES)}")
+    print(json.dumps(BENCHES[args.name]()))
 
 
 def _env(args: argparse.Namespace) -> None:

@@ -30,6 +30,17 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
+def above_chance(correct: int, n: int, options: int) -> bool:
+    """Whether `correct` right choices of n among so many options are more than guessing gives.
+
+    The exact binomial (Clopper-Pearson) lower 95 % bound of the rate lies above 1/options.
+    """
+    if options < 2 or not correct:
+        return correct > 0
+    at_least = sum(math.comb(n, k) * (options - 1) ** (n - k) for k in range(correct, n + 1))  # in units of options ** -n
+    return 20 * at_least < options**n
+
+
 def mean_over_levels(by_level: Mapping[Any, tuple[int, int]]) -> float:
     """Mean over levels of right / asked; `by_level` maps a level (None = no levels) to (right, asked)."""
     rates = [right / asked for right, asked in by_level.values() if asked]
@@ -115,6 +126,11 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     for kind, count, accepted, tokens in kinds:
         line |= {f"sample/{kind}/rollouts": count, f"sample/{kind}/accepted": accepted, f"sample/{kind}/tokens": tokens}
     solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
+    if choices := {q.id: len(q.options) for q in queries if q.options}:
+        counts = ledger.query(f"SELECT query_id, sum({good}), count(*) FROM rollouts WHERE iteration = ? GROUP BY query_id", (iteration,))
+        guessed = {q for q, right, n in counts if q in choices and q in solved and not above_chance(right, n, choices[q])}
+        solved -= guessed
+        line["tail/at_chance"] = len(guessed) / len(queries)
     line["sample/queries"] = len(queries)
     line |= _by_level("tail/coverage", queries, lambda q: q.id in solved, hard)
     return line

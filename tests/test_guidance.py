@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gsi import allocation, guidance
@@ -435,6 +435,8 @@ RATIONALES = st.text(alphabet="abz0125.,;=#+- \n\t$\\{}é漢", max_size=60) | st
 
 
 @settings(deadline=None)
+@example("# 55x = 5", 1)
+@example("# 5+3 = 5", 1)
 @given(RATIONALES, st.integers(0, 9))
 def test_an_opening_is_a_proper_prefix_that_ends_in_no_space(byte_level, metaspace, text, index):
     for tokenizer in (None, byte_level, metaspace):

@@ -296,7 +296,11 @@ def test_output_dir_of_strangers_and_of_another_process_is_refused(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_polite_kill_saves_everything_and_says_how_to_go_on(tmp_path, how):
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(scripted.config(tmp_path / "run", strategy="brute_force", tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 30}}])))
+    path.write_text(
+        yaml.safe_dump(
+            scripted.config(tmp_path / "run", strategy="brute_force", tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 30}}])
+        )
+    )
     env = os.environ | {"SCRIPTED_DELAY": "0.002", "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen([sys.executable, "-m", "gsi", "run", str(path), "--log", "quiet"], env=env, stderr=subprocess.PIPE, text=True)
     ledger = tmp_path / "run" / "ledger.sqlite"
@@ -309,7 +313,9 @@ def test_a_polite_kill_saves_everything_and_says_how_to_go_on(tmp_path, how):
     assert "The same command goes on from here" in err
     rows = dump(tmp_path / "run")
     assert rows
-    done = subprocess.run([sys.executable, "-m", "gsi", "status", str(tmp_path / "run")], capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "gsi", "status", str(tmp_path / "run")], capture_output=True, text=True, env=env, check=True
+    )
     assert "next: iter_1/sample" in done.stdout
 
 

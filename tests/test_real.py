@@ -195,3 +195,19 @@ def test_profile_resumes_and_exports_pass_rates(base, tmp_path, capsys):
     assert [(r["attempts"], r["id"]) for r in rows] == [(3, f"q{i}") for i in range(5)]
     assert all(r["pass_rate"] == r["correct"] / 3 for r in rows)
     assert "pass rate" in capsys.readouterr().out
+
+
+def test_the_quickstart_runs_with_its_own_questions_and_checker(base, tmp_path):
+    """As a user runs it: a script of its own process, whose checker is loaded by the grading workers."""
+    example = Path(__file__).parent.parent / "examples" / "quickstart.py"
+    done = subprocess.run([sys.executable, str(example), str(base)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith("runs/quickstart [")
+    with sqlite3.connect(tmp_path / "runs" / "quickstart" / "ledger.sqlite") as db:
+        correct, wrong = (db.execute("select count(*) from rollouts where status = ?", (s,)).fetchone()[0] for s in ("correct", "wrong"))
+        rows = db.execute("select query_id, response, correct from rollouts").fetchall()
+    assert correct > 0
+    assert wrong > 0
+    for query_id, response, said in rows:
+        _, a, b = query_id.split("-")
+        assert bool(said) == (response.split()[-1:] == [str(int(a) + int(b))])

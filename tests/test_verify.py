@@ -113,7 +113,7 @@ NUMBERS = [
     ("8", "The answer is 8 or 8.5", NONE),
     ("8", "The answer is 7. No, 8.", OK),
     ("7", "The answer is 7. Hmm, that's not right. It should be 8.", WRONG),
-    ("8", "The answer is 8\n\nQuestion: What is 5+5?\nAnswer: 10", WRONG),
+    ("8", "The answer is 8\n\nQuestion: What is 5+5?\nAnswer: 10", OK),
     ("7", "\\boxed{7}\n8", WRONG),
     ("7", "The answer is \\boxed{7} or \\boxed{8}", NONE),
     ("7", "Possible answers are 7, 8 and 9.", BAD),
@@ -280,7 +280,6 @@ def test_cases(task, gold, response, expected):
     verdict = grade(response, gold, task, options=OPTIONS if task in ("aqua", "mathqa") else None)
     allowed = (WRONG, NONE) if expected == BAD else (expected,)
     assert verdict.status in allowed, verdict
-    assert verdict.steps_ok is None
 
 
 @pytest.mark.parametrize(

@@ -56,17 +56,21 @@ class StateReset:
         steps, answers = split_steps(rationale), _answers(query)
         if len(steps) < 2:
             found = [s.marker for a in answers if (s := locate(rationale, a))]
-            return self._tokens(query, rationale, SHARES[index % len(SHARES)], min(found, default=len(rationale)))
+            return self._tokens(query, rationale, SHARES[index % len(SHARES)], min(found, default=len(rationale)), answers)
         first = min(first_statement(steps, a) for a in answers)
         return Text("".join(steps[: index % first + 1])) if first else None
 
-    def _tokens(self, query: Query, rationale: str, share: float, limit: int) -> Text | None:
-        """The first `share` of the tokens, fewer where they pass character `limit`, split a character or end in a space."""
+    def _tokens(self, query: Query, rationale: str, share: float, limit: int, answers: Sequence[str] = ()) -> Text | None:
+        """The first `share` of the tokens, fewer where they pass character `limit`, split a character or end in a space.
+
+        A cut may make a result of what was none (`# 5` of `# 55`): an opening that states one of `answers` is shortened too.
+        """
         ids = self._ids(query, rationale)
         units: Sequence[int] | Sequence[str] = ids if ids is not None else re.findall(r"\s*\S+", rationale)
         for n in range(min(max(int(share * len(units)), 1), len(units) - 1), 0, -1):
             text = self.renderer.decode(ids[:n]) if ids is not None else "".join(map(str, units[:n]))
-            if text and len(text) <= limit and rationale.startswith(text) and not text.endswith(" "):
+            fits = text and len(text) <= limit and rationale.startswith(text) and not text.endswith(" ")
+            if fits and not any((s := locate(text, a)) and s.value > s.marker for a in answers):
                 return Text(text, ids[:n] if ids is not None else None)
         return None
 

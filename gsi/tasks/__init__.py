@@ -33,6 +33,7 @@ class TaskSpec:
         None  # cuts the answer out where it is no column of its own; leaves our own form as it is
     )
     hard_levels: tuple[int, ...] = ()
+    steps: bool = False  # its check also says if the steps of a rationale hold
     generated: Callable[..., list[Query]] | None = None  # lab tasks: (seed, per_level[, levels]) -> queries
 
 
@@ -98,8 +99,8 @@ def _lettered(options: list[Any]) -> list[tuple[str, Any]]:
 
 
 TASKS: dict[str, TaskSpec] = {
-    "gsm8k": TaskSpec("grade school word problems, whole-number answers", "openai/gsm8k", "main", answer_from=_gsm8k),
-    "svamp": TaskSpec("one-step word problems", "ChilleD/SVAMP", columns=Columns(question="question_concat", answer="Answer")),
+    "gsm8k": TaskSpec("grade school word problems, whole-number answers", "openai/gsm8k", "main", answer_from=_gsm8k, steps=True),
+    "svamp": TaskSpec("one-step word problems", "ChilleD/SVAMP", columns=Columns(question="question_concat", answer="Answer"), steps=True),
     "math": TaskSpec(
         "competition problems in LaTeX, levels 1 to 5",
         "DigitalLearningGmbH/MATH-lighteval",  # the original split: 7500 train, 5000 test
@@ -107,26 +108,31 @@ TASKS: dict[str, TaskSpec] = {
         Columns(question="problem", rationale="solution"),
         _math,
         hard_levels=(5,),
+        steps=True,
     ),
     "theoremqa": TaskSpec(
         "university questions: numbers, lists, true or false; some need a picture that is not given",
         "TIGER-Lab/TheoremQA",
         columns=Columns(question="Question", answer="Answer"),
     ),
-    "aqua": TaskSpec("algebra, five choices", "deepmind/aqua_rat", "raw", Columns(answer="correct"), _choices),
+    "aqua": TaskSpec("algebra, five choices", "deepmind/aqua_rat", "raw", Columns(answer="correct"), _choices, steps=True),
     "mathqa": TaskSpec(
         "word problems, five choices, built on aqua; known to contain wrong answers",
         "regisss/math_qa",  # the rows of allenai/math_qa as parquet; that one needs a script, which `datasets` no longer runs
         columns=Columns(question="Problem", answer="correct", rationale="Rationale"),
         answer_from=_choices,
+        steps=True,
     ),
-    "chain": TaskSpec("lab: named-chain arithmetic, levels 1 to 10", hard_levels=chain.HARD_LEVELS, generated=chain.queries),
+    "chain": TaskSpec("lab: named-chain arithmetic, levels 1 to 10", hard_levels=chain.HARD_LEVELS, steps=True, generated=chain.queries),
 }
 
 
 def checks_steps(name: str) -> bool:
-    """Whether the checker of a built-in task says of every step if it is right (`accept: steps` needs that)."""
-    return name in TASKS and TASKS[name].generated is not None
+    """Whether the checker of a built-in task says if the steps of a rationale hold (`accept: steps` needs that).
+
+    It says nothing (None) where no step can be checked; such a response does not count under `accept: steps`.
+    """
+    return name in TASKS and TASKS[name].steps
 
 
 from gsi.tasks.data import Problem, TaskData, check_golds, from_queries, load, split_validation  # noqa: E402  (needs TASKS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment
+from gsi.verify.answers import commitment, ends_with_number
 from gsi.verify.choices import check_choice, choose
 from gsi.verify.numbers import HEDGE, Number, parse_gold, plain, read_number, same
 from gsi.verify.symbolic import mathematics, normal
@@ -50,7 +50,7 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
         return _check_bool(response, query)
     if re.fullmatch(r"\([a-z]\)", answer):
         clause = commitment(response, query.question, lambda c: choose(c) is not None)
-        letter = choose(clause, (), query.question) if clause else None
+        letter = choose(clause.text, (), query.question, clause.mark) if clause else None
         return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
     if answer.startswith("["):
         return _check_list(response, query)
@@ -69,29 +69,48 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
 
 def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
     gold = parse_gold(query.answer)
-    clause = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
-    if clause is None:
+    if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
+        return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
+    committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
+    if committed is None:
         return Verdict("no_answer")
+    clause = committed.text
+    if ":" in clause and re.search(r"\bratio\b", query.question):
+        clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
-        if HEDGE.search(plain(clause)) or not re.search(r"\d|\\[a-zA-Z]{2}", clause):
+        if HEDGE.search(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
             return Verdict("no_answer", detail=f"no single value in {clause[:80]!r}")
-        if "\\" not in got and (not expressions or re.search(r"[A-Za-z]{3}", got)):
-            status = "no_answer" if re.search(r"[A-Za-z]{3}", got) else "wrong"
+        words = re.search(r"[A-Za-z]{3}", re.sub(r"\b(?:sqrt|sin|cos|tan|log|exp|arcsin|arccos|arctan|infinity)\b", "", got))
+        if "\\" not in got and (not expressions or words):
+            status = "no_answer" if words else "wrong"
             return Verdict(status, None if status == "no_answer" else got[:200], detail=f"no single value in {clause[:80]!r}")
         return Symbolic(query.answer, got[:1000], relative)
+    in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
-    if normal(query.answer) in (normal(got), normal(clause)):
+    if in_words and len(in_words) == 1 and len(in_words[0]) == 1 and (letter := choose(clause, (), query.question, committed.mark)):
+        return Verdict("correct" if letter == in_words[0] else "wrong", letter)
+    if normal(query.answer) == normal(clause) or (normal(query.answer) == normal(got) and not (in_words and len(in_words[0]) == 1)):
         return Verdict("correct", got[:200])
-    if words := _words(query.answer):
-        return Verdict("correct" if words == _words(clause) else "wrong", got[:200])
-    if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])", clause):
+    if in_words:
+        named = _words(re.split(r"\b(?:is|are|be)\b", clause)[-1])
+        return Verdict("correct" if in_words in (_words(clause), named) else "wrong", got[:200])
+    ratio = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", query.answer)
+    if ratio and re.search(r"\bratio\b", query.question) and (number := read_number(clause)):
+        return Verdict("correct" if number.value * int(ratio[2]) == int(ratio[1]) else "wrong", _show(number))
+    if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|infinity", clause):
         return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
     return Symbolic(query.answer, got[:1000], relative)
+
+
+def stated_at_the_end(response: str, question: str) -> Number | None:
+    """The short way for the commonest responses: a marked plain number is the last thing said. Says the same as the long way."""
+    digits = ends_with_number(response, question)
+    return None if digits is None else Number(Fraction(digits))
 
 
 def _has_number(clause: str) -> bool:
@@ -114,7 +133,8 @@ def _words(text: str) -> tuple[str, ...] | None:
 
 
 def _check_bool(response: str, query: Query) -> Verdict:
-    clause = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE))) or ""
+    committed = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)))
+    clause = committed.text if committed else ""
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
@@ -127,10 +147,15 @@ def _check_bool(response: str, query: Query) -> Verdict:
 
 def _check_list(response: str, query: Query) -> Verdict | Symbolic:
     clause = commitment(response, query.question, _has_mathematics)
-    if clause is None or not re.search(r"\d", clause):
+    if clause is None or not re.search(r"\d", clause.text):
         return Verdict("no_answer")
-    golds = [Number(Fraction(str(v))) for v in json.loads(query.answer, parse_float=str)]
-    got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause))
+    got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause.text))
+    try:
+        stated = json.loads(query.answer, parse_float=str)
+        golds = [Number(Fraction(v)) for v in stated]
+    except (ValueError, TypeError):  # a list of lists, of roots
+        return Symbolic(query.answer, got[:1000], relative=True)
+    got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", got)
     inner = re.fullmatch(
         r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*",
         got.replace("\\{", "").replace("\\}", ""),

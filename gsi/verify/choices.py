@@ -7,14 +7,26 @@ import re
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
 from gsi.verify.numbers import HEDGE, plain, read_number
+from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
 _NAMED = re.compile(r"\b(?:option|choice)\s*:?\s*\(?([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
-_BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs)\b)")
+_BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
+_SAID_RIGHT = re.compile(
+    r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b"
+)
+_CONCLUDED = re.compile(
+    r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
+)
+_LONG = {"s": "sec", "m": "met", "l": "lit", "g": "gram", "h": "hour"}
 
 
 def check_choice(response: str, query: Query) -> Verdict:
@@ -22,47 +34,57 @@ def check_choice(response: str, query: Query) -> Verdict:
     options = tuple(_bare_option(o) for o in query.options or _options(query.question))
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
-    letter = choose(clause, options, query.question) if clause is not None else None
+    letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
     if letter is None or ord(letter) - 65 >= n:
-        return Verdict("no_answer", detail="" if clause is None else f"no single option in {clause[:80]!r}")
+        return Verdict("no_answer", detail="" if clause is None else f"no single option in {clause.text[:80]!r}")
     return Verdict("correct" if letter == query.answer.strip(" ().").upper() else "wrong", letter)
 
 
-def choose(clause: str, options: tuple[str, ...] = (), question: str = "") -> str | None:
-    """The letter of the one option that a clause names."""
+def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark: str = "") -> str | None:
+    """The letter of the one option that a clause names. `mark` is what marks the clause as the answer."""
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
-    if re.search(
-        r"\b(?:either|neither|not|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b",
-        re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0],
-        re.IGNORECASE,
-    ) and not any(_squeeze(text) == _squeeze(o) for o in options):
+    stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
+    if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
     letter, rest = None, ""
+    if m := _CONCLUDED.search(text):
+        return str(m[1] or m[2] or m[3]).upper()
     if m := _WITH_MARK.match(text):
         letter, rest = (m[1] or m[2]).upper(), m[3]
     elif m := _NAMED.search(text):
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
         letter, rest = m[1], text[m.end() :]
+        if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
+            return None  # E = mc^2
+    elif m := _SAID_RIGHT.search(text):
+        return m[1].upper()
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
-        name = m[1]
-        stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0]
-        if not re.search(rf"(?<![\w']){name}(?![\w'])", stem) or (name == "a" and not re.search(r"\ba\s*[-+=,*/]", stem)):
-            letter = name.upper()
+        letter = m[1].upper() if re.search(r"[:=]\s*$|#|boxed|option|choice", mark) or not _is_name(m[1], question) else None
+    elif m := re.search(r"\d\s*=\s*([a-h])\W*$", text):
+        letter = m[1].upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"
         letter, rest = m[1], ""
         if re.search(r"\bor\b|\band\b", text[: m.start()][-6:]):
             return None
     if letter is None:
-        return _by_value(text, options)
+        return _by_value(text, options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]
     if any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head)) or re.match(r"\W*(?:or|and|,|/|&)\W*[(]?[A-Ha-h]\b", rest):
         return None
-    stated = _by_value(rest.strip(" -:=,()"), options) if rest.strip(" -:=,().") else None
+    stated = _by_value(rest.strip(" -:=,()"), options, "letter") if rest.strip(" -:=,().") else None
     return letter if stated in (None, letter) else None
 
 
-def _by_value(text: str, options: tuple[str, ...]) -> str | None:
+def _is_name(letter: str, question: str) -> bool:
+    """Whether the question uses a small letter as a name: `a and b can do a work in 3 days`."""
+    stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0]
+    return bool(re.search(rf"(?<![\w']){letter}(?![\w'])", stem)) and (
+        letter != "a" or bool(re.search(r"\ba\s*[-+=,*/]|\ba and b\b", stem))
+    )
+
+
+def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
     exact = [i for i, o in enumerate(options) if _squeeze(o) == _squeeze(text) != ""]
@@ -72,7 +94,31 @@ def _by_value(text: str, options: tuple[str, ...]) -> str | None:
             return None
         numbers = [read_number(_join(o)) for o in options]
         exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
+        if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
+            return None
     return chr(65 + exact[0]) if len(exact) == 1 else None
+
+
+def _fits(text: str, option: str, mark: str) -> bool:
+    """Whether a number that equals an option's can mean that option.
+
+    A percentage is not an amount of money. Without a mark the last sentence has to be an equation or nothing but the
+    number, or carry the option's own currency or unit: `A train travels 61 km` does not choose `$61`.
+    """
+    money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
+    if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
+        return False
+    if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):
+        return True
+    if money:
+        return bool(re.search(r"[$€£₹]\s*\d|\b(?:dollars?|rs|rupees?|euros?|cents?)\b", text, re.IGNORECASE))
+    unit = re.search(r"\d[\d.,]*\s*([A-Za-z%][A-Za-z%/]*)", option)
+    if unit is None:
+        return True
+    said = re.search(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
+    if said is None:
+        return False
+    return said[1] == unit[1] or said[1].lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s"))
 
 
 def _join(text: str) -> str:
@@ -82,7 +128,7 @@ def _join(text: str) -> str:
 
 
 def _squeeze(text: str) -> str:
-    return re.sub(r"[\s$.,\\{}]", "", _join(text).lower())
+    return re.sub(r"[\s$.,\\{}]", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", _join(text).lower()))
 
 
 def _bare_option(option: str) -> str:

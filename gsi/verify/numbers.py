@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+
+from gsi.verify.words import SCALES, VALUES, in_words
 
 TOLERANCE = Fraction(1, 100)  # TheoremQA: within 0.6 % is right, 4 % is wrong; the border lies between
 
@@ -17,56 +20,78 @@ class Number:
     value: Fraction
     percent: bool = False
     scale: str = ""  # million, dozen, ...: already in the value
+    dollars: bool = False
 
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _NUMBER = re.compile(
     rf"(?<![\w.^\\])(?P<sign>[+-]\s*)?(?P<cur>[$€£¥₹]|US\$|Rs\.?|rs\s?\.?|USD|EUR)?\s*(?P<sign2>-\s*)?(?<![\d.])"
     rf"(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d))(?=\d+\s*/\s*\d))?"
-    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*\{{?\s*(?P<pow>-?\s*\d{{1,3}})\s*\}}?)?"
+    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})\s*[)}}]?)?"
     rf"(?:\s*/\s*(?P<den>{_DIGITS}))?"
-    rf"(?P<scale>\s*(?:{'|'.join(_SCALES)})s?\b)?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
+    rf"(?P<scale>\s*(?:{'|'.join(SCALES)})s?\b|k\b)?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
 )
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)} | _SCALES
-_RUN = re.compile(rf"\b(?:{'|'.join(_WORDS)})s?(?:(?:[\s-]+|\s+and\s+)(?:{'|'.join(_WORDS)})s?)*\b", re.IGNORECASE)
 _UNIT = re.compile(
     r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\^\{?\d\}?)?\b"
 )
 HEDGE = re.compile(
     r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
-    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most))\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
+    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
     r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|fewer|greater|smaller|larger|higher|lower)\s+than)\s+"
-    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(_WORDS)})\b)"
+    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
+    r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
     r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
     re.IGNORECASE,
 )
 _UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
 _REASON = re.compile(
-    r"[,;(]*\s*\b(?:because|since|which|where|rather than|instead of|and not|not|given)\b[^=]*$", re.DOTALL | re.IGNORECASE
+    r"[,;(]*\s*\b(?:because|since|which|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$", re.DOTALL | re.IGNORECASE
 )
-_ADJUNCT = re.compile(
-    r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in|for|after|per|on|by|with|during|each|every|when|at|if|from|before|to\s+[a-z]+)\b", re.IGNORECASE
+# a number behind one of these says when, where or for what; the answer is the other one
+_CONTEXT = re.compile(
+    r"\b(?:in|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
+    r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
+    re.IGNORECASE,
 )
+_ROUNDED = re.compile(
+    r",?\s*\b(?:which|that|and|is|or|it|this)?\s*\bround(?:s|ed|ing)?\s+(?:it\s+)?(?:up\s+|down\s+|off\s+)?to\s+(?=[$\d])", re.IGNORECASE
+)
+_ARITHMETIC = re.compile(
+    r"\d[\d.,]*\s*(?:%|\\%|[A-Za-z]{1,15}(?:/[A-Za-z]+)?)?\)?\s*(?:[-+*/x]|\\times|\\cdot|\\div)\s*[$(]*-?\d[\d.,]*\)*\s*(?:%|\\%)?\s*(?:[A-Za-z]+(?:\s*/\s*[A-Za-z]+)?\s*){0,3}$"
+)
+_TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
+_FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
+_AFTERTHOUGHT = re.compile(r"(?<=[\w.%)])\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$")
+REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{?(\d{1,30})\}?")
+
+
+def repeating(m: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as a fraction."""
+    whole, head, tail = m[1] or "0", m[2], m[3]
+    value = Fraction(int(whole + head + tail) - int(whole + head), 10 ** len(head + tail) - 10 ** len(head))
+    return f" \\frac{{{value.numerator}}}{{{value.denominator}}} "
 
 
 def plain(text: str) -> str:
     """LaTeX and markdown dress off, numeric fractions as a/b."""
+    if "overline" in text:
+        text = REPEATING.sub(repeating, text)
     text = re.sub(r"([$€£]\s?\d{1,3})((?: \d{3})+)(?!\d)", lambda m: m[1] + m[2].replace(" ", ""), text)
     text = re.sub(
         r"\\frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text
     )
     text = re.sub(r"(?<=[\d+\-=(])\s*- (?=\d+/)", "-", text)
+    if ":00" in text:
+        text = re.sub(r"\b(\d{1,2}):00\b(?!:)", r"\1", text)
     text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}", r" \1", text)
+    if "\\cdot" in text:
+        text = re.sub(r"(?<=[A-Za-z])\s*\\cdot\s*(?=[A-Za-z])", " ", text)  # J·s
     text = re.sub(r"\{,\}|,\\?!|,\s*\\!", ",", text)
     text = re.sub(r"(?<=\d),\s(?=\d{3}\b)(?!\d{3}\s*,)", ",", text) if "\\!" in text else text
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " degrees", text)
     text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<!\w)\$(?=\d+[^$]*\$)|\*\*(?!\d)|\\!", " ", text)
     text = re.sub(r"^-\s+(?=\d)", "-", text.replace("\\$", "$").replace("\\%", "%").strip())
-    return re.sub(r"^\(\s*(-?[\d.,]+)\s*\)$", r"\1", text)
+    return re.sub(r"^[(\[{]\s*(-?[\d.,]+)\s*[)\]}]$", r"\1", text)
 
 
 def _value(m: re.Match[str]) -> Fraction | None:
@@ -83,72 +108,67 @@ def _value(m: re.Match[str]) -> Fraction | None:
         value *= Fraction(10) ** int((m["pow"] or m["exp"].strip()[1:]).replace(" ", ""))
     value += int(m["whole"] or 0)
     if m["scale"]:
-        value *= _SCALES[m["scale"].strip().rstrip("s")]
+        value *= 1000 if m["scale"].strip() == "k" else SCALES[m["scale"].strip().lower().rstrip("s")]
     return -value if "-" in (m["sign"] or "") + (m["sign2"] or "") else value
 
 
-def _words(text: str) -> Fraction | None:
-    """The one number in words that the text holds."""
-    runs = _RUN.findall(text)
-    if (
-        len(runs) != 1
-        or re.search(r"\b(?:half|halves|thirds?|fourths?|quarters?|fifths?|\w+ths?)\b", text)
-        or (runs[0].lower() == "one" and not re.fullmatch(r"\W*one(?:\s+[a-z]+)?\W*", text, re.IGNORECASE))
-    ):
-        return None
-    total = part = 0
-    for word in re.split(r"[\s-]+(?:and\s+)?", runs[0].lower()):
-        n = _WORDS.get(word, _WORDS.get(word.rstrip("s"), 0))
-        if n == 100 or (n == 12 and word.startswith("dozen")):
-            part = max(part, 1) * n
-        elif n >= 1000:
-            total, part = total + max(part, 1) * n, 0
-        else:
-            part += n
-    return Fraction(-(total + part) if re.search(r"\b(?:negative|minus)\s", text, re.IGNORECASE) else total + part)
-
-
+@lru_cache(maxsize=4096)
 def read_number(clause: str) -> Number | None:
     """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
     text = re.sub(r"^\s*\\approx", "", plain(clause))
     if _UNSURE.search(text):
         return None
+    text = _AFTERTHOUGHT.sub("", text)
     head = _REASON.sub("", text, count=1)
     text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
+    text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
+    if "\\approx" in text:
+        exact, _, rounded = text.partition("\\approx")
+        text = rounded if re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded) else exact
+    text = re.split(
+        r",?\s*\b(?:i\.e\.,?|that is,|or equivalently|in other words|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
+        text,
+    )[-1]
+    text = _ROUNDED.split(text)[-1]
     if "=" in text:
-        sides = re.split(r"=|\\approx", text)
-        if re.search(r"^\W*(?:not\b|either\b)|\b(?:maybe|perhaps|possibly|probably|might be)\b|[<>]|\\[lg]eq?\b", sides[0]):
+        sides = text.split("=")
+        if _ARITHMETIC.search(sides[-2]) and (number := _result(sides[-1])):
+            return number
+        if re.search(r"^\W*(?:not\b|either\b)|\b(?:maybe|perhaps|possibly|probably|might be)\b|[<>]|\\[lg]eq?\b|\w\([^()]*$", sides[0]):
             return None
         if any(re.search(r",|;|\b(?:and|or)\b", re.sub(r"(?<=\d),(?=\d{3})", "", side)) for side in sides[1:-1]):
             return None  # x = 2, y = 3
-        if re.fullmatch(r"[\s$(]*-?\d+\s*[a-z][\s)]*", sides[-2]):
+        if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]):
             return None  # 2x = 10 says nothing of x yet
         text = sides[-1]
-    elif "\\approx" in text:
-        text = text.split("\\approx")[0]
     text = text.strip()
     if HEDGE.search(text):
         return None
     found = list(_NUMBER.finditer(text))
     if not found:
-        number = _words(text) if not re.search(r"\d|\\", text) else None
-        return None if number is None else Number(number, bool(re.search(r"\bper\s?cent", text)))
-    first = found[0]
-    values = [_value(m) for m in found]
-    if values[0] is None:
-        return None
+        worded = in_words(text) if not re.search(r"\d|\\", text) else None
+        return None if worded is None else Number(worded, bool(re.search(r"\bper\s?cent", text)))
     if any(m["sign"] and re.search(r"[\w)}%]\s*$", text[: m.start()]) for m in found[1:]):
         return None  # an operator, not a sign
-    spaced = re.fullmatch(r"\d{1,3}(?: \d{3})+", text)
-    if spaced:
+    if re.fullmatch(r"\d{1,3}(?: \d{3})+", text):
         return Number(Fraction(text.replace(" ", "")))
+    values = [_value(m) for m in found]
+    chosen = 0
     if len(set(values)) > 1:
-        gap = text[first.end() : found[1].start()]
-        if re.search(r"[A-Za-z]{2}", text[: first.start()]) or not _ADJUNCT.match(gap) or not _clean_after(gap):
+        total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
+        money = [i for i, m in enumerate(found) if m["cur"]]
+        main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
+        one = next((c for c in (total, money, main) if len(c) == 1), None)
+        if one is None or len(money) > 1:
             return None
-    elif not all(_clean_after(text[a.end() : b.start() if b else len(text)]) for a, b in zip(found, [*found[1:], None], strict=True)):
+        chosen = one[0]
+    first, value = found[chosen], values[chosen]
+    if value is None or not all(
+        _clean_after(text[a.end() : b.start() if b else len(text)]) for a, b in zip(found, [*found[1:], None], strict=True)
+    ):
         return None
-    if re.search(r"[+*/^_!\\{}|]|\b[a-zB-HJ-Z]\s*$|[\w)]\s*-\s*$|\([^)]*$|\[[^\]]*$", re.sub(r"\ba\b", "", text[: first.start()])):
+    before = re.sub(r"\ba\b", "", text[: first.start()])
+    if re.search(r"[+*/^_!\\{}|]|\b[a-zB-HJ-Z]\s*$|[\w)]\s*-\s*$|\([^)]*$|\[[^\]]*$", before) or _FUNCTION.search(before):
         return None
     if (
         not first["cur"]
@@ -157,7 +177,29 @@ def read_number(clause: str) -> Number | None:
         and not re.search(r"[a-z]{2}\s+$", text[: first.start()])
     ):
         return None
-    return Number(values[0], bool(first["pct"]), (first["scale"] or "").strip().rstrip("s"))
+    return _number(first, value)
+
+
+def _number(m: re.Match[str], value: Fraction) -> Number:
+    return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
+
+
+def _result(text: str) -> Number | None:
+    """The number right behind `a op b =`. What follows it describes it: `20 people did not go`, `3 hours to write 10800 words`."""
+    m = _NUMBER.match(text.lstrip(" $"))
+    if m is None or m["sign"] == "+":
+        return None
+    rest = text.lstrip(" $")[m.end() :]
+    word = re.match(r"\s*([A-Za-z]+)\b", rest)
+    described = (
+        word
+        and word[1].lower() not in ("or", "and", "to", "if", "plus", "minus", "times", "x")
+        and (len(word[1]) > 1 or _UNIT.match(word[1]))
+    )
+    value = _value(m)
+    if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):
+        return None
+    return _number(m, value)
 
 
 def _clean_after(rest: str) -> bool:
@@ -169,7 +211,11 @@ def _clean_after(rest: str) -> bool:
         rest = rest[unit.end() :]
     elif (word := re.match(r"\s+([A-Za-z])\b(?!\.)", rest)) and not (_UNIT.match(word[1]) or word[1] in "aI"):
         return False
-    rest = re.sub(r"\b[A-Za-z]+\^\{?\d\}?|/\s*(?=[A-Za-z])|\([^()\d]*\)|\b\d?[A-Za-z]+\d\b", "", rest)
+    rest = re.sub(
+        r"^-(?=[a-z]{3})|(?:\b|(?<=\d))[A-Za-z]+\^\{?\d\}?|(?<=[A-Za-z\d])\s*/\s*(?=[A-Za-z])|^\s*/\s*(?=[A-Za-z]{2,})|\([^()\d]*\)|\b\d?[A-Za-z]+\d\b",
+        "",
+        rest,
+    )
     return (
         rest.strip() not in (",", ";")
         and not re.match(r"\s*and\b", rest)
@@ -177,8 +223,11 @@ def _clean_after(rest: str) -> bool:
     )
 
 
+@lru_cache(maxsize=4096)
 def parse_gold(text: str) -> Number | None:
     """A reference answer that is one plain number, else None."""
+    if re.fullmatch(r"-?\d{1,40}(?:\.\d{1,40})?", text):
+        return Number(Fraction(text))
     number = read_number(text)
     return number if number and not re.search(r"=|^\s*[\[({]|\d\s*,\s+\d|\d:\d|\d,\d{1,2}(?!\d)", text) else None
 
@@ -190,7 +239,11 @@ def same(gold: Number, got: Number, question: str | None, relative: bool = False
         asks = bool(re.search(r"percent|per cent|%", question or "", re.IGNORECASE))
         values = [got.value, got.value / 100] if asks else [got.value / 100]
     if got.scale and re.search(rf"\b(?:how many|in)\s+(?:\w+\s+)?{got.scale}", question or "", re.IGNORECASE):
-        values.append(got.value / _SCALES[got.scale])  # `26 billion miles` where billions of miles are asked for
+        values.append(got.value / SCALES.get(got.scale, 1000))  # `26 billion miles` where billions of miles are asked for
+    if gold.percent and not got.percent:
+        values.append(got.value * 100)  # 0.15 for 15%
+    if got.dollars and re.search(r"\bcents?\b", question or "", re.IGNORECASE):
+        values.append(got.value * 100)
     if relative:
         return any(v == gold.value or (v * gold.value > 0 and abs(v - gold.value) <= TOLERANCE * abs(gold.value)) for v in values)
     return gold.value in values

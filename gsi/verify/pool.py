@@ -13,10 +13,11 @@ import multiprocessing.context
 import resource
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from pebble import ProcessExpired, ProcessPool
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify.answers import MAX_CHARS
 from gsi.verify.checks import Symbolic, decide
+from gsi.verify.steps import check_steps
+from gsi.verify.symbolic import normal
+
+LONG = 6000  # characters; a longer response is read in a worker, where it can be stopped
 
 Check = Callable[[str, Query], Any]  # -> Verdict, or Symbolic for a worker
 
@@ -107,6 +112,13 @@ def run_user_check(reference: Reference, response: str, query: Query) -> Verdict
     return Verdict("error", detail=f"check {reference} returned {type(result).__name__}, expected bool or Verdict")
 
 
+def run_check(check: Check, response: str, query: Query, words: bool | None) -> Verdict:
+    """Runs in a worker: a long response, on which some pattern might take for ever, with all that follows from it."""
+    found = check(response, query)
+    verdict: Verdict = run_symbolic(found) if isinstance(found, Symbolic) else found
+    return verdict if words is None or verdict.steps_ok is not None else replace(verdict, steps_ok=check_steps(response, words))
+
+
 def run_symbolic(job: Symbolic) -> Verdict:
     """Runs in a worker, within 2 GiB: a power tower ends as MemoryError, an `error` verdict, not in the machine's swap."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -148,6 +160,27 @@ def _hidden_main() -> Iterator[None]:
             main.__dict__.update(kept)
 
 
+NO_STEPS: Mapping[str, bool] = {}
+
+
+class _Known:
+    """Verdicts of comparisons that were made, by (task, gold, normalised answer); the oldest go first. Thread-safe."""
+
+    def __init__(self, most: int = 20_000):
+        self._verdicts: OrderedDict[tuple[str, str, str], Verdict] = OrderedDict()
+        self._most, self._lock = most, threading.Lock()
+
+    def get(self, key: tuple[str, str, str]) -> Verdict | None:
+        with self._lock:
+            return self._verdicts.get(key)
+
+    def put(self, key: tuple[str, str, str], verdict: Verdict) -> None:
+        with self._lock:
+            self._verdicts[key] = verdict
+            if len(self._verdicts) > self._most:
+                self._verdicts.popitem(last=False)
+
+
 class GraderPool:
     """Grades responses of the tasks in `checks`; see `gsi.types.Grader`.
 
@@ -155,11 +188,15 @@ class GraderPool:
         checks: task name -> a function of ours, run inline, or a `Reference` to a user's, run in a worker.
         workers: processes, started when first needed.
         timeout: wall-clock seconds per item; then the verdict is `timeout`.
+        steps: tasks whose responses also get `steps_ok` -> whether words and units may stand in their equations.
 
     Of a response longer than 20,000 characters only the last 20,000 are graded.
     """
 
-    def __init__(self, checks: Mapping[str, Check | Reference], workers: int = 1, timeout: float = 5.0):
+    def __init__(
+        self, checks: Mapping[str, Check | Reference], workers: int = 1, timeout: float = 5.0, steps: Mapping[str, bool] = NO_STEPS
+    ):
+        self._steps, self._known = steps, _Known()
         self._checks, self._workers, self._timeout = dict(checks), workers, timeout
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
@@ -175,12 +212,39 @@ class GraderPool:
         if isinstance(check, Reference):
             self._send(done, run_user_check, (check, response, query), str(check))
             return done
-        found = check(response, query)
-        if isinstance(found, Symbolic):
-            self._send(done, run_symbolic, (found,), f"comparing {found.got[:80]!r} with {found.gold[:80]!r}")
-        else:
-            done.set_result(found)
+        if len(response) > LONG:
+            words = self._steps.get(query.task)
+            self._send(done, run_check, (check, response, query, words), f"{query.task}: a response of {len(response)} characters")
+            return done
+        try:
+            found = check(response, query)
+        except Exception as e:  # a defect of ours on one odd input is that item's verdict, not the end of the run
+            done.set_result(Verdict("error", detail=f"{query.task}: {type(e).__name__}: {e}"))
+            return done
+        if not isinstance(found, Symbolic):
+            done.set_result(self._with_steps(query.task, response, found))
+            return done
+        key = (query.task, found.gold, normal(found.got))
+        if (known := self._known.get(key)) is not None:
+            done.set_result(self._with_steps(query.task, response, replace(known, extracted=found.got)))
+            return done
+        compared: Future[Verdict] = Future()
+
+        def settle(compared: Future[Verdict]) -> None:
+            verdict = compared.result()
+            if verdict.status in ("correct", "wrong"):
+                self._known.put(key, verdict)
+            if not done.cancelled():
+                done.set_result(self._with_steps(query.task, response, verdict))
+
+        compared.add_done_callback(settle)
+        self._send(compared, run_symbolic, (found,), f"comparing {found.got[:80]!r} with {found.gold[:80]!r}")
         return done
+
+    def _with_steps(self, task: str, response: str, verdict: Verdict) -> Verdict:
+        if task not in self._steps or verdict.steps_ok is not None:
+            return verdict
+        return replace(verdict, steps_ok=check_steps(response, self._steps[task]))
 
     def close(self) -> None:
         """Ends the workers; what is still in flight becomes an `error` verdict."""

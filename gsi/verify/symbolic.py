@@ -12,24 +12,39 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from gsi.verify.numbers import TOLERANCE
+from gsi.verify.numbers import REPEATING, TOLERANCE, repeating
 
 _FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
 
 
 def equal(gold: str, got: str, relative: bool = False) -> bool:
     """Whether `got` states the same as `gold`. Raises ValueError where either cannot be read as mathematics."""
+    if re.search(r"\d\s*:\s*\d", gold):
+        got = re.sub(r"(\d)\s+to\s+(?=\d)", r"\1:", got)
+    if "_" in gold:
+        got = re.sub(r"(\d+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(\d+)[)}]*", r"\1_\2", got)
+    if "\\ne" not in gold:
+        got = re.sub(r"[,;]?\s*(?:\\text\{\s*(?:for|where|if|with)\s*\})?\s*[a-z]\s*\\neq?(?![a-z])\s*-?\d+\s*$", "", got) or got
     return _same(_shape(gold), _shape(got), relative)
+
+
+_VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|hence|thus|so|therefore)\b|:", re.IGNORECASE)
 
 
 def mathematics(clause: str) -> str:
     """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
+    clause = re.sub(
+        r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
+    )
+    if re.search(r"[<>]|\\[lg]eq?\b", clause):
+        clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
     parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
     if len(parts) >= 3:
         glue = [p.strip() for p in parts[2:-1:2]]
         if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
-            return " , ".join(p for p in parts[1::2] if p.strip())
-        return parts[1]
+            return (" or " if "or" in glue else " , ").join(p for p in parts[1::2] if p.strip())
+        stated = [i for i in range(2, len(parts) - 1, 2) if _VERB.search(parts[i])]
+        return mathematics("$" + "$".join(parts[stated[-1] + 1 :])) if stated else parts[1]
     keep = "|".join(_FUNCTIONS.split())
     clause = re.sub(rf"^(?:(?!(?:{keep})\b)[A-Za-z']{{2,}}[\s:]+)+", "", clause.strip())
     return re.sub(rf"(?:\s+(?!(?:{keep})\b)[A-Za-z]{{2,}}\.?)+$", "", clause)
@@ -65,6 +80,8 @@ def _shape(text: str) -> tuple[Any, ...]:
     text = _latex(text)
     if len(text) > 1000 or not text:
         raise ValueError("empty or far too long for an answer")
+    if text[0] == "(" and (m := re.fullmatch(r"\(\s*(\\begin\{array\}.*\\end\{array\})\s*\)", text, re.DOTALL)):
+        text = m[1]
     if m := re.fullmatch(r"(?:\w+\s*=\s*)?\\begin\{([pbvB]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", text, re.DOTALL):
         rows = [r for r in re.split(r"\\\\", m[2]) if r.strip()]
         cells = [[_shape(c) for c in r.split("&")] for r in rows]
@@ -79,20 +96,27 @@ def _shape(text: str) -> tuple[Any, ...]:
             return ("set", *(_shape(p) for p in inside))
         if _balanced(m[2]) and (len(inside) > 1 or m[1] == "["):
             return ("seq", m[1].replace("\\langle", "("), m[3].replace("\\rangle", ")"), *(_shape(p) for p in inside))
+    parts = (
+        [p for p in re.split(r"\bor\b", text) if p.strip()] if re.search(r"\bor\b", text) and re.search(r"[<>]|\\[lg]eq?\b", text) else []
+    )
+    if len(parts) > 1:
+        return ("union", *(_shape(p) for p in parts))
     if relation := _inequality(text):
         return relation
     pieces = [q for p in _split(text, r"[,;]|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b") if p for q in _signs(p)]
     if len(pieces) > 1:
-        names = {m[1] for p in pieces if (m := re.match(r"([a-zA-Z])\s*=(?!=)", p))}
+        names = {m[1] for p in pieces if (m := re.match(r"([a-zA-Z])(?:_\{?\d\}?)?\s*=(?!=)", p))}
         if len(names) <= 1:
-            pieces = [re.sub(r"^[a-zA-Z]\s*=\s*", "", p) for p in pieces]
-        return ("set", *(_shape(p) for p in pieces))
+            pieces = [re.sub(r"^[a-zA-Z](?:_\{?\d\}?)?\s*=\s*", "", p) for p in pieces]
+        return ("list", *(_shape(p) for p in pieces))
     if "\\approx" in text:
         return _shape(re.sub(r"(?<=\S)\s*\\approx.*|^\s*\\approx", "", text))
     sides = _split(text, "=")
     if len(sides) > 1:
         if re.fullmatch(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\s*\([a-zA-Z, ]+\))?(?:\^\{-1\}\s*\([a-zA-Z]\))?", sides[0]):
             return ("named", normal(sides[0]), _shape(sides[-1]), sides[0], sides[-1])
+        if re.fullmatch(r"\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)", sides[0]):
+            return _shape(sides[-1])  # (x, y) = (2, 3)
         if not re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text):
             return _shape(sides[-1])  # a chain of arithmetic
         return ("equation", sides[0], sides[-1])
@@ -117,6 +141,9 @@ def _signs(text: str) -> list[str]:
 
 def _inequality(text: str) -> tuple[Any, ...] | None:
     """`x \\ge 2`, `1 < x \\le 3` as the interval that they say."""
+    if m := re.fullmatch(r"[a-zA-Z]\s*\\neq?(?![a-z])\s*([^,=<>]+)", text):
+        border = _shape(m[1])
+        return ("union", ("seq", "(", ")", _shape("-\\infty"), border), ("seq", "(", ")", border, _shape("\\infty")))
     pieces = re.split(r"(\\leq?(?![a-z])|\\geq?(?![a-z])|<=|>=|<|>)", text)
     if len(pieces) not in (3, 5):
         return None
@@ -139,6 +166,7 @@ def _inequality(text: str) -> tuple[Any, ...] | None:
 
 def _latex(text: str) -> str:
     """Plain notation as LaTeX, units and dress off, decimals as fractions."""
+    text = REPEATING.sub(repeating, text) if "overline" in text else text
     text = re.sub(r"\\phantom\s*(?:\{[^{}]*\}|-)", "", text.replace("\\!", ""))
     text = re.sub(r"(?<=[^\s,])\s*\\(?:text|mbox|textnormal)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$", "", text)  # a unit
     text = re.sub(r"\\frac\s*(\\pi|\d)\s*(?=\w)(\d)", r"\\frac{\1}{\2}", text)
@@ -158,6 +186,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\*\*", "^", text)
     text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
     text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))
+    text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*(\d+)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(sqrt)\s*\(", r"\\sqrt(", text)
     while m := re.search(r"\\sqrt\s*\(", text):
         depth = 0
@@ -193,18 +222,20 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
         if len(gold) != len(got) or (not relative and (gold[1:3] != got[1:3]) and (interval or got[1:3] != ("[", "]") or len(gold) < 6)):
             return False
         return all(_same(a, b, relative) for a, b in zip(gold[3:], got[3:], strict=True))
-    if relative and kind == "seq" and other == "set":  # 1, 2 for the list [1, 2]: in order
-        return len(gold) - 3 == len(got) - 1 and all(_same(a, b, relative) for a, b in zip(gold[3:], got[1:], strict=True))
-    if {kind, other} <= {"set", "union"} and (kind == other or len(gold) == len(got)):
-        rest = list(got[1:])
-        for item in gold[1:]:
-            match = next((r for r in rest if _same(item, r, relative)), None)
-            if match is None:
-                return False
-            rest.remove(match)
-        return not rest
-    if {kind, other} == {"set", "scalar"}:
-        one, single = (gold, got) if kind == "set" else (got, gold)
+    if kind == "seq" and other == "list":  # 1, 2 for (1, 2): in order; x = 1, y = 2: in the order of the names
+        items = got[1:]
+        if all(item[0] == "named" for item in items) and len({item[1] for item in items}) == len(items):
+            items = tuple(sorted(items, key=lambda item: str(item[1])))
+        return (
+            len(gold) - 3 == len(items)
+            and (relative or gold[1:3] == ("(", ")"))
+            and all(_same(a, b, relative) for a, b in zip(gold[3:], items, strict=True))
+        )
+    if {kind, other} <= {"set", "list", "union"} and (kind == other or "union" not in (kind, other) or len(gold) == len(got)):
+        golds, gots = gold[1:], got[1:]
+        return all(any(_same(a, b, relative) for b in gots) for a in golds) and all(any(_same(a, b, relative) for a in golds) for b in gots)
+    if (kind in ("set", "list") and other == "scalar") or (other in ("set", "list") and kind == "scalar"):
+        one, single = (gold, got) if other == "scalar" else (got, gold)
         return len(one) == 2 and _same(one[1], single, relative)
     if kind == other == "matrix":
         return len(gold) == len(got) and gold[1] == got[1] and all(_same(a, b, relative) for a, b in zip(gold[2:], got[2:], strict=True))

@@ -1,0 +1,84 @@
+"""Numbers in words: `one hundred and five`, `half a million`, `three fourths`, `twelve and a half`, `two dozen`."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+VALUES = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)} | SCALES
+_PARTS = {
+    "half": 2,
+    "third": 3,
+    "fourth": 4,
+    "quarter": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "seventh": 7,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+    "eleventh": 11,
+}
+_PARTS |= {"twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100}
+_WORD = rf"(?:{'|'.join(VALUES)})s?"
+_RUN = re.compile(rf"\b{_WORD}(?:(?:[\s-]+|\s+and\s+){_WORD})*\b", re.IGNORECASE)
+_PART = rf"(?:{'|'.join(_PARTS)}|halve)s?"
+_FRACTION = re.compile(
+    rf"\b(?:(?P<whole>{_WORD}(?:[\s-]+{_WORD})*)\s+and\s+)?(?P<over>an?|one|{_WORD})[\s-]+(?P<part>{_PART})\b|\b(?P<half>half)\b",
+    re.IGNORECASE,
+)
+_ORDINAL = re.compile(rf"\b(?:first|second|{_PART}|\w+(?:teen|tie)th)\b", re.IGNORECASE)
+
+
+def in_words(text: str) -> Fraction | None:
+    """The one number in words that the text holds; None for none, several, or an ordinal."""
+    negative = -1 if re.search(r"\b(?:negative|minus)\s", text, re.IGNORECASE) else 1
+    if "half" in text.lower() or re.search(rf"\b{_PART}\b", text, re.IGNORECASE):
+        value = _with_fraction(text)
+        return None if value is None else negative * value
+    runs = _RUN.findall(text)
+    if (
+        len(runs) != 1
+        or _ORDINAL.search(text)
+        or (runs[0].lower() == "one" and not re.fullmatch(r"\W*one(?:\s+[a-z]+)?\W*", text, re.IGNORECASE))
+    ):
+        return None
+    return negative * Fraction(_whole(runs[0]))
+
+
+def _with_fraction(text: str) -> Fraction | None:
+    found = list(_FRACTION.finditer(text))
+    if len(found) != 1:
+        return None
+    m = found[0]
+    rest = text[: m.start()] + " " + text[m.end() :]
+    scale = re.match(rf"\s*(?:of\s+)?(?:an?\s+)?({'|'.join(SCALES)})\b", text[m.end() :], re.IGNORECASE)
+    if scale:
+        rest = text[: m.start()] + " " + text[m.end() + scale.end() :]
+    if _RUN.search(rest) or _ORDINAL.search(rest) or re.search(r"\d", rest):
+        return None
+    if m["half"]:
+        value = Fraction(1, 2)
+    else:
+        over = 1 if m["over"].lower() in ("a", "an") else _whole(m["over"])
+        part = m["part"].lower()
+        value = Fraction(over, 2 if part.startswith("hal") else _PARTS[part.rstrip("s")])
+        value += _whole(m["whole"]) if m["whole"] else 0
+    return value * SCALES[scale[1].lower()] if scale else value
+
+
+def _whole(words: str) -> int:
+    total = part = 0
+    for word in re.split(r"[\s-]+(?:and\s+)?", words.lower()):
+        n = VALUES.get(word, VALUES.get(word.rstrip("s"), 0))
+        if n == 100 or (n == 12 and word.startswith("dozen")):
+            part = max(part, 1) * n
+        elif n >= 1000:
+            total, part = total + max(part, 1) * n, 0
+        else:
+            part += n
+    return total + part

@@ -1,0 +1,279 @@
+"""Accuracy on tables of model-like responses, the process check, the cache, fuzzing, audits and what chance alone gives."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import fuzz_grading
+import pytest
+import scripted
+from fake_server import FakeServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gsi
+from gsi.audit import audit, choose, precision, show
+from gsi.bench import BENCHES, grading
+from gsi.cli import main
+from gsi.config import ConfigError, load_config
+from gsi.ledger import Ledger
+from gsi.metrics import above_chance, sample_line
+from gsi.types import GsiError, Query
+from gsi.verify import STEPS, compare, grade, make_grader
+from gsi.verify.steps import check_steps, failing
+
+HERE = Path(__file__).parent
+FILES = ("grading_cases.jsonl", "grading_cases_2.jsonl", "grading_cases_3.jsonl")
+
+
+# --------------------------------------------------------------------------------------- accuracy
+
+
+def test_the_tables_stay_as_good_as_measured():
+    cases = [case for name in FILES for case in compare.read(HERE / name)]
+    assert len(cases) >= 400
+    shares = {kind: (right, accepted, wrong) for kind, _, right, accepted, wrong in compare.table(cases, compare.ours(cases))}
+    assert shares["everyday"][0] >= 0.99
+    assert shares["everyday"][1] == 0
+    assert shares["harder"][0] >= 0.97
+    assert shares["adversarial"][0] >= 0.98
+    assert shares["all"][1] <= 0.01 * shares["all"][2]
+
+
+def test_right_responses_are_wrong_for_other_answers():
+    cases = list(compare.crossed([case for name in FILES for case in compare.read(HERE / name)], most=4))
+    accepted = [(c.answer, c.response) for c, got in zip(cases, compare.ours(cases), strict=True) if got == "correct"]
+    assert len(cases) > 2000
+    assert len(accepted) <= 0.002 * len(cases), accepted
+
+
+def test_fuzz():
+    fuzz_grading.any_text_has_a_verdict()
+    counts = fuzz_grading.fuzz(2000, seed=3)
+    assert sum(counts.values()) == 2000
+    assert min(counts[status] for status in ("correct", "wrong", "no_answer")) > 50
+
+
+@pytest.mark.parametrize("unit", ["\n", "Q:\n", "answer is ", "= ", "(", "\\boxed{", "1,", "six ", "not ", "in the ", "1-1=", "word "])
+def test_long_repetitions_are_answered(unit):
+    assert grade(unit * (20_000 // len(unit)), "12", "gsm8k", question="How many?").status in ("wrong", "no_answer", "timeout")
+
+
+# --------------------------------------------------------------------------------------- the process check
+
+STEPS_TABLE = [
+    ("48/2 = 24 clips in May. 48 + 24 = 72 clips.", True),
+    ("She has <<3*4=12>>12 and 12 + 5 = 18.", False),
+    ("18*3=<<18*3=54>>54", True),
+    ("18*3=<<18*3=55>>55", False),
+    ("$5 x 3 + $2 = $17", True),
+    ("5 × 3 − 2 = 13", True),
+    ("5 ÷ 2 = 2.5", True),
+    ("3 + 4 = 5 + 2 = 7", True),
+    ("3 + 4 = 5 + 3 = 8", False),
+    ("5 + 5 = 10 + 3 = 13", True),  # the sum goes on behind the result
+    ("1,200 * 2 = 2,400", True),
+    ("1,200 * 2 = 2,500", False),
+    ("20% of 50 = 10", True),
+    ("30/50 = 60%", True),
+    ("0.6 * 100% = 60%", True),
+    ("20% + 30% = 60%", False),
+    ("100/3 = 33.33", True),
+    ("100/3 = 33.4", False),
+    ("33.33 * 3 = 100", True),
+    ("4 hours * 60 miles/hour = 240 miles", True),
+    ("4 hours * 60 miles/hour = 250 miles", False),
+    ("$12/hour * 3 hours = $36", True),
+    ("1 1/2 * 4 = 6", True),
+    ("\\frac{1}{2} \\times 30 = 15", True),
+    ("2^5 = 32", True),
+    ("- 18 * 3 = 54", True),
+    ("Step 1 - 5 * 3 = 15", True),
+    ("(3 + 4) * (2 + 1) = 21", True),
+    ("2(3 + 4) = 14", True),
+    ("30 minutes * 4 = 2 hours", None),
+    ("2x + 3 = 11", None),
+    ("x = 5", None),
+    ("f(3) = 9", None),
+    ("17 / 5 = 3 remainder 2", None),
+    ("9 + 5 = 2 mod 12", None),
+    ("Cost of 3 shirts = 3 * 5", None),
+    ("3 + 4 > 5", None),
+    ("no equations here", None),
+    ("", None),
+    ("10^10^10^10 = 3", None),
+    ("1/0 = 5", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), STEPS_TABLE)
+def test_steps(text, expected):
+    assert check_steps(text) is expected, failing(text)
+
+
+def test_in_mathematics_letters_are_unknowns():
+    assert check_steps("5 m = 3 + 3", words=False) is None
+    assert check_steps("3 + 4 = 8", words=False) is False
+
+
+@given(st.integers(1, 999), st.sampled_from("+-*"), st.integers(1, 999), st.integers(-3, 3))
+def test_a_sum_holds_exactly_when_it_is_right(a, op, b, off):
+    right = {"+": a + b, "-": a - b, "*": a * b}[op]
+    assert check_steps(f"He has {a} {op} {b} = {right + off} of them.") is (off == 0)
+
+
+def test_verdicts_say_if_the_steps_hold():
+    lucky = grade("3 + 4 = 8 and 8 - 1 = 7. The answer is 7", "7", "gsm8k")
+    assert (lucky.status, lucky.steps_ok) == ("correct", False)
+    assert grade("3 + 4 = 7. The answer is 7", "7", "svamp").steps_ok is True
+    assert grade("The answer is 7", "7", "gsm8k").steps_ok is None
+    assert grade("3 + 4 = 7. The answer is $\\frac{14}{2}$", "\\frac{7}{1}", "math").steps_ok is not False
+    assert set(STEPS) == {"gsm8k", "svamp", "aqua", "mathqa", "math"}
+    with_none = make_grader({"gsm8k": None}, steps=False)
+    assert with_none.submit(Query("q", "gsm8k", "", "7"), "3 + 4 = 8, so 7").result().steps_ok is None
+
+
+@pytest.mark.parametrize(("file", "least", "most"), [("gsm8k_cot", 0.94, 0.01), ("gsm8k_full", 0.94, 0.01), ("aqua_cot", 0.4, 0.07)])
+def test_steps_of_real_rationales(data_dir, file, least, most):
+    import gzip
+
+    with gzip.open(data_dir / "train" / f"{file}.jsonl.gz", "rt") as f:
+        said = [check_steps(json.loads(line)["rationale"]) for line in itertools.islice(f, 0, None, 4)]
+    assert said.count(True) >= least * len(said)
+    assert said.count(False) <= most * len(said)
+
+
+# --------------------------------------------------------------------------------------- the cache
+
+
+def test_comparisons_are_made_once():
+    grader = make_grader({"math": None})
+    try:
+        query = Query("q", "math", "", "x^2 - 1")
+        first = grader.submit(query, "\\boxed{(x-1)(x+1)}").result()
+        again = grader.submit(query, "So it is \\boxed{(x-1) (x+1)}.")
+        assert again.done()  # no worker was asked
+        assert (first.status, again.result().status) == ("correct", "correct")
+        assert grader.submit(Query("q", "math", "", "x^2 + 1"), "\\boxed{(x-1)(x+1)}").result().status == "wrong"
+    finally:
+        grader.close()
+
+
+# --------------------------------------------------------------------------------------- chance
+
+
+@pytest.mark.parametrize(("correct", "n", "options", "expected"), [(0, 8, 5, False), (1, 1, 5, False), (4, 8, 5, False), (5, 8, 5, True), (2, 2, 5, True),
+                                                                  (4, 4, 2, False), (5, 5, 2, True), (20, 100, 5, False), (28, 100, 5, True)])  # fmt: skip
+def test_above_chance(correct, n, options, expected):
+    assert above_chance(correct, n, options) is expected
+
+
+@given(st.integers(1, 60), st.data(), st.integers(2, 6))
+def test_above_chance_is_the_exact_binomial_test(n, data, options):
+    correct = data.draw(st.integers(1, n))
+    p = 1 / options
+    tail = sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(correct, n + 1))
+    if abs(tail - 0.05) > 1e-9:
+        assert above_chance(correct, n, options) is (tail < 0.05)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audit") / "run"
+    gsi.run(load_config(scripted.config(path)))
+    return path
+
+
+def test_lucky_guesses_do_not_cover_a_choice_query(run):
+    ledger = Ledger(run / "ledger.sqlite", read_only=True)
+    rates = {
+        q: (right, n)
+        for q, right, n in ledger.query("SELECT query_id, sum(correct), count(*) FROM rollouts WHERE iteration = 0 GROUP BY 1")
+    }
+    options = ("a", "b", "c", "d", "e")
+    plain = [Query(q, "chain", "?", "1") for q in rates]
+    choices = [Query(q, "chain", "?", "A", options=options) for q in rates]
+    assert sample_line(ledger, 0, plain, "answer", {})["tail/coverage"] == sum(right > 0 for right, _ in rates.values()) / len(rates)
+    expected = sum(above_chance(right, n, 5) for right, n in rates.values()) / len(rates)
+    line = sample_line(ledger, 0, choices, "answer", {})
+    assert line["tail/coverage"] == expected
+    assert line["tail/at_chance"] == sum(right > 0 and not above_chance(right, n, 5) for right, n in rates.values()) / len(rates)
+    ledger.close()
+
+
+def test_shuffled_options_are_refused():
+    config = {"model": "m", "output_dir": "o", "tasks": [{"name": "aqua", "shuffle_options": True}]}
+    with pytest.raises(ConfigError, match=r"tasks\[0\]\.shuffle_options: not available"):
+        load_config(config)
+
+
+# --------------------------------------------------------------------------------------- audit and bench
+
+
+def test_an_audit_takes_of_every_level_and_every_query_first(run):
+    items, shares = audit(run, 20)
+    rows = [item.rollout for item in items]
+    assert shares == {}
+    assert all(r.correct for r in rows)
+    assert [r.level for r in rows] == sorted((r.level for r in rows), reverse=True)
+    counts = {level: sum(r.level == level for r in rows) for level in {r.level for r in rows}}
+    assert max(counts.values()) <= 20 // len(counts) + 2
+    for level in counts:
+        queries = [r.query_id for r in rows if r.level == level]
+        ledger = Ledger(run / "ledger.sqlite", read_only=True)
+        there = {r.query_id for r in ledger.rows(1) if r.correct and r.level == level}
+        assert len(set(queries)) == min(len(queries), len(there))
+        ledger.close()
+    assert audit(run, 20)[0] == items
+    assert audit(run, 20, seed=1)[0] != items
+    text = show(items, {}, as_json=False)
+    assert all(r.query_id in text and r.completion.strip() in text for r in rows)
+    assert len(show(items, {}, as_json=True).splitlines()) == len(items)
+
+
+def test_a_judge_gives_the_share_that_is_right(run, capsys):
+    def script(body, n):
+        text = body["messages"][0]["content"]
+        return (
+            "OK"
+            if "Reply with OK" in text
+            else ("It is fine.\nVerdict: right" if len(text) % 3 else "Step 2 is wrong.\n**Verdict:** wrong")
+        )
+
+    with FakeServer(script) as server:
+        items, shares = audit(run, 12, judge_url=server.url, model="fake")
+        assert sum(s["judged"] for s in shares.values()) == len(items) == 12
+        assert all(s["interval"][0] <= s["share"] <= s["interval"][1] for s in shares.values())
+        assert sum(s["right"] for s in shares.values()) == sum(item.right for item in items)
+        prompts = [body["messages"][0]["content"] for body in server.bodies[1:]]
+        assert all(any(item.rollout.completion in prompt for prompt in prompts) for item in items)
+        assert main(["audit", str(run), "--n", "3", "--judge", server.url, "--model", "fake", "--json"]) == 0
+    assert "precision" in json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_judge_that_says_neither_is_no_verdict(run):
+    with FakeServer(lambda body, n: "Hard to say.") as server:
+        items, shares = audit(run, 3, judge_url=server.url, model="fake")
+    assert [item.right for item in items] == [None] * 3
+    assert shares == precision(items) == {}
+    assert "without a verdict: 3" not in show(items, shares, as_json=False)
+
+
+def test_audit_errors_say_what_to_do(run, tmp_path, capsys):
+    with pytest.raises(GsiError, match="go together"):
+        audit(run, 3, judge_url="http://127.0.0.1:9/v1")
+    with pytest.raises(GsiError, match="no accepted rollouts"):
+        audit(run, 3, iteration=9)
+    with pytest.raises(GsiError, match="no ledger"):
+        audit(tmp_path, 3)
+    assert choose([], 5, 0) == []
+    assert main(["bench", "nonesuch"]) == 2
+    assert "grading" in capsys.readouterr().err
+
+
+def test_the_grading_bench_measures_both_sides():
+    line = grading(n=20, n_latex=4, n_programs=1)
+    assert {"plain_ratio", "latex_ratio", "programs_per_s"} <= set(line)
+    assert min(line["plain_per_s"], line["plain_math_verify_per_s"], line["latex_per_s"], line["latex_math_verify_per_s"]) > 0
+    assert BENCHES["grading"] is grading
