@@ -41,7 +41,6 @@ from gsi.types import (
     Verdict,
 )
 
-
 MAX_BACKLOG = 1024  # completions that wait to be graded or committed
 
 
