@@ -62,8 +62,8 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
         own = {name for name, function in checks.items() if function}
         grader = with_programs(answers, programs, workers, timeout, config.grading.allow_unisolated_programs, own)
         problems = [p for data in (*loaded, *tests) for p in data.problems]
-        kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own)  # golds are no programs
-        kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own)
+        kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own, programs)  # golds are no programs
+        kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own, programs)
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
         hard = {
             t.name: t.hard_levels or data.hard_levels

@@ -125,6 +125,17 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     )
     for kind, count, accepted, tokens in kinds:
         line |= {f"sample/{kind}/rollouts": count, f"sample/{kind}/accepted": accepted, f"sample/{kind}/tokens": tokens}
+    levels = ledger.query(
+        f"SELECT level, sum({good}), sum(generated_tokens) FROM rollouts WHERE iteration = ? AND level IS NOT NULL GROUP BY level ORDER BY level",
+        (iteration,),
+    )
+    for level, accepted, tokens in levels:
+        line |= {f"sample/level_{level}/accepted": accepted, f"sample/level_{level}/tokens": tokens}
+    calls, asked, answered = ledger.query(
+        "SELECT count(*), sum(prompt_tokens), sum(generated_tokens) FROM teacher_calls WHERE iteration = ?", (iteration,)
+    )[0]
+    if calls:
+        line |= {"teacher/calls": calls, "teacher/prompt_tokens": asked, "teacher/tokens": answered}
     solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
     if choices := {q.id: len(q.options) for q in queries if q.options}:
         counts = ledger.query(f"SELECT query_id, sum({good}), count(*) FROM rollouts WHERE iteration = ? GROUP BY query_id", (iteration,))

@@ -55,6 +55,8 @@ class Stats:
     accepted: int = 0
     tokens: int = 0  # generated
     resumed: int = 0  # rollouts found in the ledger
+    all_tokens: int = 0  # generated, of finished queries, resumed rollouts included
+    wasted: int = 0  # of those, in attempts that a scheduler of the same rule, drawing one by one, would not have launched
 
 
 @dataclass
@@ -68,7 +70,7 @@ class _Progress:
     ahead: dict[int, Rollout] = field(default_factory=dict)  # graded or resumed attempts beyond those
     planned: int = 0  # attempts launched or found
     guided: int = 0  # of those, guided
-    planned_at: int = -1  # length of history at the last decision
+    needed: int | None = None  # attempts after which the allocation first wanted no more
 
 
 class Sampler:
@@ -270,6 +272,8 @@ class Sampler:
         """Asks the allocation at every length of the graded history, one after the other, and launches what it wants."""
         while True:
             plan = self._plan(p)
+            if p.needed is None and plan.total <= len(p.history):
+                p.needed = len(p.history)
             for attempt in range(p.planned, plan.total):
                 index = p.guided if plan.guided and self.guidance else None
                 p.guided += index is not None
@@ -283,6 +287,8 @@ class Sampler:
             del self._open[p.query.id]
             self.stats.finished += 1
             self.stats.covered += any(r.accepted(self.accept) for r in p.history)
+            self.stats.all_tokens += sum(r.generated_tokens for r in p.history)
+            self.stats.wasted += sum(r.generated_tokens for r in p.history[p.needed :])
 
     def _plan(self, p: _Progress) -> Plan:
         if any(r.status == "too_long" and r.guidance is None for r in p.history):

@@ -77,8 +77,8 @@ class Context:
 # --------------------------------------------------------------------------------------- drawing from a model
 
 
-def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings: Any) -> Stats:
-    """Runs a sampler over the iter_n model's engine with progress, clock and counters."""
+def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings: Any) -> tuple[Stats, dict[str, float]]:
+    """Runs a sampler over the iter_n model's engine with progress and clock; its figures and what the engine counted."""
     engine = ctx.engine(n)
     since, before = time.monotonic(), dict(getattr(engine, "stats", {}))
     with ctx.reporter.stage(name, len(queries)) as update:
@@ -97,10 +97,11 @@ def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings:
         with ctx.timed("engine_run"), sampler:
             engine.run(sampler)
         update(len(queries), sampling_note(sampler.stats, since))
+    spent = {key: value - before.get(key, 0) for key, value in getattr(engine, "stats", {}).items()}
     counters = ctx.folder.state.setdefault("engine", {})
-    for key, value in getattr(engine, "stats", {}).items():
-        counters[key] = counters.get(key, 0) + value - before.get(key, 0)
-    return sampler.stats
+    for key, value in spent.items():
+        counters[key] = counters.get(key, 0) + value
+    return sampler.stats, spent
 
 
 def sample(ctx: Context, n: int) -> None:
@@ -108,7 +109,7 @@ def sample(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     teacher = RecordingTeacher(ctx.teacher, ctx.folder.ledger) if ctx.teacher else None
     s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
-    stats = _draw(
+    stats, spent = _draw(
         ctx,
         n - 1,
         f"iteration {n}: sample ({c.strategy})",
@@ -121,7 +122,13 @@ def sample(ctx: Context, n: int) -> None:
     )
     if stats.resumed:
         ctx.reporter.say(f"iteration {n}: {stats.resumed} rollouts were already in the ledger, {stats.rollouts} drawn now")
-    ctx.folder.mark(n, "sample", seconds=time.perf_counter() - started, rollouts=stats.rollouts, resumed=stats.resumed)
+    figures: dict[str, float] = {f"engine/{k}": v for k, v in spent.items()}
+    if stats.all_tokens:
+        figures["sample/waste"] = stats.wasted / stats.all_tokens
+    if spent.get("seconds"):
+        figures["engine/busy_share"] = 1 - spent.get("idle_seconds", 0.0) / spent["seconds"]
+    marks = {f"figure/{k}": v for k, v in figures.items()}
+    ctx.folder.mark(n, "sample", **{"seconds": time.perf_counter() - started, "rollouts": stats.rollouts, "resumed": stats.resumed} | marks)
 
 
 def evaluate(ctx: Context, n: int) -> None:
@@ -340,6 +347,7 @@ def _line(ctx: Context, n: int) -> metrics.Line:
     line: metrics.Line = {}
     if n > 0 and folder.done(n, "sample"):
         line |= metrics.sample_line(folder.ledger, n - 1, ctx.data.train, c.accept, ctx.data.hard)
+        line |= {key[7:]: value for key, value in folder.info(n, "sample").items() if key.startswith("figure/")}
     if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
         table = pq.read_table(folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
         rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]

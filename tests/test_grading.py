@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 import gsi
 from gsi.audit import audit, choose, precision, show
-from gsi.bench import BENCHES, grading
+from gsi.bench import BENCHES
+from gsi.bench.grading import grading
+from gsi.bench.sampling import sampling
 from gsi.cli import main
 from gsi.config import ConfigError, load_config
 from gsi.ledger import Ledger
@@ -276,4 +278,13 @@ def test_the_grading_bench_measures_both_sides():
     line = grading(n=20, n_latex=4, n_programs=1)
     assert {"plain_ratio", "latex_ratio", "programs_per_s"} <= set(line)
     assert min(line["plain_per_s"], line["plain_math_verify_per_s"], line["latex_per_s"], line["latex_math_verify_per_s"]) > 0
-    assert BENCHES["grading"] is grading
+    assert set(BENCHES) == {"grading", "sampling"}
+
+
+def test_the_sampling_bench_draws_the_same_by_all_three_ways():
+    line = sampling(queries=12, rows=8)
+    ways = [line[way] for way in ("ours", "rounds", "all_at_once")]
+    assert len({way["accepted"] for way in ways}) == 1
+    assert len({way["tokens_per_accepted"] for way in ways}) == 1, "the same stopping rule on the same identities"
+    assert line["waste"] == 0
+    assert min(line["decode_tokens_per_s"], line["ceiling_tokens_per_s"], *(way["accepted_per_s"] for way in ways)) > 0

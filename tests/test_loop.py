@@ -58,7 +58,10 @@ def test_every_strategy_runs_and_keeps_the_contract(tmp_path, strategy, check_fo
     result = run(scripted.config(tmp_path / "run", strategy=strategy))
     assert check_folder(tmp_path / "run") == []
     assert [line["iteration"] for line in result.metrics] == [0, 1, 2]
-    assert result.metrics[-1]["sample/accepted"] > 0
+    line = result.metrics[-1]
+    assert line["sample/accepted"] > 0
+    assert line["sample/waste"] == 0, "nothing is launched that one-by-one drawing would not have launched"
+    assert sum(line[f"sample/level_{level}/tokens"] for level in range(1, 11)) == line["sample/tokens"]
     assert (tmp_path / "run" / "iter_2" / "model" / "skill.json").exists()
     guided = {row[0] for row in sqlite3.connect(tmp_path / "run" / "ledger.sqlite").execute("select distinct guidance from rollouts")} - {
         None
@@ -198,6 +201,9 @@ def test_interactive_asks_a_real_server_and_keeps_every_exchange(tmp_path, check
         guided = [r for r in dump(tmp_path / "run") if r[6] == "interactive"]
         assert guided
         assert len(calls) == len(guided) == asked - 1, "one exchange per guided attempt, and the probe at the start"
+        line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
+        assert (line["teacher/calls"], line["sample/interactive/rollouts"]) == (len(calls), len(guided))
+        assert line["teacher/tokens"] > 0
         assert server.most_at_once <= 3
         rationales = [q.rationale for q in chain.queries(1, 4)]
         assert not any(re.search(re.escape(rationale) + r"(?!\d)", json.dumps(body)) for body in server.bodies for rationale in rationales)

@@ -71,6 +71,11 @@ def test_the_loop_learns_and_leaves_a_plain_transformers_model(base, tmp_path):
     line = result.metrics[1]
     assert line["sample/accepted"] > 0
     assert line["train/steps"] > 0
+    assert 0 < line["engine/prefill_tokens"] < line["sample/prompt_tokens"] + line["sample/given_tokens"], (
+        "attempts at one question share a prefill"
+    )
+    assert line["engine/decode_tokens"] == line["sample/tokens"]
+    assert 0 < line["engine/busy_share"] <= 1
     assert 0 < line["train/loss"] < 5
     final = tmp_path / "run" / "iter_1" / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(final), AutoTokenizer.from_pretrained(final)

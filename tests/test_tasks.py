@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gsi.config import Task, load_config
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
+from gsi.verify import make_grader
 
 ROOT = Path(__file__).parent.parent
 
@@ -454,7 +455,7 @@ def test_answers_that_do_not_verify_are_left_out_and_reported():
     ],
 )
 def test_how_a_reference_answer_is_stated(task, own_check, accepts, asked):
-    query = Query("a", task, "q", "4", "steps # 4")
+    query = Query("a", task, "q", "4", "steps # 4" if task == "chain" else None)
     grader = FakeGrader(lambda _, response: response == accepts)
     assert check_golds([query], grader, own_check) == ([query], [])
     assert grader.asked == asked
@@ -525,3 +526,23 @@ def test_the_gsm8k_config_takes_local_files(data_dir):
     files = [f"tasks.0.path={data_dir / 'train/gsm8k_cot.jsonl.gz'}", f"evaluate.tasks.0.path={data_dir / 'test/gsm8k.jsonl.gz'}"]
     config = load_config(ROOT / "configs" / "gsm8k.yaml", files)
     assert (len(load(config.tasks[0]).queries), len(load(config.evaluate.tasks[0]).queries)) == (3000, 879)
+
+
+def test_a_rationale_that_ends_in_another_answer_leaves_its_query_out():
+    rows = {
+        "agrees": ("12", "3 * 4 = 12\nThe answer is 12"),
+        "contradicts": ("12", "3 * 5 = 15\nThe answer is 15"),
+        "says nothing": ("12", "Think about it."),
+        "none": ("12", None),
+    }
+    queries = [Query(name, "gsm8k", "How many?", answer, rationale) for name, (answer, rationale) in rows.items()]
+    grader = make_grader({"gsm8k": None}, workers=1, timeout=5)
+    try:
+        kept, problems = check_golds(queries, grader)
+        assert [q.id for q in kept] == ["agrees", "says nothing", "none"]
+        assert [(p.id, p.field) for p in problems] == [("contradicts", "rationale")]
+        assert "'15'" in str(problems[0])
+        for unread in ({"own_check": {"gsm8k"}}, {"programs": {"gsm8k"}}):
+            assert check_golds(queries, grader, **unread) == (queries, [])
+    finally:
+        grader.close()

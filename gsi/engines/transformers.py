@@ -79,7 +79,7 @@ class TransformersEngine:
         self._cache = SlotCache(max(2, max_rows))  # the self-check uses two
         self._rows: list[_Row] = []  # row i lives in slot i
         self._waiting: deque[Request | None] = deque()  # taken, but over the token budget for now
-        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "back_offs": 0, "seconds": 0.0}
+        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "back_offs": 0, "seconds": 0.0, "idle_seconds": 0.0}
         self._self_check(model)
 
     def close(self) -> None:
@@ -150,7 +150,9 @@ class TransformersEngine:
         if self._rows and free < max(1, self.max_rows // 8):
             return True
         if not self._waiting:
+            asked = time.perf_counter()
             requests = work.take(free, timeout=0.0 if self._rows else 0.2)
+            self.stats["idle_seconds"] += 0.0 if self._rows else time.perf_counter() - asked  # nothing to decode meanwhile
             more = requests is not None
             self._waiting.extend(self._check(request, work) for request in requests or ())
         admitted: list[Request] = []

@@ -236,12 +236,16 @@ def _missing(task: Task, spec: TaskSpec | None, at: str, field: str, columns: Se
 # --------------------------------------------------------------------------------------- checks and splits
 
 
-def check_golds(queries: Sequence[Query], grader: Grader, own_check: Collection[str] = ()) -> tuple[list[Query], list[Problem]]:
-    """Grades every query's own answer; (queries whose answer verifies, problems of those left out).
+def check_golds(
+    queries: Sequence[Query], grader: Grader, own_check: Collection[str] = (), programs: Collection[str] = ()
+) -> tuple[list[Query], list[Problem]]:
+    """Grades every query's own answer and rationale; (queries that hold against themselves, problems of those left out).
 
     A lab task states its rationale and a built-in one `The answer is ...`. Tasks of other names, and those in `own_check`
     (the names of tasks with a `check` of their own), state the bare answer first and the sentence second; either counts.
-    A query whose reference answer cannot be right would burn its whole budget in every iteration.
+    A query whose reference answer cannot be right would burn its whole budget in every iteration. A rationale that ends in
+    another answer leaves its query out too: one of the two is wrong. One that states no answer is no reason; rationales of
+    tasks with a check of their own, and of `programs`, are not graded here.
 
     Raises GsiError where no answer of a task verifies: then the data or the checker is wrong, not a row.
     """
@@ -262,7 +266,14 @@ def check_golds(queries: Sequence[Query], grader: Grader, own_check: Collection[
             raise GsiError(
                 f"task {query.task}: none of its reference answers verifies, first {problems[-1]}; fix the answers or the task's `check`"
             )
-    return kept, problems
+    graded = [q for q in kept if q.rationale and q.task in TASKS and not TASKS[q.task].generated and q.task not in {*own_check, *programs}]
+    futures = [grader.submit(query, query.rationale or "") for query in graded]
+    contradicted = {q.id: v for q, future in zip(graded, futures, strict=True) if (v := future.result()).status == "wrong"}
+    for query in graded:
+        if query.id in contradicted:
+            said = contradicted[query.id].extracted
+            problems.append(Problem(query.id, "rationale", f"wrong: it ends in {said!r}, but the answer is {query.answer!r}"))
+    return [q for q in kept if q.id not in contradicted], problems
 
 
 def _statements(query: Query, own_check: Collection[str]) -> Iterator[str]:

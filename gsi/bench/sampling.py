@@ -13,7 +13,6 @@ Beta(.5, .5)) are drawn from identity and the same for all three. accepted = min
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 import time
@@ -45,7 +44,7 @@ def prompt(query: int) -> tuple[int, ...]:
     return tuple(rng.randrange(2, VOCABULARY) for _ in range(PROMPT))
 
 
-def bench(queries: int = 256, rows: int = 256) -> dict[str, Any]:
+def sampling(queries: int = 256, rows: int = 256) -> dict[str, Any]:
     """Runs all and returns the line that the command prints. `rows`: sequences decoded together, the same for all."""
     import torch
 
@@ -75,7 +74,7 @@ def bench(queries: int = 256, rows: int = 256) -> dict[str, Any]:
     results["speedup_over_rounds"] = ours["accepted_per_s"] / results["rounds"]["accepted_per_s"]
     results["speedup_over_all_at_once"] = ours["accepted_per_s"] / results["all_at_once"]["accepted_per_s"]
     results["share_of_ceiling"] = results["decode_tokens_per_s"] / results["ceiling_tokens_per_s"]
-    return results
+    return {k: {a: round(b, 3) for a, b in v.items()} if isinstance(v, dict) else round(v, 3) for k, v in results.items()}
 
 
 # --------------------------------------------------------------------------------------- ours
@@ -261,11 +260,3 @@ def build_model(folder: Path) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     return folder / "model"
-
-
-def main() -> None:
-    print(json.dumps({k: {a: round(b, 3) for a, b in v.items()} if isinstance(v, dict) else round(v, 3) for k, v in bench().items()}))
-
-
-if __name__ == "__main__":
-    main()

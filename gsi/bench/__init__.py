@@ -1,0 +1,23 @@
+"""The project's own benchmarks: `gsi bench NAME` prints one JSON line. Ratios within one run on one machine, no absolute promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Line = dict[str, Any]
+
+
+def _grading() -> Line:
+    from gsi.bench.grading import grading
+
+    return grading()
+
+
+def _sampling() -> Line:
+    from gsi.bench.sampling import sampling
+
+    return sampling()
+
+
+BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling}
