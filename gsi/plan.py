@@ -6,15 +6,12 @@ references (4 characters per token), bounded by sample.max_new_tokens; FLOPs as 
 
 from __future__ import annotations
 
-import json
-import struct
-from pathlib import Path
-
 from rich.table import Table
 
 from gsi import build, metrics
 from gsi.config import Config
 from gsi.progress import table_console
+from gsi.weights import count_parameters
 
 
 def print_plan(config: Config) -> None:
@@ -52,18 +49,3 @@ def print_plan(config: Config) -> None:
         console.print("FLOPs: unknown, the model's size cannot be read without loading it", markup=False)
     if data.problems:
         console.print(f"{len(data.problems)} rows would be left out, for example: {data.problems[0]}", markup=False)
-
-
-def count_parameters(model: str) -> int:
-    """Parameters by the headers of a local directory's safetensors files; 0 = unknown."""
-    total = 0
-    for path in Path(model).glob("*.safetensors") if Path(model).is_dir() else ():
-        with path.open("rb") as f:
-            header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in tensor["shape"]:
-                    size *= dimension
-                total += size
-    return total

@@ -27,8 +27,8 @@ from gsi.engines.client import Client
 from gsi.engines.exchange import Answer, RequestFailed
 from gsi.engines.server import Server
 from gsi.engines.text import completion
-from gsi.engines.vllm import count_parameters
 from gsi.types import Completion, GsiError, Request, Workload
+from gsi.weights import count_parameters
 
 FAILURES = 32  # requests in a row that fail after all their retries stop the run: the server is broken, not the requests
 _STOP = {"stop", "eos", "eos_token", "stop_sequence"}  # older servers name the reason in more detail

@@ -14,7 +14,6 @@ import os
 import queue
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 from gsi.config import VllmEngine as Settings
 from gsi.engines.text import completion, token_ids
 from gsi.types import Completion, GsiError, Request, Workload
+from gsi.weights import count_parameters
 
 CHILD = Path(__file__).with_name("vllm_child.py")
 INSTALL = "python3 -m venv vllm-env && vllm-env/bin/pip install vllm"
@@ -306,26 +306,3 @@ def describe(model: str, tokenizer: Any) -> tuple[frozenset[int], int]:
     ids = configured if isinstance(configured, list) else [configured]
     stop_ids = frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
     return stop_ids, getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
-
-
-def count_parameters(model: str) -> int:
-    """Parameters by the headers of the model's safetensors files; 0 = unknown. A model of the hub is in its cache by now."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(model, local_files_only=True, allow_patterns="*.safetensors"))
-        except (OSError, ValueError):
-            return 0
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as f:
-            header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in tensor["shape"]:
-                    size *= dimension
-                total += size
-    return total
