@@ -295,9 +295,9 @@ def test_retry_after_holds_every_request_back():
 
 
 def test_being_turned_away_costs_no_request_while_others_get_through(monkeypatch):
-    monkeypatch.setattr(client_module, "BACKOFF", 0.001)
-    todo = requests(150)
-    turned_away = iter(range(8))  # twice as often as `retries` allows
+    monkeypatch.setattr(client_module, "BACKOFF", 0.02)  # ten times what an answer takes, so that others get through meanwhile
+    todo = requests(400)
+    turned_away = iter(range(6))  # oftener than `retries` allows
 
     def script(body, n):
         if body["seed"] == todo[0].seed and next(turned_away, None) is not None:

@@ -47,8 +47,9 @@ class Client:
     async def send(self, body: dict[str, Any], rng: random.Random) -> Answer:
         """Sends until there is an answer. Raises RequestFailed when the request fails for good, GsiError when the server does."""
         tries = failures = 0
+        before = self.answered  # by all requests, when this one last failed
         while True:
-            before, gone, busy = self.answered, False, False
+            gone = busy = False
             async with self.throttle:
                 sent = time.monotonic()
                 try:
@@ -73,6 +74,7 @@ class Client:
                     return answer
             tries += 1
             failures += not (busy and self.answered > before)
+            before = self.answered
             if failures > self.settings.retries:
                 if gone and not await self._alive():
                     raise self.error(f"is gone: it {problem}, and does not answer at /models", "start it again")
