@@ -207,6 +207,9 @@ def _run(run: RunView) -> dict[str, Any]:
             "seed": run.state.get("seed"),
             "started": run.state.get("created_at"),
             "forked from": run.state.get("forked_from"),
+            "programs": {"True": "run isolated", "False": "run WITHOUT isolation, as the config allows"}.get(
+                str(run.state.get("programs_isolated"))
+            ),
         },
         "accuracy": [_accuracy(run), _accuracy_by_level(run)],
         "tail": [*_tail(run)],
