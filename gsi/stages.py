@@ -26,7 +26,7 @@ from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
 from gsi.seeds import seed_of
-from gsi.types import Engine, Example, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
+from gsi.types import Engine, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
 
 
 @dataclass
@@ -326,13 +326,6 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) ->
         f.flush()
         os.fsync(f.fileno())
     part.replace(path)
-
-
-def read_examples(path: Path) -> list[Example]:
-    return [
-        Example(**{**row, "input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])})
-        for row in pq.read_table(path).to_pylist()
-    ]
 
 
 def write_metrics(ctx: Context) -> list[metrics.Line]:

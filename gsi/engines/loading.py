@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from gsi.engines.text import end_ids
 from gsi.types import GsiError
 
 
@@ -34,8 +35,7 @@ def load_model(name: str, device: torch.device, dtype: str) -> Any:
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """End tokens of the model's generation config and of the tokenizer."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    return end_ids(configured, tokenizer)
 
 
 def window_of(config: Any, context: int, name: str) -> int | None:

@@ -26,7 +26,7 @@ from gsi import config
 from gsi.engines.client import Client
 from gsi.engines.exchange import Answer, RequestFailed
 from gsi.engines.server import Server
-from gsi.engines.text import completion
+from gsi.engines.text import completion, end_ids
 from gsi.types import Completion, GsiError, Request, Workload
 from gsi.weights import count_parameters
 
@@ -287,5 +287,4 @@ def _stop_ids(model: str, tokenizer: Any) -> frozenset[int]:
             configured = GenerationConfig.from_pretrained(model).eos_token_id
         except OSError:
             configured = None  # it has none
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, getattr(tokenizer, "eos_token_id", None)) if i is not None)
+    return end_ids(configured, tokenizer)

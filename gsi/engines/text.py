@@ -15,6 +15,12 @@ def token_ids(text: Text, engine: str) -> tuple[int, ...]:
     return text.ids or ()
 
 
+def end_ids(configured: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a response: those of a generation config (one, several or None) and the tokenizer's own."""
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, getattr(tokenizer, "eos_token_id", None)) if i is not None)
+
+
 def decode_after(tokenizer: Any, given: Sequence[int], ids: Sequence[int]) -> str:
     """`ids` as text. Decoded behind `given`, because some tokenizers render a first token differently."""
     decode = lambda part: tokenizer.decode(list(part), skip_special_tokens=True)  # noqa: E731

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.config import VllmEngine as Settings
-from gsi.engines.text import completion, token_ids
+from gsi.engines.text import completion, end_ids, token_ids
 from gsi.types import Completion, GsiError, Request, Workload
 from gsi.weights import count_parameters
 
@@ -303,6 +303,4 @@ def describe(model: str, tokenizer: Any) -> tuple[frozenset[int], int]:
             configured = GenerationConfig.from_model_config(config).eos_token_id
     except (OSError, ValueError, KeyError) as e:
         raise GsiError(f"model: {model!r} cannot be loaded as a causal LM: {e}") from e
-    ids = configured if isinstance(configured, list) else [configured]
-    stop_ids = frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
-    return stop_ids, getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
+    return end_ids(configured, tokenizer), getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31

@@ -23,12 +23,11 @@ from markupsafe import Markup
 import gsi
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
-from gsi.report.read import RunView, dig, finite, read_run
+from gsi.report.read import STAGES, RunView, dig, finite, read_run
 from gsi.report.terminal import accuracy, hard_accuracy, sentence
 from gsi.seeds import seed_of
 from gsi.types import STATUSES, GsiError
 
-STAGES = ("sample", "curate", "train", "evaluate")  # of one iteration; the first has the last two
 SAMPLES = 30  # rollouts shown per run
 LONGEST = 4000  # characters of one text, the rest is cut out of its middle
 NONE = "–"
@@ -139,9 +138,7 @@ def _flops(run: RunView) -> Cell:
 
 
 def _progress(run: RunView) -> str:
-    order = [f"iter_{n}/{s}" for n in range(int(run.config.get("iterations") or 0) + 1) for s in (STAGES if n else STAGES[2:])]
-    order += ["test"] if dig(run.config, "evaluate", "tasks") else []
-    left = [s for s in order if s not in (run.state.get("stages") or {})]
+    order, left = run.stages()
     if not run.config or not left:
         return "Finished." if run.config else ""
     return f"{len(order) - len(left)} of {len(order)} stages are done; left: {', '.join(left[:8])}{', …' if len(left) > 8 else ''}."

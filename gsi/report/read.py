@@ -12,6 +12,8 @@ import yaml
 
 from gsi.types import GsiError
 
+STAGES = ("sample", "curate", "train", "evaluate")  # of one iteration; the first has the last two
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -31,6 +33,12 @@ class RunView:
     @property
     def strategy(self) -> str:
         return str(self.config.get("strategy", "?"))
+
+    def stages(self) -> tuple[list[str], list[str]]:
+        """(all stages of the run in order, those of them that are left), as run.json names them."""
+        order = [f"iter_{n}/{s}" for n in range(int(self.config.get("iterations") or 0) + 1) for s in (STAGES if n else STAGES[2:])]
+        order += ["test"] if dig(self.config, "evaluate", "tasks") else []
+        return order, [s for s in order if s not in (self.state.get("stages") or {})]
 
     def final(self) -> dict[str, Any]:
         """The last line of metrics, empty if there is none."""

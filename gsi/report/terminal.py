@@ -19,15 +19,7 @@ console = table_console()
 def status(path: Path) -> None:
     """Stages that are done, the next one, and the figures of each iteration."""
     run = read_run(path)
-    iterations = int(run.config.get("iterations", 0))
-    done = run.state.get("stages", {})
-    order = [
-        f"iter_{n}/{s}"
-        for n in range(iterations + 1)
-        for s in (("train", "evaluate") if n == 0 else ("sample", "curate", "train", "evaluate"))
-    ]
-    order += ["test"] if run.config.get("evaluate", {}).get("tasks") else []
-    left = [stage for stage in order if stage not in done]
+    order, left = run.stages()
     console.print(f"{run.path}: {run.strategy} on {run.config.get('model')}", markup=False)
     console.print(f"stages done: {len(order) - len(left)} of {len(order)}" + (f"; next: {left[0]}" if left else "; finished"), markup=False)
     for line in run.missing:
