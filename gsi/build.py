@@ -93,6 +93,11 @@ def _check_needs(config: Config, queries: Sequence[Query]) -> None:
         raise GsiError(
             f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven"
         )
+    if config.curate.references != "none" and not any(q.rationale for q in queries):
+        raise GsiError(
+            f"curate.references: {config.curate.references} (strategy {config.strategy}) needs reference rationales, and no query has one; map the column "
+            "(tasks[].columns.rationale)"
+        )
     if config.accept == "steps":
         without = sorted({t.name for t in config.tasks if t.programs or (not t.check and not tasks.checks_steps(t.name))})
         if without:
@@ -178,8 +183,8 @@ def make_teacher(config: Config) -> Teacher | None:
     return teacher
 
 
-def make_guidance(config: Config, renderer: Renderer, teacher: Teacher | None) -> Guidance | None:
-    return guidance.build(config, renderer, teacher)
+def make_guidance(config: Config, renderer: Renderer, teacher: Teacher | None, queries: Sequence[Query]) -> Guidance | None:
+    return guidance.build(config, renderer, teacher, queries)
 
 
 def make_trainer(config: Config) -> Trainer:

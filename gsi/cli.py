@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--model", metavar="NAME", help="the judge's model")
     p.add_argument("--json", action="store_true", help="one JSON line each")
 
+    p = add("study", _study, "a matrix of models, tasks, seeds and arms, every cell a run; resumable")
+    p.add_argument("study", help="YAML file")
+    p.add_argument("--dry-run", action="store_true", help="check everything, print the core-hours, run nothing")
+    p.add_argument("--jobs", type=int, default=0, metavar="N", help="processes at a time, one thread each (default: one per core)")
+
     p = add("bench", _bench, "the project's own benchmarks, one JSON line")
     p.add_argument("name", help="which one")
 
@@ -279,6 +284,22 @@ def _env(args: argparse.Namespace) -> None:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"gpus: {', '.join(gpus) or 'none'}")
+
+
+def _study(args: argparse.Namespace) -> int:
+    import os
+
+    from gsi.lab import study
+
+    jobs = args.jobs or len(os.sched_getaffinity(0))
+    if args.dry_run:
+        loaded, mark = study.load_study(args.study)
+        todo = study.cells(loaded, args.study)
+        study.check(loaded, todo, args.study)
+        print(study.estimate(loaded, todo, study.Results(loaded.results), jobs))
+        print(f"study {loaded.name} ({args.study}, hash {mark}); nothing was run")
+        return 0
+    return 1 if study.run_study(args.study, jobs, lambda text: print(text, flush=True)) else 0
 
 
 if __name__ == "__main__":

@@ -80,13 +80,14 @@ class Sample(Section):
 
 
 class Allocation(Section):
-    kind: Literal["fixed", "quota"] | None = None  # null = the strategy's
+    kind: Literal["none", "fixed", "quota"] | None = None  # null = the strategy's
 
 
 class Guidance(Section):
     kind: Literal["none", "answer_driven", "rationale_driven", "interactive", "state_reset"] | None = None  # null = the strategy's
     mode: Literal["steps", "paper"] = "steps"  # state_reset: cut at steps before the answer, or as the paper did
     template: str | None = None  # answer_driven, rationale_driven, interactive: own wording; null = ours
+    sham: bool | None = None  # control: hints are made from another query's answer or rationale; null = the strategy's
 
 
 class Teacher(Section):
@@ -160,6 +161,15 @@ class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
     floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
     distinct: bool = False  # of equal completions of one query keep one
+    # control arms; null = the strategy's
+    references: Literal["none", "all", "short", "prefixes"] | None = (
+        None  # adds references: of all queries, of those under quota, or openings
+    )
+    verdicts: bool | None = None  # false: as many rows per query as were accepted, drawn from all attempts (needs `control: true`)
+    match: Literal["levels", "rows"] | None = None  # brings the rows to those of the run `like`: its level histogram, or its number
+    like: str | None = None  # run folder for `match`, with the same training queries
+    rows_of: str | None = None  # run folder whose last training rows are taken instead of this run's rollouts
+    tokens: Annotated[int, Field(ge=0)] = 0  # rows, drawn with the run's seed, of this many trained tokens at most; 0 = all
 
 
 class Train(Section):
@@ -189,6 +199,7 @@ class Train(Section):
 class Evaluate(Section):
     tasks: list[Task] = []  # test sets: evaluated at the end only, on the final and on the chosen iteration
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
+    trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
 
@@ -231,7 +242,11 @@ class Config(Section):
         for section, key, value in (
             ("allocation", "kind", chosen.allocation),
             ("guidance", "kind", chosen.guidance),
+            ("guidance", "sham", chosen.sham),
             ("sample", "max_extra", chosen.max_extra),
+            ("curate", "references", chosen.references),
+            ("curate", "verdicts", chosen.verdicts),
+            ("curate", "match", chosen.match),
         ):
             part = data.get(section, {})
             if isinstance(part, Mapping) and part.get(key) is None:
@@ -242,6 +257,14 @@ class Config(Section):
     def _check(self) -> Config:
         if self.guidance.kind == "interactive" and self.teacher is None:
             raise ValueError("teacher: guidance `interactive` needs one; add `teacher: {url: http://.../v1, model: NAME}`")
+        if self.guidance.sham and self.guidance.kind not in ("answer_driven", "rationale_driven", "state_reset"):
+            raise ValueError(
+                f"guidance.sham: guidance `{self.guidance.kind}` takes nothing from the references that could be exchanged; leave it out"
+            )
+        if not self.curate.verdicts and not self.control:
+            raise ValueError("control: rows are drawn whatever their verdict (strategy random_kept); say `control: true` if you mean it")
+        if self.curate.match and not self.curate.like:
+            raise ValueError(f"curate.like: `match: {self.curate.match}` needs the folder of the run whose rows are matched")
         if self.train.kind == "scripted" and not self.train.function:
             raise ValueError("train.function: `kind: scripted` needs one, as module:function")
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
@@ -315,7 +338,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     try:
         return Config.model_validate(data)
     except ValidationError as e:
-        raise ConfigError("\n".join(f"{name}: {_explain(err)}" for err in e.errors())) from None
+        raise ConfigError("\n".join(f"{name}: {explain(err)}" for err in e.errors())) from None
 
 
 def _override(data: dict[str, Any], item: str) -> None:
@@ -358,12 +381,12 @@ def _nearest(word: str, known: Any) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any, root: type[BaseModel] | None = None) -> str:
     """One line for one pydantic error: key, what is wrong, what is allowed."""
     loc = [p for p in error["loc"] if p not in ("transformers", "vllm", "openai", "scripted")]  # tags of the engine union
     where = ".".join(str(p) for p in loc)
     if error["type"] == "extra_forbidden":
-        known = _keys_at(Config, list(error["loc"][:-1]))
+        known = _keys_at(root or Config, list(error["loc"][:-1]))
         return f"unknown key {where!r}{_nearest(str(loc[-1]), known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"missing key {where!r}"

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +16,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi import build, metrics
+from gsi import build, controls, metrics
 from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.curate import Curated, Dropped, curate, reference_examples
+from gsi.guidance.state_reset import StateReset
 from gsi.progress import Reporter, sampling_note
 from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
 from gsi.seeds import seed_of
-from gsi.types import Engine, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
+from gsi.strategies import STRATEGIES
+from gsi.types import Engine, Example, GsiError, NothingAccepted, Query, Rollout, Sampling, Teacher, TrainJob
 
 
 @dataclass
@@ -115,7 +117,7 @@ def sample(ctx: Context, n: int) -> None:
         f"iteration {n}: sample ({c.strategy})",
         ctx.data.train,
         allocation=build_allocation(c),
-        guidance=build.make_guidance(c, ctx.renderer, teacher),
+        guidance=build.make_guidance(c, ctx.renderer, teacher, ctx.data.train),
         sampling=lambda attempt: s,
         strategy=c.strategy,
         hint_workers=c.teacher.concurrency if c.teacher and teacher else 0,
@@ -135,6 +137,8 @@ def evaluate(ctx: Context, n: int) -> None:
     """The iter_n model on the validation split; on a stage of its own, so that no test set steers the loop."""
     started = time.perf_counter()
     _evaluate(ctx, n, "validation", ctx.data.validation)
+    if ctx.config.evaluate.trajectory:
+        _evaluate(ctx, n, "test", ctx.data.test)
     ctx.folder.mark(n, "evaluate", seconds=time.perf_counter() - started)
 
 
@@ -206,10 +210,12 @@ def validation_score(folder: RunFolder, n: int) -> float | None:
 def curate_rows(ctx: Context, n: int) -> None:
     """Writes iter_n/train.parquet and dropped.parquet. Raises NothingAccepted when there is nothing to train on."""
     c, started = ctx.config, time.perf_counter()
-    rows = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
+    queries = {q.id: q for q in ctx.data.train}
+    drawn = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
+    rows: Iterable[Rollout] = (r for r in drawn if r.iteration < n)
     result = curate(
-        (r for r in rows if r.iteration < n),
-        {q.id: q for q in ctx.data.train},
+        rows if c.curate.verdicts else controls.whatever_verdict(rows, c.accept, c.seed),
+        queries,
         ctx.renderer,
         accept=c.accept,
         control=c.control,
@@ -221,10 +227,62 @@ def curate_rows(ctx: Context, n: int) -> None:
         stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
         seed=c.seed,
     )
+    if c.curate.rows_of:
+        result = Curated(_rows_of(Path(c.curate.rows_of), queries), [])
+    result = _match(ctx, n, _references(ctx, n, result))
+    if c.curate.tokens:
+        result = Curated(controls.up_to_tokens(result.examples, c.curate.tokens, c.seed), result.dropped)
     if not result.examples:
         raise NothingAccepted(_nothing_accepted(ctx, n, result))
     _write(ctx.folder.iter(n), result)
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
+
+
+def _references(ctx: Context, n: int, result: Curated) -> Curated:
+    """Adds what a control arm takes from the references (`curate.references`)."""
+    c, kind = ctx.config, ctx.config.curate.references
+    if kind in (None, "none"):
+        return result
+    queries = ctx.data.train
+    if kind != "all":
+        queries = controls.under_quota(ctx.folder.ledger.rows(n - 1), queries, c.sample.wanted, c.accept)
+    if kind == "prefixes":
+        guidance = StateReset(ctx.renderer, c.guidance.mode)
+        return Curated(
+            result.examples + controls.openings(queries, guidance, ctx.renderer, STRATEGIES["state_reset"].max_extra), result.dropped
+        )
+    added = reference_examples(queries, ctx.renderer, "reference", c.train.max_length)
+    return Curated(result.examples + added.examples, result.dropped + added.dropped)
+
+
+def _rows_of(run: Path, queries: Mapping[str, Query]) -> list[Example]:
+    """The last training rows of another run, with its name as their source."""
+    found = sorted(run.glob("iter_*/train.parquet"), key=lambda p: int(p.parent.name[5:]))
+    if not found:
+        raise GsiError(f"curate.rows_of: {run} holds no iter_N/train.parquet; name the folder of a run that has trained")
+    rows = [Example(**row | {"source": row["source"] or run.name}) for row in pq.read_table(found[-1]).to_pylist()]
+    if strange := next((r.query_id for r in rows if r.query_id not in queries), None):
+        raise GsiError(f"curate.rows_of: {found[-1]} has the query {strange!r}, which this run does not have; both need the same tasks")
+    return rows
+
+
+def _match(ctx: Context, n: int, result: Curated) -> Curated:
+    """Brings a control arm's rows to those of the run it is matched to (`curate.match`, `curate.like`)."""
+    c = ctx.config
+    if not c.curate.match:
+        return result
+    path = Path(c.curate.like or "") / f"iter_{n}" / "train.parquet"
+    if not path.exists():
+        raise GsiError(f"curate.like: {path} does not exist; run {c.curate.like} up to iteration {n} first")
+    ids = pq.read_table(path, columns=["query_id"])["query_id"].to_pylist()
+    levels = {q.id: q.level for q in ctx.data.train}
+    if strange := next((i for i in ids if i not in levels), None):
+        raise GsiError(
+            f"curate.like: {path} has the query {strange!r}, which this run does not train on; both need the same tasks, seed and split"
+        )
+    if c.curate.match == "rows":
+        return Curated(controls.match_rows(result.examples, len(ids), c.seed), result.dropped)
+    return Curated(controls.match_levels(result.examples, Counter(levels[i] for i in ids), levels.__getitem__, c.seed), result.dropped)
 
 
 def train(ctx: Context, n: int) -> None:

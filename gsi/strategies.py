@@ -1,7 +1,8 @@
-"""Strategies by name: a strategy is an allocation, a guidance and how many extra attempts they may spend.
+"""Strategies by name: what is sampled and guided, what is trained on, and what an arm may see of the data.
 
-The six of the paper (arXiv 2411.00750, with the settings of its released code). Either half can be set apart in
-the config (`allocation.kind`, `guidance.kind`), and every number under `sample`.
+The six of the paper (arXiv 2411.00750, with the settings of its released code), then the controls without which they mean
+little. Any part can be set apart in the config (`allocation.kind`, `guidance.kind`, `curate.references`, ...), and every
+number under `sample`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,32 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Strategy:
     allocation: str
-    guidance: str
-    max_extra: int
+    guidance: str = "none"
+    max_extra: int = 0
+    sees: str = "nothing"  # of the pool's references: nothing | answer | rationale | teacher (an answer is always used to grade)
+    references: str = "none"  # rows made from references: all | short (queries under quota) | prefixes (what state reset hands over)
+    match: str | None = None  # rows are brought to another run's: levels (repeated to its histogram) | rows (drawn to its number)
+    sham: bool = False  # hints are made from another query
+    verdicts: bool = True  # False: as many rows per query as were accepted, drawn from all attempts
 
 
-STRATEGIES: dict[str, Strategy] = {
-    "vanilla": Strategy("fixed", "none", 0),
-    "brute_force": Strategy("quota", "none", 128),
-    "answer_driven": Strategy("quota", "answer_driven", 8),
-    "rationale_driven": Strategy("quota", "rationale_driven", 8),
-    "interactive": Strategy("quota", "interactive", 8),
-    "state_reset": Strategy("quota", "state_reset", 8),
+PAPER: dict[str, Strategy] = {
+    "vanilla": Strategy("fixed"),
+    "brute_force": Strategy("quota", max_extra=128),
+    "answer_driven": Strategy("quota", "answer_driven", 8, "answer"),
+    "rationale_driven": Strategy("quota", "rationale_driven", 8, "rationale"),
+    "interactive": Strategy("quota", "interactive", 8, "teacher"),
+    "state_reset": Strategy("quota", "state_reset", 8, "rationale"),
 }
+
+CONTROLS: dict[str, Strategy] = {
+    "sft_refs_all": Strategy("none", sees="rationale", references="all"),
+    "sft_refs_hard": Strategy("fixed", sees="rationale", references="short"),
+    "refs_truncated": Strategy("fixed", sees="rationale", references="prefixes"),
+    "repeat_hard": Strategy("fixed", match="levels"),
+    "matched_random": Strategy("quota", max_extra=128, match="rows"),
+    "random_kept": Strategy("fixed", verdicts=False),
+    "sham_hint": Strategy("quota", "state_reset", 8, "rationale", sham=True),
+}
+
+STRATEGIES = PAPER | CONTROLS

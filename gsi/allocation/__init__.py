@@ -10,6 +10,7 @@ from gsi.config import Config
 from gsi.types import Allocation, GsiError
 
 ALLOCATIONS: dict[str, Callable[[Config], Allocation]] = {
+    "none": lambda c: Fixed(0),
     "fixed": lambda c: Fixed(c.sample.k),
     "quota": lambda c: Quota(c.sample.k, c.sample.wanted, c.sample.max_extra or 0, c.accept),
 }

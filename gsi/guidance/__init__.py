@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gsi.config import Config
-from gsi.guidance import answer_driven, interactive, rationale_driven
+from gsi.guidance import answer_driven, interactive, rationale_driven, sham
 from gsi.guidance.answer_driven import AnswerDriven
 from gsi.guidance.interactive import Interactive
 from gsi.guidance.rationale_driven import RationaleDriven
 from gsi.guidance.state_reset import StateReset
 from gsi.prompts import Renderer
-from gsi.types import GsiError, Guidance, Teacher
+from gsi.types import GsiError, Guidance, Query, Teacher
 
 
 def _interactive(config: Config, renderer: Renderer, teacher: Teacher | None) -> Guidance:
@@ -29,12 +29,13 @@ GUIDANCES: dict[str, Callable[[Config, Renderer, Teacher | None], Guidance | Non
 }
 
 
-def build(config: Config, renderer: Renderer, teacher: Teacher | None = None) -> Guidance | None:
-    """The guidance of a run, None for kind `none`.
+def build(config: Config, renderer: Renderer, teacher: Teacher | None = None, queries: Sequence[Query] = ()) -> Guidance | None:
+    """The guidance of a run, None for kind `none`. `queries` are the training queries, from which sham hints take their donors.
 
     Raises GsiError for a kind that is not in `GUIDANCES`, a template that lacks a field, `interactive` without a teacher.
     """
     kind = config.guidance.kind
     if kind not in GUIDANCES:
         raise GsiError(f"guidance.kind: unknown {kind!r}; there are {', '.join(GUIDANCES)}")
-    return GUIDANCES[kind](config, renderer, teacher)
+    chosen = GUIDANCES[kind](config, renderer, teacher)
+    return sham.Sham(chosen, sham.donors(queries, config.seed)) if chosen and config.guidance.sham else chosen

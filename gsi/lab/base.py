@@ -1,8 +1,9 @@
-"""The tiny base models of the lab: causal transformers trained from scratch in about a minute on one CPU thread.
+"""The tiny base models of the lab: causal transformers trained from scratch in a few minutes on one CPU thread.
 
 `resolve("lab:chain")` gives the folder of the base model for `gsi.lab.chain`, built on first use and kept in the cache
-(`$GSI_CACHE`, else `~/.cache/gsi`). `lab:chain:7` is the same recipe from seed 7: a study takes a fresh base per seed.
-The base is made weak on purpose: its training data has few hard questions, so there is a tail to win or to lose.
+(`$GSI_CACHE`, else `~/.cache/gsi`). The name is `lab:TASK[-ARCHITECTURE][-taught][:SEED]`: `lab:dag-qwen3-taught:7` is the dag task's recipe on
+Qwen3 from seed 7 (initialisation and data order), taught to read hints. A study takes a fresh base per seed. A base is made weak on
+purpose: its training data has few hard questions, so there is a tail to win or to lose.
 """
 
 from __future__ import annotations
@@ -10,36 +11,40 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
 import random
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 
-from gsi.lab import chain, untrained
+from gsi.lab import chain, dag, untrained
 from gsi.types import GsiError
 
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
-KINDS = ("chain", "untrained")
 SPECIAL = ("<pad>", "<eos>", "<unk>")  # ids 0, 1, 2; the task's vocabulary follows
+CHAT = ("<user>", "<model>")  # the turns of the architecture that has a chat template
+TEMPLATE = "{% for m in messages %}<user> {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}<model> {% endif %}"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the base is made. The defaults give 102k parameters, greedy accuracy about 1 up to level 4 and little or nothing from level 7;
-    where it falls between depends on the seed.
+    """How a base is made. The defaults are the chain task's: 102k parameters, greedy accuracy about 1 up to level 4 and little or nothing
+    from level 7; where it falls between depends on the seed.
 
     Whether one pass is enough to learn the number facts hangs on `init`: from 0.02, the library's default, some seeds stay near chance
     at every level.
     """
 
+    task: str = "chain"
+    architecture: str = "llama"  # one of ARCHITECTURES
+    taught: bool = False  # also learns, on easy levels, to read hints
     examples: int = 40_000  # one pass
     level_rate: float = 0.6  # level = min(max_level, 1 + floor(Exp(level_rate))): 45 % have level 1, 2.7 % level 7 or more
     max_level: int = 10
@@ -58,6 +63,14 @@ class Recipe:
     clip: float = 1.0  # norm of the gradient
 
 
+RECIPES = {
+    "chain": Recipe(),
+    "dag": Recipe("dag", examples=60_000, max_level=8, layers=3, max_positions=512, lr=4e-3),
+}
+TASKS: dict[str, Any] = {"chain": chain, "dag": dag}
+ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
+
+
 def _tokenizer(recipe: Recipe) -> Any:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -65,7 +78,8 @@ def _tokenizer(recipe: Recipe) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     pad, eos, unk = SPECIAL
-    words = {token: i for i, token in enumerate([*SPECIAL, *chain.VOCABULARY])}
+    chat = recipe.architecture == "qwen3"
+    words = {token: i for i, token in enumerate([*SPECIAL, *TASKS[recipe.task].VOCABULARY, *(CHAT if chat else ())])}
     raw = Tokenizer(WordLevel(words, unk_token=unk))
     raw.pre_tokenizer = WhitespaceSplit()  # without a decoder, tokens are joined with single spaces
     return PreTrainedTokenizerFast(
@@ -75,30 +89,39 @@ def _tokenizer(recipe: Recipe) -> Any:
         unk_token=unk,
         model_max_length=recipe.max_positions,
         clean_up_tokenization_spaces=False,
+        **({"chat_template": TEMPLATE} if chat else {}),
     )
 
 
 def _model(recipe: Recipe, seed: int, vocab: int) -> Any:
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    import transformers as t
 
-    config = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=recipe.width,
-        intermediate_size=recipe.mlp_width,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.max_positions,
-        tie_word_embeddings=True,
-        initializer_range=recipe.init,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
+    common: dict[str, Any] = {
+        "vocab_size": vocab,
+        "hidden_size": recipe.width,
+        "num_hidden_layers": recipe.layers,
+        "num_attention_heads": recipe.heads,
+        "max_position_embeddings": recipe.max_positions,
+        "tie_word_embeddings": True,
+        "initializer_range": recipe.init,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    gated: dict[str, Any] = {"intermediate_size": recipe.mlp_width, "num_key_value_heads": recipe.heads}
+    head = recipe.width // recipe.heads
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+    config: Any = {
+        "llama": lambda: t.LlamaConfig(**common, **gated),
+        "mistral": lambda: t.MistralConfig(**common, **gated, head_dim=head, sliding_window=None),
+        "qwen3": lambda: t.Qwen3Config(**common, **gated, head_dim=head),
+        # two matrices instead of three: half as wide again for the same number of parameters
+        "neox": lambda: t.GPTNeoXConfig(**common, intermediate_size=recipe.mlp_width * 3 // 2, rope_parameters=rope),
+    }[recipe.architecture]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
+        model = t.AutoModelForCausalLM.from_config(config)
+    model.generation_config = t.GenerationConfig(eos_token_id=1, pad_token_id=0)
     return model
 
 
@@ -108,10 +131,10 @@ def _batches(recipe: Recipe, seed: int, tokenizer: Any) -> list[tuple[torch.Tens
     ids = tokenizer.get_vocab()
     pad, eos, _ = (ids[token] for token in SPECIAL)
     rows: list[tuple[list[int], int]] = []  # (token ids, of which the question)
-    for _ in range(recipe.examples):
-        level = min(recipe.max_level, 1 + math.floor(rng.expovariate(recipe.level_rate)))
-        question, rationale, _answer = chain.draw(rng, level)
-        head, tail = question.split(), rationale.split()
+    for prompt, completion in TASKS[recipe.task].documents(rng, recipe.examples, recipe.level_rate, recipe.max_level, recipe.taught):
+        head, tail = prompt.split(), completion.split()
+        if tokenizer.chat_template:
+            head = [CHAT[0], *head, CHAT[1]]
         rows.append(([*(ids[token] for token in head + tail), eos], len(head)))
     batches, pool = [], recipe.batch * recipe.bucket
     for begin in range(0, len(rows), pool):
@@ -130,14 +153,15 @@ def _train(model: Any, batches: list[tuple[torch.Tensor, torch.Tensor]], recipe:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
     steps = len(batches)
     model.train()
+    head = model.get_output_embeddings()
     for step, (inputs, labels) in enumerate(batches):
         rate = recipe.lr * min((step + 1) / recipe.warmup, (steps - step) / max(1, steps - recipe.warmup))
         for group in optimizer.param_groups:
             group["lr"] = rate
         # padding is on the right, where causal attention never looks back at it: no mask is needed
-        hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
+        hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
         trained = labels[:, 1:] != -100
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[trained]), labels[:, 1:][trained])
+        loss = torch.nn.functional.cross_entropy(head(hidden[trained]), labels[:, 1:][trained])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
@@ -172,31 +196,50 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
 
 
 def resolve(name: str, progress: Progress | None = None) -> Path:
-    """The folder of the lab model `lab:chain` or `lab:untrained` (seed 1; `lab:chain:SEED` for another), built first where the cache has none.
+    """The folder of a lab model, `lab:TASK[-ARCHITECTURE][-taught][:SEED]` or `lab:untrained[:SEED]` (seed 1 if none is given), built first
+    where the cache has none.
 
     A second process that asks meanwhile waits for the first. The folder's name holds a hash of the recipe and of the code that
     follows it, so a cached model never belongs to an older recipe. Raises GsiError for a name that is no lab model.
     """
-    kind, _, seed = name.removeprefix("lab:").partition(":")
-    seed = seed or "1"
-    if not name.startswith("lab:") or kind not in KINDS or not (seed.isascii() and seed.isdigit()) or name.endswith(":"):
+    kind, architecture, taught, seed = parse(name)
+    if kind == "untrained":
+        mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
+        return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
+    recipe = replace(RECIPES[kind], architecture=architecture or "llama", taught=taught)
+    label = "-".join([kind, *([architecture] if architecture else []), *(["taught"] if taught else []), _fingerprint(recipe)])
+    return _cached(label, seed, lambda path, n: build(path, n, progress, recipe))
+
+
+def parse(name: str) -> tuple[str, str | None, bool, int]:
+    """(task, architecture, taught, seed) of a lab model's name. Raises GsiError for a name that is none."""
+    shaped = re.fullmatch(r"lab:([a-z_]+)(?:-([a-z0-9]+))??(-taught)?(?::([0-9]+))?", name)
+    kind, architecture, taught, seed = shaped.groups() if shaped else ("", None, None, None)
+    plain = kind == "untrained" and not architecture and not taught
+    if not plain and (
+        kind not in RECIPES or (architecture or "llama") not in ARCHITECTURES or (taught and not hasattr(TASKS[kind], "HINTS"))
+    ):
         raise GsiError(
-            f"model: {name!r} is no lab model; known: {', '.join(f'lab:{k}, lab:{k}:SEED' for k in KINDS)} (SEED a whole number)"
+            f"model: {name!r} is no lab model; known: lab:TASK[-ARCHITECTURE][-taught][:SEED] with TASK in {', '.join(RECIPES)}, ARCHITECTURE in "
+            f"{', '.join(ARCHITECTURES)}, SEED a whole number, taught for {', '.join(k for k, m in TASKS.items() if hasattr(m, 'HINTS'))}; and lab:untrained"
         )
-    cache = Path(os.environ.get("GSI_CACHE") or Path.home() / ".cache" / "gsi").expanduser() / "lab"
-    mark = _fingerprint(Recipe()) if kind == "chain" else hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
-    path = cache / f"{kind}-{mark}" / f"seed-{int(seed)}"
+    return kind, architecture, bool(taught), int(seed or 1)
+
+
+def _cached(label: str, seed: int, make: Callable[[Path, int], None]) -> Path:
+    path = Path(os.environ.get("GSI_CACHE") or Path.home() / ".cache" / "gsi").expanduser() / "lab" / label / f"seed-{seed}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                (build if kind == "chain" else untrained.build)(path, int(seed), progress)
+                make(path, seed)
     return path
 
 
 def _fingerprint(recipe: Recipe) -> str:
-    code = [inspect.getsource(f) for f in (chain.draw, chain.solve, _tokenizer, _model, _batches, _train)]
-    text = json.dumps([asdict(recipe), SPECIAL, chain.VOCABULARY, code])
+    task = TASKS[recipe.task]
+    code = [inspect.getsource(f) for f in (*task.RECIPE, _tokenizer, _model, _batches, _train)]
+    text = json.dumps([asdict(recipe), SPECIAL, CHAT, TEMPLATE, task.VOCABULARY, code])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

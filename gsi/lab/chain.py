@@ -11,8 +11,9 @@ One token per number, sign and letter (`VOCABULARY`). A question has exactly one
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gsi.types import GsiError, Query, Verdict
 
@@ -35,6 +36,13 @@ def draw(rng: random.Random, level: int) -> tuple[str, str, str]:
     question = " ".join([LETTERS[first], str(start), *(f"{letter} {sign} {n}" for letter, sign, n in operations), "?"])
     rationale = solve(start, operations)
     return question, rationale, rationale.split()[-1]
+
+
+def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
+    """What a base model learns from: (question, rationale), level = min(max_level, 1 + floor(Exp(level_rate)))."""
+    for _ in range(examples):
+        question, rationale, _answer = draw(rng, min(max_level, 1 + math.floor(rng.expovariate(level_rate))))
+        yield question, rationale
 
 
 def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 11), prefix: str = "chain") -> list[Query]:
@@ -112,3 +120,6 @@ def _first_wrong(tokens: Sequence[str], right: Sequence[str]) -> str:
     end = begin + STEP_TOKENS if same < len(right) else None
     said, wanted = " ".join(tokens[begin:end])[:200], " ".join(right[begin : begin + STEP_TOKENS])
     return f"step {begin // STEP_TOKENS + 1}: {said!r}, right is {wanted!r}"
+
+
+RECIPE = (draw, solve, documents)  # the code that a base model depends on

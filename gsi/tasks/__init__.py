@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsi.config import Columns
-from gsi.lab import chain
+from gsi.lab import chain, dag
 from gsi.types import Query
 
 OURS = Columns()
@@ -124,6 +124,12 @@ TASKS: dict[str, TaskSpec] = {
         steps=True,
     ),
     "chain": TaskSpec("lab: named-chain arithmetic, levels 1 to 10", hard_levels=chain.HARD_LEVELS, steps=True, generated=chain.queries),
+    "dag": TaskSpec(
+        "lab: dependency problems with several right solutions, levels 1 to 8",
+        hard_levels=dag.HARD_LEVELS,
+        steps=True,
+        generated=dag.queries,
+    ),
 }
 
 

@@ -21,6 +21,12 @@ def _check_chain(response: str, query: Query) -> Verdict:
     return check(response, query)
 
 
+def _check_dag(response: str, query: Query) -> Verdict:
+    from gsi.lab.dag import check
+
+    return check(response, query)
+
+
 CHECKERS: dict[str, Check] = {
     "gsm8k": check_number,
     "svamp": check_number,
@@ -30,6 +36,7 @@ CHECKERS: dict[str, Check] = {
     "mathqa": check_choice,
     "auto": check_auto,
     "chain": _check_chain,
+    "dag": _check_dag,
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).

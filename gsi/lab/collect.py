@@ -1,0 +1,149 @@
+"""From a finished run folder to one compact record: what a study keeps, and all that its findings are made from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gsi import tasks
+from gsi.config import Config
+from gsi.runfolder import read_json
+from gsi.types import Query
+
+Record = dict[str, Any]
+
+
+def collect(run: Path, config: Config, draws: bool = False) -> Record:
+    """One entry per iteration under `iterations`, iteration 0 (the initial model) first.
+
+    `tests`: by task and level [asked, right under `accept`, right answers], greedy, with `items`: one bit per query in id order,
+    as a hex number. `sample`: by level [attempts, plain accepted, guided attempts, guided accepted, generated tokens, lucky].
+    `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
+    guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
+
+    With `draws`: only `{"draws": n, "right": [...]}`, the number right of each pool query in id order, from the initial model.
+    """
+    if draws:
+        return _draws(run, config)
+    metrics = {line["iteration"]: line for line in _lines(run / "metrics.jsonl")}
+    pool = {q.id: q for t in config.tasks for q in tasks.load(t).queries}
+    good = "correct" if config.accept == "answer" else "(correct AND steps_ok IS 1)"
+    found: list[Record] = []
+    with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+        for n in range(config.iterations + 1):
+            record: Record = {"tests": _tests(db, n, good)}
+            if n:
+                line = metrics[n]
+                record |= _sample(db, n - 1, good, pool) | _rows(run / f"iter_{n}" / "train.parquet", pool)
+                record["rows"]["steps"] = line.get("train/steps")
+                record["flops"] = line["cost/flops"]
+                record["tail"] = {k: round(line[k], 5) for k in _TAIL if k in line}
+                record["wall"] = round(sum(v for k, v in line.items() if k.startswith("time/")), 1)
+            found.append(record)
+    state = read_json(run / "run.json")
+    return {"iterations": found, "parameters": state.get("parameters", 0), "pool": _histogram(q.level for q in pool.values())}
+
+
+def _draws(run: Path, config: Config) -> Record:
+    good = "correct" if config.accept == "answer" else "(correct AND steps_ok IS 1)"
+    with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+        query = f"SELECT sum({good}), count(*) FROM rollouts WHERE iteration = 0 AND guidance IS NULL GROUP BY query_id ORDER BY query_id"
+        rows = db.execute(query).fetchall()
+    return {"draws": config.sample.k, "right": [right for right, _ in rows]}
+
+
+_TAIL = ("tail/coverage", "tail/hard_coverage", "tail/hard_share", "tail/effective_queries", "sample/prompt_tokens", "teacher/tokens")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _histogram(levels: Any) -> dict[str, int]:
+    return {str(level): count for level, count in sorted(Counter(levels).items(), key=str)}
+
+
+def _tests(db: sqlite3.Connection, n: int, good: str) -> Record:
+    result: Record = {}
+    query = f"SELECT task, level, query_id, {good}, correct FROM evaluations WHERE split = 'test' AND iteration = ? AND attempt = 0 ORDER BY task, query_id"
+    for task, level, _id, right, answer in db.execute(query, (n,)):
+        entry = result.setdefault(task, {"levels": {}, "items": ""})
+        counts = entry["levels"].setdefault(str(level), [0, 0, 0])
+        counts[0] += 1
+        counts[1] += bool(right)
+        counts[2] += bool(answer)
+        entry["items"] += "1" if right else "0"
+    for entry in result.values():
+        entry["items"] = f"{len(entry['items'])}:{int(entry['items'], 2):x}"
+    return result
+
+
+def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str, Query]) -> Record:
+    levels: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
+    kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    solved: dict[str, int] = Counter()
+    accepted = identical = guided = guided_identical = given = generated = 0
+    texts: set[tuple[str, str]] = set()
+    query = f"SELECT query_id, level, guidance, {good}, correct, given_tokens, generated_tokens, response FROM rollouts WHERE iteration = ?"
+    for query_id, level, guidance, right, answer, given_tokens, tokens, response in db.execute(query, (iteration,)):
+        counts = levels[str(level)]
+        counts[0] += 1
+        counts[4] += tokens
+        counts[5] += bool(answer and not right)
+        if guidance is None:
+            counts[1] += bool(right)
+            solved[query_id] += bool(right)
+        else:
+            counts[2] += 1
+            counts[3] += bool(right)
+            kind = kinds[guidance.partition(":")[0]]
+            kind[0] += 1
+            kind[1] += bool(right)
+        if right:
+            same = response.split() == (pool[query_id].rationale or "").split()
+            accepted += 1
+            identical += same
+            texts.add((query_id, " ".join(response.split())))
+            if guidance is not None:
+                guided += 1
+                guided_identical += same
+                given += given_tokens
+                generated += tokens
+    plain = "".join("1" if solved[q] else "0" for q in sorted(pool))
+    return {
+        "sample": dict(sorted(levels.items())),
+        "kinds": dict(sorted(kinds.items())),
+        "accepted": {
+            "n": accepted,
+            "identical": identical,
+            "guided": guided,
+            "guided_identical": guided_identical,
+            "texts": len(texts),
+            "own_share": round(generated / (given + generated), 4) if guided else None,
+        },
+        "solved": f"{len(plain)}:{int(plain or '0', 2):x}",  # pool queries with an accepted plain attempt, one bit each in id order
+    }
+
+
+def _rows(path: Path, pool: Mapping[str, Query]) -> Record:
+    table = pq.read_table(path, columns=["query_id", "loss_mask", "source"])
+    ids = table["query_id"].to_pylist()
+    return {
+        "rows": {
+            "levels": _histogram(pool[i].level for i in ids),
+            "tokens": sum(map(sum, table["loss_mask"].to_pylist())),
+            "references": sum(s == "reference" for s in table["source"].to_pylist()),
+        }
+    }
+
+
+def bits(packed: str) -> list[int]:
+    """The 0/1 list of an `N:hex` string."""
+    n, _, value = packed.partition(":")
+    return [int(c) for c in f"{int(value, 16):0{int(n)}b}"] if int(n) else []

@@ -1,0 +1,165 @@
+"""The control arms, through the public entry points, in the scripted world: each lacks exactly one thing of the arms it is compared with."""
+
+import runpy
+import sqlite3
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+import scripted
+from test_loop import dump, run, train_rows
+
+from gsi import load_config
+from gsi.lab import chain
+from gsi.types import GsiError
+
+CONFIG = {"tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 6}}], "evaluate": {"validation": 0}}
+QUERIES = {q.id: q for q in chain.queries(1, 6)}
+
+
+def arm(tmp_path, strategy, **changes):
+    run(scripted.config(tmp_path / strategy, strategy=strategy, **(CONFIG | changes)))
+    return tmp_path / strategy
+
+
+def select(folder, sql):
+    with sqlite3.connect(folder / "ledger.sqlite") as db:
+        return db.execute(sql).fetchall()
+
+
+def texts(row):
+    return row["query_id"], row["attempt"], row["completion"]
+
+
+def levels(rows):
+    return Counter(QUERIES[r["query_id"]].level for r in rows)
+
+
+@pytest.fixture
+def check_folder():
+    path = scripted.HERE.parent.parent.parent / "shared" / "check_run_folder.py"
+    return runpy.run_path(str(path))["check"] if path.exists() else lambda folder: []
+
+
+def test_all_references_and_nothing_drawn(tmp_path, check_folder):
+    folder = arm(tmp_path, "sft_refs_all", iterations=1)
+    rows = train_rows(folder, 1)
+    assert {r["query_id"]: r["completion"] for r in rows} == {q.id: q.rationale for q in QUERIES.values()}
+    assert {r["source"] for r in rows} == {"reference"}
+    assert dump(folder) == []
+    assert check_folder(folder) == []
+
+
+def test_references_of_the_queries_under_quota_beside_vanilla_s_rows(tmp_path, check_folder):
+    vanilla, folder = arm(tmp_path, "vanilla", iterations=1), arm(tmp_path, "sft_refs_hard", iterations=1)
+    rows = train_rows(folder, 1)
+    own = [r for r in rows if r["source"] is None]
+    assert own == train_rows(vanilla, 1)
+    accepted = Counter(r["query_id"] for r in own)
+    added = [r["query_id"] for r in rows if r["source"] == "reference"]
+    assert sorted(added) == sorted(q for q in QUERIES if accepted[q] < 2)
+    assert 0 < len(added) < len(QUERIES)
+    assert check_folder(folder) == []
+
+
+def test_openings_alone(tmp_path, check_folder):
+    folder = arm(tmp_path, "refs_truncated", iterations=1)
+    added = [r for r in train_rows(folder, 1) if r["source"] == "reference"]
+    assert len(added) == len({(r["query_id"], r["completion"]) for r in added}) > 0
+    for r in added:
+        rationale = QUERIES[r["query_id"]].rationale
+        assert rationale.startswith(r["completion"])
+        assert "#" not in r["completion"]
+        assert sum(r["loss_mask"]) == len(r["completion"].encode())  # the opening is trained, to its last token, without an end token
+    helped = arm(tmp_path, "state_reset", iterations=1)
+    handed = set(select(helped, "SELECT query_id, given FROM rollouts WHERE guidance IS NOT NULL"))
+    assert handed <= {(r["query_id"], r["completion"]) for r in added}
+    assert check_folder(folder) == []
+
+
+def test_hard_rows_repeated_to_the_guided_arm_s_levels(tmp_path, check_folder):
+    guided = arm(tmp_path, "state_reset")
+    plain = arm(tmp_path, "vanilla")
+    folder = arm(tmp_path, "repeat_hard", curate={"like": str(guided)})
+    own, target, rows = levels(train_rows(plain, 1)), levels(train_rows(guided, 1)), levels(train_rows(folder, 1))
+    assert rows == {level: max(count, target[level]) for level, count in own.items()}
+    assert any(target[level] > count for level, count in own.items())
+    assert {texts(r) for r in train_rows(folder, 1)} == {texts(r) for r in train_rows(plain, 1)}  # nothing but vanilla's own rows
+    assert check_folder(folder) == []
+
+
+def test_as_many_rows_as_the_guided_arm_from_brute_force(tmp_path, check_folder):
+    guided = arm(tmp_path, "state_reset", iterations=1)
+    brute = arm(tmp_path, "brute_force", iterations=1)
+    folder = arm(tmp_path, "matched_random", iterations=1, curate={"like": str(guided)})
+    rows, all_rows, wanted = train_rows(folder, 1), train_rows(brute, 1), len(train_rows(guided, 1))
+    assert len(rows) == min(wanted, len(all_rows))
+    assert all(row in all_rows for row in rows)
+    assert check_folder(folder) == []
+
+
+def test_rows_whatever_their_verdict(tmp_path, check_folder):
+    with pytest.raises(GsiError, match="control: true"):
+        arm(tmp_path, "random_kept")
+    folder = arm(tmp_path, "random_kept", control=True, iterations=1)
+    plain = arm(tmp_path, "vanilla", iterations=1)
+    counts = [Counter(r["query_id"] for r in train_rows(f, 1)) for f in (folder, plain)]
+    assert counts[0] == counts[1]
+    right = {(q, a): c for q, a, c in select(folder, "SELECT query_id, attempt, correct FROM rollouts")}
+    assert 0 < sum(right[r["query_id"], r["attempt"]] for r in train_rows(folder, 1)) < len(train_rows(folder, 1))
+    assert check_folder(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["state_reset", "rationale_driven", "answer_driven"])
+def test_sham_hints_come_from_another_query(tmp_path, kind, check_folder):
+    folder = arm(tmp_path, "sham_hint", iterations=1, guidance={"kind": kind})
+    rows = select(folder, "SELECT query_id, guidance, prompt, given FROM rollouts WHERE guidance IS NOT NULL")
+    assert rows
+    for query_id, label, prompt, given in rows:
+        query = QUERIES[query_id]
+        assert label.startswith(f"sham_{kind}")
+        assert query.question in prompt
+        if given:
+            assert not query.rationale.startswith(given)
+        else:
+            assert query.rationale not in prompt
+        shown = given or prompt.replace(query.question, "")
+        donors = [q for q in QUERIES.values() if q.level == query.level and (q.rationale.startswith(given) if given else True)]
+        assert any(d.id != query_id and (given or d.rationale in shown or f" {d.answer}." in shown) for d in donors)
+    assert check_folder(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "repeat_hard"}, "curate.like"),
+        ({"strategy": "matched_random"}, "curate.like"),
+        ({"strategy": "vanilla", "guidance": {"sham": True}}, "guidance.sham"),
+    ],
+)
+def test_what_a_control_needs_is_asked_for(changes, message):
+    with pytest.raises(GsiError, match=message):
+        load_config(scripted.config("out", **changes))
+
+
+def test_a_run_to_match_that_is_not_there_or_has_other_queries(tmp_path):
+    with pytest.raises(GsiError, match=r"run .* up to iteration 1 first"):
+        arm(tmp_path, "repeat_hard", curate={"like": str(tmp_path / "nowhere")})
+    other = tmp_path / "other"
+    run(scripted.config(other, strategy="vanilla", tasks=[{"name": "chain", "args": {"seed": 2, "per_level": 6}}], iterations=1))
+    with pytest.raises(GsiError, match="does not train on"):
+        arm(tmp_path, "matched_random", curate={"like": str(other)})
+
+
+def test_references_that_no_query_has(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(f'{{"id": "{i}", "question": "d {i} e + 1 ?", "answer": "{i + 1}"}}\n' for i in range(5)))
+    with pytest.raises(GsiError, match=r"curate.references.*no query has one"):
+        run(scripted.config(tmp_path / "run", strategy="sft_refs_hard", tasks=[{"name": "auto", "path": str(path)}]))
+
+
+def test_equal_training_columns(tmp_path):
+    """Rows of references have the same columns and types as rows of rollouts, so that TRL reads both."""
+    folder = arm(tmp_path, "sft_refs_hard", iterations=1)
+    table = pq.read_table(folder / "iter_1" / "train.parquet")
+    assert table.schema == pq.read_table(folder / "iter_1" / "dropped.parquet").drop_columns(["reason"]).schema

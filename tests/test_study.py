@@ -1,0 +1,228 @@
+"""Studies in the scripted world: the whole matrix through `gsi study`, what it keeps, resumes and refuses."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import scripted
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsi.cli import main
+from gsi.lab import stats
+from gsi.lab.collect import bits
+from gsi.lab.study import arms, cells, load_study
+from gsi.strategies import CONTROLS
+
+
+def study(tmp_path, **changes):
+    data = {
+        "name": "small",
+        "output_dir": str(tmp_path / "runs"),
+        "results": str(tmp_path / "small.jsonl"),
+        "seeds": [1],
+        "models": {"made_up": "base"},
+        "tasks": {
+            "chain": {
+                "tasks": [{"name": "chain", "args": {"seed": "{seed}", "per_level": 4}}],
+                "evaluate": {"tasks": [{"name": "chain", "args": {"seed": "{fresh}", "per_level": 3}}]},
+            }
+        },
+        "strategies": ["vanilla", "state_reset"],
+        "config": {
+            "iterations": 2,
+            "accept": "steps",
+            "prompt": {"template": "{question} "},
+            "sample": {"k": 4, "wanted": 2},
+            "engine": {"kind": "scripted", "function": f"{scripted.HERE}:respond"},
+            "train": {"kind": "scripted", "function": f"{scripted.HERE}:train"},
+            "evaluate": {"validation": 0, "trajectory": True},
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(data | changes, sort_keys=False))
+    return str(path)
+
+
+def results(tmp_path):
+    return {r["key"]: r for r in map(json.loads, (tmp_path / "small.jsonl").read_text().splitlines())}
+
+
+def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, capsys):
+    path = study(
+        tmp_path, controls=True, draws=16, equal_tokens=["vanilla", "state_reset"], strategies=["vanilla", "state_reset", "brute_force"]
+    )
+    assert main(["study", path, "--jobs", "2"]) == 0
+    found = results(tmp_path)
+    wanted = {"vanilla", "state_reset", "brute_force", "draws", "equal:vanilla", "equal:state_reset", *CONTROLS}
+    assert {key.rpartition("/")[2] for key in found} == wanted
+    printed = capsys.readouterr().out
+    assert "13 of 13 cells to run" in printed
+
+    record = found["made_up/chain/s1/state_reset"]
+    assert len(record["iterations"]) == 3
+    tests = record["iterations"][0]["tests"]["chain"]
+    assert tests["levels"]["1"][0] == 3
+    assert sum(bits(tests["items"])) == sum(right for _, right, _ in tests["levels"].values())
+    first = record["iterations"][1]
+    assert sum(first["rows"]["levels"].values()) == first["accepted"]["n"]
+    assert first["accepted"]["identical"] == first["accepted"]["n"]  # chain has one right rationale, so no claim is to be made on it
+    assert record["pool"] == {str(level): 4 for level in range(1, 11)}
+
+    plain, sham = (found[f"made_up/chain/s1/{arm}"]["iterations"][1]["kinds"] for arm in ("state_reset", "sham_hint"))
+    assert plain["state_reset"][1] / plain["state_reset"][0] > sham["sham_state_reset"][1] / sham["sham_state_reset"][0]
+    assert len(found["made_up/chain/s1/draws"]["right"]) == 40
+    assert max(found["made_up/chain/s1/draws"]["right"]) <= 16
+
+    cut, full = (found[f"made_up/chain/s1/{arm}"]["iterations"] for arm in ("equal:state_reset", "state_reset"))
+    fewest = min(found[f"made_up/chain/s1/{arm}"]["iterations"][-1]["rows"]["tokens"] for arm in ("vanilla", "state_reset"))
+    assert full[-1]["rows"]["tokens"] > fewest >= cut[-1]["rows"]["tokens"] > 0.9 * fewest
+
+    before = (tmp_path / "small.jsonl").read_text()
+    assert main(["study", path]) == 0
+    assert "0 of 13 cells to run" in capsys.readouterr().out
+    assert (tmp_path / "small.jsonl").read_text() == before
+
+
+def test_the_same_results_whatever_the_number_of_processes(tmp_path):
+    texts = []
+    for jobs in ("1", "2"):
+        folder = tmp_path / jobs
+        folder.mkdir()
+        main(["study", study(folder, seeds=[1, 2]), "--jobs", jobs])
+        texts.append({k: [i["tests"] for i in r["iterations"]] for k, r in results(folder).items()})
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 4
+
+
+def test_a_failed_cell_is_reported_the_others_finish_and_only_it_runs_again(tmp_path, capsys):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def respond(request, model):\n    raise RuntimeError('no luck')\n")
+    own = {
+        "unlucky": {"strategy": "vanilla", "engine": {"function": f"{broken}:respond"}},
+        "after": {"strategy": "repeat_hard", "curate": {"like": "{run:unlucky}"}},
+    }
+    path = study(tmp_path, arms=own)
+    assert main(["study", path]) == 1
+    assert set(results(tmp_path)) == {"made_up/chain/s1/vanilla", "made_up/chain/s1/state_reset"}
+    printed = capsys.readouterr().out
+    assert "failed: made_up/chain/s1/unlucky" in printed
+    assert "no luck" in printed
+    assert "needs made_up/chain/s1/unlucky, which failed" in printed
+    broken.write_text(f"import sys\nsys.path.insert(0, {str(scripted.HERE.parent)!r})\nfrom scripted import respond\n")
+    assert main(["study", path]) == 0
+    assert "2 of 4 cells to run" in capsys.readouterr().out
+    assert len(results(tmp_path)) == 4
+
+
+def test_a_dry_run_checks_everything_and_runs_nothing(tmp_path, capsys):
+    assert (
+        main(
+            [
+                "study",
+                study(
+                    tmp_path, controls=True, seeds=[1, 2, 3], strategies=["vanilla", "state_reset", "brute_force"], minutes={"default": 60}
+                ),
+                "--dry-run",
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "30 cells" in printed
+    assert "about 30.0 core-hours" in printed
+    assert list(tmp_path.iterdir()) == [tmp_path / "small.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategies": ["vanila"]}, "unknown 'vanila'"),
+        ({"tasks": {"x": {"tasks": [{"name": "chian"}]}}}, "chian"),
+        ({"models": {"m": "lab:chian"}}, "lab:chian"),
+        ({"models": {"m": "lab:chain-bert:{seed}"}}, "lab:chain-bert:1"),
+        ({"seeds": []}, "seeds"),
+        ({"strategies": [], "controls": False}, "no arms"),
+        ({"strategies": ["vanilla", "repeat_hard"]}, "curate.like"),
+        ({"contrasts": [{"a": "state_reset", "b": "brute"}]}, "unknown arm 'brute'"),
+        ({"contrasts": [{"a": "state_reset", "b": "vanilla"}] * 6}, "contrasts"),
+        ({"equal_tokens": ["x"]}, "equal_tokens"),
+        ({"arms": {"a": {"strategy": "vanilla", "sample": {"kk": 2}}}}, "unknown key 'sample.kk'"),
+        ({"arms": {"a": {"strategy": "interactive"}}}, "teacher"),
+        ({"strategie": ["vanilla"]}, "unknown key 'strategie' (did you mean 'strategies'?)"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_runs(tmp_path, capsys, changes, message):
+    assert main(["study", study(tmp_path, **changes)]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "small.yaml"]
+
+
+def test_an_arm_without_the_rationales_it_needs_is_refused(tmp_path, capsys):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"id": "1", "question": "1 + 1", "answer": "2"}\n')
+    assert (
+        main(["study", study(tmp_path, tasks={"own": {"tasks": [{"name": "auto", "path": str(data)}]}}, config={"accept": "answer"})]) == 2
+    )
+    error = capsys.readouterr().err
+    assert "state_reset" in error
+    assert "reference rationales" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_results_of_another_config_are_not_mixed_in(tmp_path, capsys):
+    path = study(tmp_path, strategies=["vanilla"])
+    assert main(["study", path]) == 0
+    data = yaml.safe_load(Path(path).read_text())
+    data["config"]["sample"]["k"] = 5
+    study(tmp_path, strategies=["vanilla"], config=data["config"])
+    assert main(["study", path]) == 2
+    assert "was made with another config" in capsys.readouterr().err
+
+
+def test_arms_of_one_seed_share_data_and_seeds_do_not(tmp_path):
+    loaded, mark = load_study(study(tmp_path, seeds=[1, 2]))
+    todo = cells(loaded)
+    tasks = {(c.seed, c.arm): (c.config["tasks"], c.config["evaluate"]["tasks"]) for c in todo}
+    assert tasks[1, "vanilla"] == tasks[1, "state_reset"] != tasks[2, "vanilla"]
+    assert tasks[1, "vanilla"][0] == [{"name": "chain", "args": {"seed": 1, "per_level": 4}}]
+    assert len(mark) == 12
+    assert list(arms(loaded)) == ["vanilla", "state_reset"]
+
+
+# --------------------------------------------------------------------------------------------------- statistics
+
+
+def test_intervals_and_tests_of_known_numbers():
+    mean, low, high = stats.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (mean, round(low, 4), round(high, 4)) == (3.0, 1.0368, 4.9632)  # 3 +- 2.776 * 1.5811 / sqrt 5
+    assert round(stats.t_quantile(0.975, 9), 4) == 2.2622
+    assert stats.t_interval([0.5])[1:] == (-math.inf, math.inf)
+    assert stats.sign_flip([1.0] * 5) == 2 / 32
+    assert stats.sign_flip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]) == 2 / 1024
+    assert stats.sign_flip([1.0, -1.0]) == 1.0
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8))
+def test_sign_flip_is_a_probability_and_ignores_the_sign(differences):
+    p = stats.sign_flip(differences)
+    assert 2 / 2 ** len(differences) <= p <= 1
+    assert p == stats.sign_flip([-d for d in differences])
+
+
+def test_lost_by_chance_agrees_with_simulation():
+    rng = random.Random(1)
+    rates = [rng.betavariate(0.5, 0.5) for _ in range(3000)]
+    solved = [sum(rng.random() < p for _ in range(64)) for p in rates]
+    lost = sum(any(rng.random() < p for _ in range(8)) and not any(rng.random() < p for _ in range(8)) for p in rates)
+    assert abs(stats.lost_by_chance(solved, 64, 8) - lost / 3000) < 0.012  # three standard errors of the simulation
+    assert stats.lost_by_chance([0] * 50, 64, 8) < 0.06
+    assert stats.lost_by_chance([64] * 50, 64, 8) < 0.001
+
+
+def test_packed_items_come_back():
+    assert bits("5:0c") == [0, 1, 1, 0, 0]
+    assert bits("0:0") == []
