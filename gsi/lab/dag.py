@@ -2,61 +2,42 @@
 
 A query of level n needs n operations, modulo 23, over named quantities; some definitions are not needed at all:
 
-    question    c = 4 ; v = c + 6 ; k = c - v ; u = v + c ; ? u
-    own words   c 4 + 6 = v 10 ; v 10 + c 4 = u 14 ; # 14
-    reference   v needs c 4 plus 6 = 10 so v 10 ; for u with c 4 and v 10 = 14 thus u 14 ; # 14
+    question    c. 4 ; V = c + 6 ; K = c - 3 ; U = v max c ; T = u + 2 ; ? T
+    own words   V = c + 6 : c 4 + 6 = v. 10 ; U = v max c : v 10 max c 4 = u. 10 ; T = u + 2 : u 10 + 2 = t. 12 ; # 12
+    reference   V needs c 4 plus 6 = 10 so v. 10 ; for U with c 4 over v 10 = 10 thus u. 10 ; T needs 2 add u 10 = 12 so t. 12 ; # 12
 
-Any order in which every quantity comes after those it is made from is right; the terms of a sum may be swapped, and a sum of
-three may be taken in three groupings (`a 1 + b 2 = _ 3 ; _ 3 + c 4 = u 7 ;`); quantities that are not needed may be worked out
-too. The references go from the target down to what it needs and use other words; a base model writes its own words only,
-unless a response already begins in theirs. Nothing here needs torch.
+A name is one token in each of three spellings: `V` where the quantity is defined, `v` where it is used, `v.` where its value stands. So
+looking it up is a thing that a model of 150k parameters learns in its minutes; with one spelling none of twenty tries learned it.
+
+Any order in which every quantity comes after those it is made from is right; terms may be swapped but in differences, three terms may be taken in
+three groupings (`v 10 max w 8 = _ 10 ; _ 10 max c 4 = u. 10 ;`), and quantities that are not needed may be worked out too. The
+references go from the target down to what it needs, in other words, which vary; a base model writes its own words only, unless a
+response already begins in theirs. Nothing here needs torch; the check is in `dag_check.py`.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gsi.types import GsiError, Query, Verdict
+from gsi.types import GsiError, Query
 
 MODULUS = 23
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 NUMBERS = tuple(str(n) for n in range(MODULUS))
 MAX_LITERAL = 9  # numbers in definitions are 1..9
 WORDS = {"+": ("plus", "add"), "-": ("minus", "less"), "max": ("above", "over"), "min": ("below", "under")}  # the references' signs
-VOCABULARY = [
-    *NUMBERS,
-    *LETTERS,
-    *WORDS,
-    "=",
-    ";",
-    "#",
-    "?",
-    "_",
-    ":",
-    "book",
-    "read",
-    "answer",
-    "solution",
-    "attempt",
-    "teacher",
-    "cue",
-    "needs",
-    "for",
-    "with",
-    "so",
-    "thus",
-    *(w for pair in WORDS.values() for w in pair),
-]
+SPELLINGS = [spelled for x in LETTERS for spelled in (x, x.upper(), f"{x}.")]
+VOCABULARY = [*NUMBERS, *SPELLINGS, *WORDS, *(word for pair in WORDS.values() for word in pair)]
+VOCABULARY += ["=", ";", "#", "?", "_", ":", "needs", "for", "with", "so", "thus", "book", "answer", "solution", "attempt", "teacher", "cue"]
 HARD_LEVELS = (6, 7, 8)
 MAX_LEVEL = 12
 CHANCE = 1 / MODULUS
 
 Term = str  # a letter or a number
-Made = Mapping[str, tuple[str, tuple[Term, ...]]]  # name -> (sign, terms)
-Definition = tuple[str, str, tuple[Term, ...]]  # (letter, sign, terms): sign `+` (2 or 3 terms), `-` (2) or `` (a given number)
+Definition = tuple[str, str, tuple[Term, ...]]  # (letter, sign, terms): `+`, `-` (2 terms), `max`, `min` (2 or 3) or `` (a given number)
 
 
 @dataclass(frozen=True)
@@ -68,8 +49,8 @@ class Problem:
 
     @property
     def question(self) -> str:
-        shown = (f"{name} {'= ' if sign else ''}{f' {sign} '.join(terms)} ;" for name, sign, terms in self.definitions)
-        return " ".join([*shown, "?", self.target])
+        shown = (f"{defined(d)} ;" if d[1] else f"{d[0]}. {d[2][0]} ;" for d in self.definitions)
+        return " ".join([*shown, "?", self.target.upper()])
 
     def values(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -87,6 +68,12 @@ class Problem:
                 reached.add(name)
                 left += [t for t in made[name] if t in made]
         return reached
+
+
+def defined(definition: Definition) -> str:
+    """`V = c + 6`."""
+    name, sign, terms = definition
+    return f"{name.upper()} = {f' {sign} '.join(terms)}"
 
 
 def combine(sign: str, values: Sequence[int]) -> int:
@@ -136,7 +123,7 @@ def _draw(rng: random.Random, level: int) -> Problem:
         made.append(name)
         left -= count - 1
     target = name
-    for _ in range(rng.randint(0, (level + 2) // 3)):  # distractors: nothing is made from them
+    for _ in range(rng.randint(0, (level + 1) // 3) if level > 1 else rng.random() < 0.25):  # distractors: nothing is made from them
         terms = rng.sample(made, 2) if len(made) > 1 and rng.random() < 0.35 else [rng.choice(made), str(rng.randint(1, MAX_LITERAL))]
         definitions.append((next(fresh), rng.choice("+-") if terms[1].isdigit() else rng.choice(("max", "min")), tuple(terms)))
     return Problem(tuple(_shuffled(definitions, rng)), target)
@@ -158,18 +145,19 @@ def _shuffled(definitions: Sequence[Definition], rng: random.Random) -> list[Def
 
 
 def own_words(problem: Problem, rng: random.Random) -> str:
-    """A right solution as the base model writes it: what is needed, in a random right order, operands as they come."""
+    """A right solution as the base model writes it: what is needed, mostly in the question's order, each definition repeated first."""
     values, needed = problem.values(), problem.needed()
     steps: list[str] = []
-    for name, sign, terms in _shuffled(problem.definitions, rng) if rng.random() < 0.3 else problem.definitions:
+    for definition in _shuffled(problem.definitions, rng) if rng.random() < 0.15 else problem.definitions:
+        name, sign, terms = definition
         if sign and name in needed:
-            shown, first = [_own(t, values) for t in terms], f"{name} = {f' {sign} '.join(terms)} : "
+            shown, first = [_used(t, values) for t in terms], f"{defined(definition)} : "
             if len(terms) == 3:
                 last = rng.randrange(3)  # the term that is added last
                 part = combine(sign, [_value(t, values) for j, t in enumerate(terms) if j != last])
                 steps.append(f"{first}{f' {sign} '.join(t for j, t in enumerate(shown) if j != last)} = _ {part} ;")
                 shown, first = [f"_ {part}", shown[last]], ""
-            steps.append(f"{first}{f' {sign} '.join(shown)} = {name} {values[name]} ;")
+            steps.append(f"{first}{f' {sign} '.join(shown)} = {name}. {values[name]} ;")
     return " ".join([*steps, f"# {values[problem.target]}"])
 
 
@@ -189,10 +177,10 @@ def reference(problem: Problem, rng: random.Random) -> str:
                 work_out(term)
         if not sign:
             return
-        shown = [_own(t, values) for t in (terms if sign == "-" or rng.random() < 0.5 else terms[::-1])]
-        word = rng.choice(WORDS[sign])
-        head = rng.choice((f"{name} needs", f"for {name} with"))
-        steps.append(f"{head} {f' {word} '.join(shown)} = {values[name]} {rng.choice(('so', 'thus'))} {name} {values[name]} ;")
+        shown = [_used(t, values) for t in (terms if sign == "-" or rng.random() < 0.5 else terms[::-1])]
+        word, ending = rng.choice(WORDS[sign]), rng.choice(("so", "thus"))
+        head = rng.choice((f"{name.upper()} needs", f"for {name.upper()} with"))
+        steps.append(f"{head} {f' {word} '.join(shown)} = {values[name]} {ending} {name}. {values[name]} ;")
 
     work_out(problem.target)
     return " ".join([*steps, f"# {values[problem.target]}"])
@@ -202,12 +190,13 @@ def _value(term: Term, values: dict[str, int]) -> int:
     return values[term] if term in values else int(term)
 
 
-def _own(term: Term, values: dict[str, int]) -> str:
+def _used(term: Term, values: dict[str, int]) -> str:
     return f"{term} {values[term]}" if term in values else term
 
 
-# How a taught base is shown a hint, as `guidance.template` of a run.
-HINTS = {
+# --------------------------------------------------------------------------------------- what a base model learns from
+
+HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
     "answer_driven": "{question} answer {answer}",
     "rationale_driven": "{question} solution {rationale}",
     "interactive": "{question} attempt {attempt} teacher {feedback}",
@@ -216,18 +205,14 @@ HINTS = {
 
 
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
-    """What a base model learns from: (question, solution), level = min(max_level, 1 + floor(Exp(level_rate))).
+    """(question, solution) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
-    The first fifth only looks definitions up (`look_up`), from which copying is learned many times faster than from solutions. Then one in ten,
-    of levels 1 to 3, is in the references' words, behind a question that ends in `book`: so the base can read and go on in them,
-    and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint with the question.
+    One in ten, of levels 1 to 3, is in the references' words, behind a question that ends in `book`: so the base can read and go on in
+    them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint with the question.
     """
-    for i in range(examples):
+    for _ in range(examples):
         kind = rng.random()
-        if i < examples // 5 or kind > 0.95:
-            yield look_up(draw(rng, rng.randint(1, 4)), rng)
-            continue
-        book, hinted = kind < 0.1, taught and kind > 0.75
+        book, hinted = kind < 0.1, taught and kind > 0.8
         problem = draw(rng, min(3 if book else 4 if hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
         if book:
             yield f"{problem.question} book", reference(problem, rng)
@@ -237,17 +222,9 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
             yield problem.question, own_words(problem, rng)
 
 
-def look_up(problem: Problem, rng: random.Random) -> tuple[str, str]:
-    """The definitions of a question once more, in another order."""
-    definitions = list(problem.definitions)
-    rng.shuffle(definitions)
-    repeated = Problem(tuple(definitions), problem.target).question.rpartition(" ? ")[0]
-    return f"{problem.question} read", repeated
-
-
 def _hinted(problem: Problem, rng: random.Random) -> str:
     kind = rng.choice(list(HINTS))
-    attempt, wrong = spoil(own_words(problem, rng), problem, rng)
+    attempt, wrong = spoil(own_words(problem, rng), rng)
     fields = {
         "question": problem.question,
         "answer": str(problem.values()[problem.target]),
@@ -259,34 +236,49 @@ def _hinted(problem: Problem, rng: random.Random) -> str:
     return HINTS[kind].format(**fields)
 
 
-def spoil(solution: str, problem: Problem, rng: random.Random) -> tuple[str, str]:
-    """A solution in own words with a wrong result in one step, carried on to the end, and the quantity that is wrong."""
+def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
+    """A solution in own words with a wrong result in one step, used as it is from there on, and the quantity whose step it is."""
     steps = solution.split(" ; ")
     at = rng.randrange(len(steps) - 1)
-    tokens = steps[at].split()
-    name, right = (tokens[-2] if tokens[-2] != "_" else steps[at + 1].split()[-2]), tokens[-1]
+    *front, holder, right = steps[at].split()
+    name = next(s.split()[-2] for s in steps[at:] if s.split()[-2].endswith(".")).removesuffix(".")
     wrong = rng.choice([n for n in NUMBERS if n != right])
-    steps[at] = " ".join([*tokens[:-1], wrong])
+    steps[at] = " ".join([*front, holder, wrong])
+    used = holder.removesuffix(".")
     for i in range(at + 1, len(steps)):
-        steps[i] = f" {steps[i]} ".replace(f" {tokens[-2]} {right} ", f" {tokens[-2]} {wrong} ").strip()
-    if name == problem.target:
+        steps[i] = f" {steps[i]} ".replace(f" {used} {right} ", f" {used} {wrong} ").strip()
+    if at == len(steps) - 2:
         steps[-1] = f"# {wrong}"
     return " ; ".join(steps), name
 
 
 def feedback(problem: Problem, wrong: str) -> str:
     """What a teacher says of a wrong quantity: how it is made, without its value."""
-    _, sign, terms = next(d for d in problem.definitions if d[0] == wrong)
-    return f"{wrong} = {f' {sign} '.join(terms)}"
+    return next(defined(d) for d in problem.definitions if d[0] == wrong)
 
 
 def cue(problem: Problem) -> str:
     """The quantities to work out, in an order that works, without any value."""
     needed = problem.needed()
-    return " ".join(name for name, sign, _ in problem.definitions if sign and name in needed)
+    return " ".join(name.upper() for name, sign, _ in problem.definitions if sign and name in needed)
 
 
-# --------------------------------------------------------------------------------------- queries and their check
+RECIPE = (
+    combine,
+    defined,
+    draw,
+    _draw,
+    _shuffled,
+    own_words,
+    reference,
+    documents,
+    _hinted,
+    spoil,
+    feedback,
+    cue,
+)  # code a base model depends on
+
+# --------------------------------------------------------------------------------------- queries
 
 
 def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), prefix: str = "dag") -> list[Query]:
@@ -308,162 +300,3 @@ def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), pref
             rationale = reference(problem, rng)
             found.append(Query(f"{prefix}-s{seed}-L{level}-{index:04d}", "dag", problem.question, rationale.split()[-1], rationale, level))
     return found
-
-
-def check(response: str, query: Query) -> Verdict:
-    """Grades a response: the answer is the number 0..22 that follows the last `#` and ends the response, else no_answer.
-
-    `steps_ok` is True if every step, in either dialect, follows from the question and the steps before it, and they reach the
-    target. `detail` names the first step that does not. Raises GsiError where the question is not one of this task.
-    """
-    tokens, detail = response.split(), ""
-    try:
-        _walk(tokens, parse(query))
-    except _Wrong as e:
-        detail = str(e)
-    if len(tokens) < 2 or tokens[-2] != "#" or tokens[-1] not in NUMBERS:
-        return Verdict("no_answer", None, False, detail or "no `# number` at the end")
-    return Verdict("correct" if tokens[-1] == query.answer else "wrong", tokens[-1], not detail, detail)
-
-
-def parse(query: Query) -> Problem:
-    """The problem of a query's question. Raises GsiError where it is none."""
-    tokens = query.question.split()
-    definitions: list[Definition] = []
-    known: set[str] = set()
-    for part in _split(tokens[:-2]):
-        given = len(part) == 2  # `c 4`; else `v = c + 6`
-        name, terms, signs = part[:1], tuple(part[1:] if given else part[2::2]), {*part[3::2]}
-        fits = (given or (len(part) in (5, 7) and part[1] == "=")) and name[0] in LETTERS and name[0] not in known
-        if not (
-            fits
-            and all(t in known or t in NUMBERS for t in terms)
-            and (signs in ({"max"}, {"min"}, set()) or (len(part) == 5 and signs in ({"+"}, {"-"})))
-        ):
-            raise GsiError(f"query {query.id}: {' '.join(part)!r} is no definition of a dag question such as `v = c + 6 ;`")
-        definitions.append((name[0], "".join(signs), terms))
-        known.add(name[0])
-    if tokens[-2:-1] != ["?"] or tokens[-1] not in known:
-        raise GsiError(f"query {query.id}: {query.question!r} is no dag question; it should look like `c = 4 ; v = c + 6 ; ? v`")
-    return Problem(tuple(definitions), tokens[-1])
-
-
-class _Wrong(Exception):
-    """The first wrong step, in words."""
-
-
-_SIGN = {word: sign for sign, words in WORDS.items() for word in (sign, *words)}
-
-
-def _split(tokens: Sequence[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    for token in tokens:
-        if token == ";":
-            yield part
-            part = []
-        else:
-            part.append(token)
-    if part:
-        yield part
-
-
-def _walk(tokens: Sequence[str], problem: Problem) -> None:
-    """Goes through a response step by step. Raises _Wrong at the first that does not hold."""
-    values, made = problem.values(), {name: (sign, terms) for name, sign, terms in problem.definitions}
-    reached = {name for name, (sign, _) in made.items() if not sign}
-    part: tuple[str, int, tuple[str, ...]] | None = None  # sign, value and terms of a partial result that waits for its last term
-    *steps, last = list(_split(tokens)) or [[]]
-    for i, step in enumerate(steps, 1):
-        name, sign, operands, value = _read(step, i, made)
-        terms: list[str] = []
-        for operand in operands:
-            if operand[0] == "_":
-                if part is None or part[0] != sign or operand[1] != str(part[1]):
-                    raise _Wrong(f"step {i}: {' '.join(step)!r} uses a partial result that the step before does not give")
-                terms += part[2]
-            else:
-                if len(operand) == 2 and (operand[0] not in reached or operand[1] != str(values[operand[0]])):
-                    raise _Wrong(f"step {i}: {' '.join(operand)!r} is not known by then")
-                terms.append(operand[0])
-        if part is not None and not any(operand[0] == "_" for operand in operands):
-            raise _Wrong(f"step {i}: {' '.join(step)!r} leaves the partial result before it unused")
-        result = combine(sign, [values[t] if t in values else int(t) for t in terms])
-        if str(result) != value:
-            raise _Wrong(f"step {i}: {' '.join(step)!r} should give {result}")
-        if name == "_":
-            part = (sign, result, tuple(terms))
-            continue
-        part = None
-        wanted_sign, wanted = made.get(name, ("", ()))
-        same = tuple(terms) == wanted if sign == "-" else sorted(terms) == sorted(wanted)
-        if wanted_sign != sign or not same:
-            raise _Wrong(f"step {i}: {' '.join(step)!r} is not how {name} is defined")
-        reached.add(name)
-    if part is not None or len(last) != 2 or last[0] != "#" or problem.target not in reached or last[1] != str(values[problem.target]):
-        raise _Wrong(f"step {len(steps) + 1}: {' '.join(last)[:200]!r} does not end with the value of {problem.target}")
-
-
-def _own_shape(step: Sequence[str], made: Made) -> tuple[str, list[str], list[str]] | None:
-    """`u = v + c : OPERANDS = u 8`, where `v + c` repeats the definition, or `OPERANDS = u 8`: (u, operands, [u, 8])."""
-    if len(step) < 6 or step[-3] != "=":
-        return None
-    if ":" not in step:
-        return step[-2], list(step[:-3]), list(step[-2:])
-    repeated = list(step[: step.index(":")])
-    sign, terms = made.get(step[0], ("", ()))
-    if repeated != [step[0], "=", *f" {sign} ".join(terms).split()]:
-        return None
-    return step[0], list(step[len(repeated) + 1 : -3]), list(step[-2:])
-
-
-def _reference_shape(step: Sequence[str]) -> tuple[str, list[str], list[str]] | None:
-    """`u needs OPERANDS = 8 so u 8` or `for u with ...`: (u, operands, [u, 8]); both values have to agree."""
-    if len(step) < 8 or step[-5] != "=" or step[-4] != step[-1] or step[-3] not in ("so", "thus"):
-        return None
-    if step[1] == "needs":
-        return step[0], list(step[2:-5]), list(step[-2:])
-    return (step[1], list(step[3:-5]), list(step[-2:])) if (step[0], step[2]) == ("for", "with") else None
-
-
-def _read(step: Sequence[str], i: int, made: Made) -> tuple[str, str, list[tuple[str, ...]], str]:
-    """(name, sign, operands, value) of a step in either dialect; operands are (number,), (letter, value) or ("_", value)."""
-    wrong = _Wrong(f"step {i}: {' '.join(step)[:200]!r} cannot be read")
-    name, left, right = _own_shape(step, made) or _reference_shape(step) or ("", [], [])
-    if not name or right[0] not in (name, "_"):
-        raise wrong
-    operands: list[tuple[str, ...]] = [()]
-    signs: list[str] = []
-    for token in left:
-        if token in _SIGN:
-            signs.append(_SIGN[token])
-            operands.append(())
-        else:
-            operands[-1] += (token,)
-    for operand in operands:
-        bare = len(operand) == 1 and operand[0] in NUMBERS
-        if not (bare or (len(operand) == 2 and operand[0] in (*LETTERS, "_") and operand[1] in NUMBERS)):
-            raise wrong
-    if (
-        len(right) != 2
-        or right[0] not in (*LETTERS, "_")
-        or right[1] not in NUMBERS
-        or len({*signs}) != 1
-        or (signs[0] in "+-" and len(signs) > 1)
-    ):
-        raise wrong
-    return right[0], signs[0], operands, right[1]
-
-
-RECIPE = (
-    combine,
-    draw,
-    _draw,
-    _shuffled,
-    own_words,
-    reference,
-    documents,
-    _hinted,
-    spoil,
-    feedback,
-    cue,
-)  # the code that a base model depends on

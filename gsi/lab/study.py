@@ -58,7 +58,7 @@ class Study(Section):
     output_dir: str
     results: str
     seeds: Annotated[list[int], Field(min_length=1)]
-    models: Annotated[dict[str, str], Field(min_length=1)]
+    models: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]  # a model, or a patch of the config with `model`
     tasks: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     strategies: list[str] = Field([])
     controls: bool = False
@@ -148,7 +148,11 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                 place = f"{model}/{task}/s{seed}"
                 folder = Path(study.output_dir) / model / task / f"s{seed}"
                 fill = _filler({"seed": seed, "fresh": seed + FRESH, "task": task} | {f"run:{a}": str(folder / a) for a in known})
-                base = fill(name)
+                entry = {"model": name} if isinstance(name, str) else name
+                if not isinstance(entry.get("model"), str):
+                    raise ConfigError(f"{path}: models.{model}: no `model` in it")
+                base = fill(entry["model"])
+                patch = _merge(entry, patch)
                 first: tuple[str, ...] = ()
                 if base.startswith("lab:"):
                     first = (f"base/{base}",)

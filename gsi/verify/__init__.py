@@ -22,7 +22,7 @@ def _check_chain(response: str, query: Query) -> Verdict:
 
 
 def _check_dag(response: str, query: Query) -> Verdict:
-    from gsi.lab.dag import check
+    from gsi.lab.dag_check import check
 
     return check(response, query)
 
