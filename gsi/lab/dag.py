@@ -1,18 +1,18 @@
-"""Dependency problems in the spirit of iGSM (arXiv 2407.20311): quantities defined from others, several right ways to solve each.
+"""Dependency problems in the spirit of iGSM (arXiv 2407.20311): quantities made from others, with several right ways to solve each.
 
-A query of level n needs n operations, modulo 23, over named quantities; some definitions are not needed at all:
+Quantities come in runs of consecutive letters, each made from the one before; a run starts from a number, or joins two runs; some runs
+are not needed. A query of level n needs n operations, modulo 23:
 
-    question    c. 4 ; V = c + 6 ; K = c - 3 ; U = v max c ; T = u + 2 ; ? T
-    own words   V = c + 6 : c 4 + 6 = v. 10 ; U = v max c : v 10 max c 4 = u. 10 ; T = u + 2 : u 10 + 2 = t. 12 ; # 12
-    reference   V needs c 4 plus 6 = 10 so v. 10 ; for U with c 4 over v 10 = 10 thus u. 10 ; T needs 2 add u 10 = 12 so t. 12 ; # 12
+    question    d 3 e + 4 f - 5 ; k 9 l + 1 ; s 8 t - 2 ; w f max t x + 6 ; ? x
+    own words   e 3 + 4 = 7 ; f 7 - 5 = 2 ; t 8 - 2 = 6 ; w f 2 max t 6 = 6 ; x 6 + 6 = 12 ; # 12
+    reference   for t take 8 less 2 so t is 6 ; for f take 3 plus 4 less 5 so f is 2 ; w comes from t 6 over f 2 thus w is 6 ; ... ; # 12
 
-A name is one token in each of three spellings: `V` where the quantity is defined, `v` where it is used, `v.` where its value stands. So
-looking it up is a thing that a model of 150k parameters learns in its minutes; with one spelling none of twenty tries learned it.
+Any order in which every quantity comes after those it is made from is right; a step may take several operations of a run at once, in any
+order, and the sides of a join may be swapped; quantities that are not needed may be worked out too. The references begin with another run,
+group and word their steps as they like; a base model writes its own words only, unless a response already begins in theirs.
 
-Any order in which every quantity comes after those it is made from is right; terms may be swapped but in differences, three terms may be taken in
-three groupings (`v 10 max w 8 = _ 10 ; _ 10 max c 4 = u. 10 ;`), and quantities that are not needed may be worked out too. The
-references go from the target down to what it needs, in other words, which vary; a base model writes its own words only, unless a
-response already begins in theirs. Nothing here needs torch; the check is in `dag_check.py`.
+Consecutive letters are there for the models: in twenty tries, with freely named quantities, none of this size learned to look a name up within its
+minutes. Nothing here needs torch; the check is in `dag_check.py`.
 """
 
 from __future__ import annotations
@@ -25,118 +25,147 @@ from dataclasses import dataclass
 from gsi.types import GsiError, Query
 
 MODULUS = 23
-LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")  # z is followed by a
 NUMBERS = tuple(str(n) for n in range(MODULUS))
-MAX_LITERAL = 9  # numbers in definitions are 1..9
+MAX_OPERAND = 9  # operands are 1..9
 WORDS = {"+": ("plus", "add"), "-": ("minus", "less"), "max": ("above", "over"), "min": ("below", "under")}  # the references' signs
-SPELLINGS = [spelled for x in LETTERS for spelled in (x, x.upper(), f"{x}.")]
-VOCABULARY = [*NUMBERS, *SPELLINGS, *WORDS, *(word for pair in WORDS.values() for word in pair)]
-VOCABULARY += ["=", ";", "#", "?", "_", ":", "needs", "for", "with", "so", "thus", "book", "answer", "solution", "attempt", "teacher", "cue"]
+VOCABULARY = [*NUMBERS, *LETTERS, *WORDS, *(word for pair in WORDS.values() for word in pair)]
+VOCABULARY += [
+    "=",
+    ";",
+    "#",
+    "?",
+    "for",
+    "take",
+    "comes",
+    "from",
+    "so",
+    "thus",
+    "is",
+    "book",
+    "answer",
+    "solution",
+    "attempt",
+    "teacher",
+    "cue",
+]
 HARD_LEVELS = (6, 7, 8)
 MAX_LEVEL = 12
 CHANCE = 1 / MODULUS
 
-Term = str  # a letter or a number
-Definition = tuple[str, str, tuple[Term, ...]]  # (letter, sign, terms): `+`, `-` (2 terms), `max`, `min` (2 or 3) or `` (a given number)
+Operation = tuple[str, int]  # (sign, number)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive letters: the first is `start`, a number or a join (sign, letter, letter); each other applies the next operation."""
+
+    letters: tuple[str, ...]
+    start: int | tuple[str, str, str]
+    operations: tuple[Operation, ...]
+
+    @property
+    def joined(self) -> tuple[str, ...]:
+        return () if isinstance(self.start, int) else self.start[1:]
+
+    def __str__(self) -> str:
+        start = str(self.start) if isinstance(self.start, int) else f"{self.start[1]} {self.start[0]} {self.start[2]}"
+        rest = (f"{letter} {sign} {n}" for letter, (sign, n) in zip(self.letters[1:], self.operations, strict=True))
+        return " ".join([self.letters[0], start, *rest])
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Definitions in the order of the question, and the quantity asked for."""
+    """Runs in the order of the question; the last letter of one is asked for."""
 
-    definitions: tuple[Definition, ...]
+    runs: tuple[Run, ...]
     target: str
 
     @property
     def question(self) -> str:
-        shown = (f"{defined(d)} ;" if d[1] else f"{d[0]}. {d[2][0]} ;" for d in self.definitions)
-        return " ".join([*shown, "?", self.target.upper()])
+        return " ".join([*(f"{run} ;" for run in self.runs), "?", self.target])
 
     def values(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for name, sign, terms in self.definitions:
-            found[name] = combine(sign, [found[t] if t in found else int(t) for t in terms])
+        for run in self.runs:
+            value = run.start if isinstance(run.start, int) else combine(run.start[0], found[run.start[1]], found[run.start[2]])
+            found[run.letters[0]] = value
+            for letter, (sign, n) in zip(run.letters[1:], run.operations, strict=True):
+                found[letter] = value = combine(sign, value, n)
         return found
 
-    def needed(self) -> set[str]:
-        """The target and what it is made from, given numbers included."""
-        made = {name: terms for name, _, terms in self.definitions}
-        reached, left = set(), [self.target]
-        while left:
-            name = left.pop()
-            if name not in reached:
-                reached.add(name)
-                left += [t for t in made[name] if t in made]
-        return reached
+    def needed(self) -> list[Run]:
+        """The runs that the target needs, in the question's order."""
+        wanted, kept = {self.target}, []
+        for run in reversed(self.runs):
+            if run.letters[-1] in wanted:
+                wanted |= {*run.joined}
+                kept.append(run)
+        return kept[::-1]
 
 
-def defined(definition: Definition) -> str:
-    """`V = c + 6`."""
-    name, sign, terms = definition
-    return f"{name.upper()} = {f' {sign} '.join(terms)}"
-
-
-def combine(sign: str, values: Sequence[int]) -> int:
-    if sign in ("max", "min"):
-        return max(values) if sign == "max" else min(values)
-    if not sign:
-        return values[0]
-    return (values[0] + values[1] if sign == "+" else values[0] - values[1]) % MODULUS
+def combine(sign: str, a: int, b: int) -> int:
+    return {"+": (a + b) % MODULUS, "-": (a - b) % MODULUS, "max": max(a, b), "min": min(a, b)}[sign]
 
 
 # --------------------------------------------------------------------------------------- drawing
 
 
 def draw(rng: random.Random, level: int) -> Problem:
-    """A problem whose target takes `level` operations, with distractors; no other quantity that it needs has the answer's value.
+    """A problem whose target takes `level` operations; no other quantity that it needs has the answer's value.
 
     So an opening of the reference does not state the answer by coincidence, and a guess among what is known is never right.
     """
     while True:
         problem = _draw(rng, level)
         values = problem.values()
-        if sum(values[name] == values[problem.target] for name in problem.needed()) == 1:
+        if sum(values[letter] == values[problem.target] for run in problem.needed() for letter in run.letters) == 1:
             return problem
 
 
 def _draw(rng: random.Random, level: int) -> Problem:
-    names = rng.sample(LETTERS, len(LETTERS))
-    given = names[: rng.choice((1, 2, 2))]
-    fresh = iter(names[len(given) :])
-    definitions: list[Definition] = [(name, "", (str(rng.randrange(MODULUS)),)) for name in given]
-    unused, made, left = [given[0]], list(given), level
-    while left:
-        count = 3 if left >= 2 and len(made) >= 3 and rng.random() < 0.25 else 2
-        lowest = max(0, len(unused) - left + count - 1)  # of the unused that this definition has to use, so that the target needs all
-        used = [x for x in made if x not in unused]
-        if (count == 2 and lowest < 2 and rng.random() < 0.65) or len(made) < 2:
-            source = rng.choice(used) if used and not lowest and rng.random() < 0.3 else rng.choice(unused)
-            terms, sign = [source, str(rng.randint(1, MAX_LITERAL))], rng.choice("+-")
-        else:
-            terms = rng.sample(unused, rng.randint(max(lowest, count - len(used), 0), min(len(unused), count)))
-            terms += rng.sample(used, count - len(terms))
-            rng.shuffle(terms)
-            sign = rng.choice(("max", "min"))
-        name = next(fresh)
-        definitions.append((name, sign, tuple(terms)))
-        unused = [x for x in unused if x not in terms] + [name]
-        made.append(name)
-        left -= count - 1
-    target = name
-    for _ in range(rng.randint(0, (level + 1) // 3) if level > 1 else rng.random() < 0.25):  # distractors: nothing is made from them
-        terms = rng.sample(made, 2) if len(made) > 1 and rng.random() < 0.35 else [rng.choice(made), str(rng.randint(1, MAX_LITERAL))]
-        definitions.append((next(fresh), rng.choice("+-") if terms[1].isdigit() else rng.choice(("max", "min")), tuple(terms)))
-    return Problem(tuple(_shuffled(definitions, rng)), target)
+    leaves = rng.randint(1, min(3, (level + 1) // 2))  # each join needs a leaf more with an operation of its own
+    joins, sizes = leaves - 1, [1] * leaves + [0] * (leaves - 1)  # operations of every run, joins apart
+    for _ in range(level - leaves - joins):
+        sizes[rng.randrange(len(sizes))] += 1
+    spare = [rng.randint(1, 3) for _ in range(rng.randint(0, min(2, (level + 1) // 3)) if level > 1 else rng.random() < 0.25)]
+    order = rng.sample(range(len(sizes) + len(spare)), len(sizes) + len(spare))
+    names = _letters(rng, [n + 1 for n in (*sizes, *spare)], order)
+    runs: list[Run] = []
+    open_ends: list[str] = []
+    for i, size in enumerate((*sizes, *spare)):
+        start: int | tuple[str, str, str] = rng.randrange(MODULUS)
+        if leaves <= i < len(sizes):
+            one, other = rng.sample(open_ends, 2) if len(open_ends) > 2 or rng.random() < 0.5 else open_ends[:2]
+            open_ends = [x for x in open_ends if x not in (one, other)]
+            start = (rng.choice(("max", "min")), one, other)
+        run = Run(names[i], start, tuple((rng.choice("+-"), rng.randint(1, MAX_OPERAND)) for _ in range(size)))
+        runs.append(run)
+        open_ends.append(run.letters[-1])
+    target = runs[len(sizes) - 1].letters[-1]
+    return Problem(tuple(_shuffled(runs, rng)), target)
 
 
-def _shuffled(definitions: Sequence[Definition], rng: random.Random) -> list[Definition]:
-    """A random order in which every quantity comes after those it is made from."""
-    left, done, order = list(definitions), set(), []
+def _letters(rng: random.Random, sizes: Sequence[int], order: Sequence[int]) -> list[tuple[str, ...]]:
+    """Consecutive letters for every run, no letter twice: the runs lie on the circle of letters in `order`, with random gaps."""
+    gaps = [0] * len(sizes)
+    for _ in range(len(LETTERS) - sum(sizes)):
+        gaps[rng.randrange(len(gaps))] += 1
+    at, found = rng.randrange(len(LETTERS)), {}
+    for i in order:
+        found[i] = tuple(LETTERS[(at + j) % len(LETTERS)] for j in range(sizes[i]))
+        at += sizes[i] + gaps[i]
+    return [found[i] for i in range(len(sizes))]
+
+
+def _shuffled(runs: Sequence[Run], rng: random.Random) -> list[Run]:
+    """A random order in which every run comes after those it joins."""
+    left, done, order = list(runs), set(), []
     while left:
-        ready = [d for d in left if all(t in done or t.isdigit() for t in d[2])]
+        ready = [run for run in left if all(letter in done for letter in run.joined)]
         chosen = rng.choice(ready)
         left.remove(chosen)
-        done.add(chosen[0])
+        done.add(chosen.letters[-1])
         order.append(chosen)
     return order
 
@@ -145,53 +174,38 @@ def _shuffled(definitions: Sequence[Definition], rng: random.Random) -> list[Def
 
 
 def own_words(problem: Problem, rng: random.Random) -> str:
-    """A right solution as the base model writes it: what is needed, mostly in the question's order, each definition repeated first."""
-    values, needed = problem.values(), problem.needed()
-    steps: list[str] = []
-    for definition in _shuffled(problem.definitions, rng) if rng.random() < 0.15 else problem.definitions:
-        name, sign, terms = definition
-        if sign and name in needed:
-            shown, first = [_used(t, values) for t in terms], f"{defined(definition)} : "
-            if len(terms) == 3:
-                last = rng.randrange(3)  # the term that is added last
-                part = combine(sign, [_value(t, values) for j, t in enumerate(terms) if j != last])
-                steps.append(f"{first}{f' {sign} '.join(t for j, t in enumerate(shown) if j != last)} = _ {part} ;")
-                shown, first = [f"_ {part}", shown[last]], ""
-            steps.append(f"{first}{f' {sign} '.join(shown)} = {name}. {values[name]} ;")
+    """A right solution as the base model writes it: run by run, mostly in the question's order, one operation a step."""
+    values, steps = problem.values(), []
+    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.3 else problem.needed():
+        if not isinstance(run.start, int):
+            sign, a, b = run.start
+            steps.append(f"{run.letters[0]} {a} {values[a]} {sign} {b} {values[b]} = {values[run.letters[0]]} ;")
+        for i, (sign, n) in enumerate(run.operations):
+            before, letter = run.letters[i : i + 2]
+            steps.append(f"{letter} {values[before]} {sign} {n} = {values[letter]} ;")
     return " ".join([*steps, f"# {values[problem.target]}"])
 
 
 def reference(problem: Problem, rng: random.Random) -> str:
-    """A right solution as the references have it: from the target down to what it needs, in other words, which vary."""
-    values, made = problem.values(), {d[0]: d for d in problem.definitions}
-    done: set[str] = set()
-    steps: list[str] = []
+    """A right solution as the references have it: another order of runs, now and then two operations at once, other words, which vary."""
+    values, steps = problem.values(), []
 
-    def work_out(name: str) -> None:
-        if name in done:
-            return
-        done.add(name)
-        _, sign, terms = made[name]
-        for term in terms:
-            if term in made:
-                work_out(term)
-        if not sign:
-            return
-        shown = [_used(t, values) for t in (terms if sign == "-" or rng.random() < 0.5 else terms[::-1])]
-        word, ending = rng.choice(WORDS[sign]), rng.choice(("so", "thus"))
-        head = rng.choice((f"{name.upper()} needs", f"for {name.upper()} with"))
-        steps.append(f"{head} {f' {word} '.join(shown)} = {values[name]} {ending} {name}. {values[name]} ;")
+    def say(letter: str, body: str) -> None:
+        head = rng.choice((f"for {letter} take", f"{letter} comes from"))
+        steps.append(f"{head} {body} {rng.choice(('so', 'thus'))} {letter} is {values[letter]} ;")
 
-    work_out(problem.target)
+    for run in _shuffled(problem.needed(), rng):
+        if not isinstance(run.start, int):
+            sign, a, b = run.start
+            a, b = (a, b) if rng.random() < 0.5 else (b, a)
+            say(run.letters[0], f"{a} {values[a]} {rng.choice(WORDS[sign])} {b} {values[b]}")
+        done = 0
+        while done < len(run.operations):
+            size = 2 if done + 2 <= len(run.operations) and rng.random() < 0.25 else 1
+            shown = (f"{rng.choice(WORDS[sign])} {n}" for sign, n in run.operations[done : done + size])
+            say(run.letters[done + size], " ".join([str(values[run.letters[done]]), *shown]))
+            done += size
     return " ".join([*steps, f"# {values[problem.target]}"])
-
-
-def _value(term: Term, values: dict[str, int]) -> int:
-    return values[term] if term in values else int(term)
-
-
-def _used(term: Term, values: dict[str, int]) -> str:
-    return f"{term} {values[term]}" if term in values else term
 
 
 # --------------------------------------------------------------------------------------- what a base model learns from
@@ -207,13 +221,13 @@ HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
     """(question, solution) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
-    One in ten, of levels 1 to 3, is in the references' words, behind a question that ends in `book`: so the base can read and go on in
+    One in eight, of levels 1 to 4, is in the references' words, behind a question that ends in `book`: so the base can read and go on in
     them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint with the question.
     """
     for _ in range(examples):
         kind = rng.random()
-        book, hinted = kind < 0.1, taught and kind > 0.8
-        problem = draw(rng, min(3 if book else 4 if hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
+        book, hinted = kind < 0.125, taught and kind > 0.8
+        problem = draw(rng, min(4 if book or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
         if book:
             yield f"{problem.question} book", reference(problem, rng)
         elif hinted:
@@ -237,46 +251,34 @@ def _hinted(problem: Problem, rng: random.Random) -> str:
 
 
 def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
-    """A solution in own words with a wrong result in one step, used as it is from there on, and the quantity whose step it is."""
+    """A solution in own words with a wrong result in one step and at the end where that follows, and the letter of that step."""
     steps = solution.split(" ; ")
     at = rng.randrange(len(steps) - 1)
-    *front, holder, right = steps[at].split()
-    name = next(s.split()[-2] for s in steps[at:] if s.split()[-2].endswith(".")).removesuffix(".")
+    *front, right = steps[at].split()
     wrong = rng.choice([n for n in NUMBERS if n != right])
-    steps[at] = " ".join([*front, holder, wrong])
-    used = holder.removesuffix(".")
-    for i in range(at + 1, len(steps)):
-        steps[i] = f" {steps[i]} ".replace(f" {used} {right} ", f" {used} {wrong} ").strip()
+    steps[at] = " ".join([*front, wrong])
     if at == len(steps) - 2:
         steps[-1] = f"# {wrong}"
-    return " ; ".join(steps), name
+    return " ; ".join(steps), front[0]
 
 
 def feedback(problem: Problem, wrong: str) -> str:
     """What a teacher says of a wrong quantity: how it is made, without its value."""
-    return next(defined(d) for d in problem.definitions if d[0] == wrong)
+    run = next(run for run in problem.runs if wrong in run.letters)
+    i = run.letters.index(wrong)
+    if i:
+        sign, n = run.operations[i - 1]
+        return f"{wrong} {run.letters[i - 1]} {sign} {n}"
+    return " ".join(str(Run(run.letters[:1], run.start, ())).split())
 
 
 def cue(problem: Problem) -> str:
-    """The quantities to work out, in an order that works, without any value."""
-    needed = problem.needed()
-    return " ".join(name.upper() for name, sign, _ in problem.definitions if sign and name in needed)
+    """The last letters of the runs to work out, in an order that works, without any value."""
+    return " ".join(run.letters[-1] for run in problem.needed())
 
 
-RECIPE = (
-    combine,
-    defined,
-    draw,
-    _draw,
-    _shuffled,
-    own_words,
-    reference,
-    documents,
-    _hinted,
-    spoil,
-    feedback,
-    cue,
-)  # code a base model depends on
+RECIPE = (Run, Problem, combine, draw, _draw, _letters, _shuffled, own_words, reference, documents, _hinted, spoil, feedback, cue)
+
 
 # --------------------------------------------------------------------------------------- queries
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from gsi.lab.dag import LETTERS, NUMBERS, WORDS, Definition, Problem, combine, defined
+from gsi.lab.dag import LETTERS, MAX_OPERAND, NUMBERS, WORDS, Operation, Problem, Run
 from gsi.types import GsiError, Query, Verdict
 
 _SIGN = {word: sign for sign, words in WORDS.items() for word in (sign, *words)}
-_DEFINED = {x.upper(): x for x in LETTERS}
-_STANDS = {f"{x}.": x for x in LETTERS}
-Step = tuple[str, str, list[tuple[str, ...]], str]  # (name or _, sign, operands, value); operands (number,), (letter, value) or (_, value)
 
 
 class _Wrong(Exception):
@@ -36,21 +34,38 @@ def check(response: str, query: Query) -> Verdict:
 def parse(query: Query) -> Problem:
     """The problem of a query's question. Raises GsiError where it is none."""
     tokens = query.question.split()
-    definitions: list[Definition] = []
+    runs: list[Run] = []
     known: set[str] = set()
     for part in _split(tokens[:-2]):
-        name, sign, terms = "", "", tuple(part[1:])
-        if len(part) == 2 and part[1] in NUMBERS:
-            name = _STANDS.get(part[0], "")
-        elif len(part) in (5, 7) and part[1] == "=" and len({*part[3::2]}) == 1 and (len(part) == 5 or part[3] in ("max", "min")):
-            name, sign, terms = _DEFINED.get(part[0], ""), part[3], tuple(part[2::2])
-        if not name or name in known or (sign and (sign not in WORDS or not all(t in known or t in NUMBERS for t in terms))):
-            raise GsiError(f"query {query.id}: {' '.join(part)!r} is no definition of a dag question such as `V = c + 6 ;`")
-        definitions.append((name, sign, terms))
-        known.add(name)
-    if tokens[-2:-1] != ["?"] or _DEFINED.get(tokens[-1]) not in known:
-        raise GsiError(f"query {query.id}: {query.question!r} is no dag question; it should look like `c. 4 ; V = c + 6 ; ? V`")
-    return Problem(tuple(definitions), _DEFINED[tokens[-1]])
+        run = _run(part)
+        if run is None or known & {*run.letters} or not known >= {*run.joined}:
+            raise GsiError(
+                f"query {query.id}: {' '.join(part)!r} is no run of a dag question such as `d 3 e + 4 f - 5 ;` or `w f max t x + 6 ;`"
+            )
+        runs.append(run)
+        known |= {*run.letters}
+    if tokens[-2:-1] != ["?"] or tokens[-1] not in {run.letters[-1] for run in runs}:
+        raise GsiError(f"query {query.id}: {query.question!r} is no dag question; it should look like `d 3 e + 4 ; ? e`")
+    return Problem(tuple(runs), tokens[-1])
+
+
+def _run(part: Sequence[str]) -> Run | None:
+    joins = len(part) >= 4 and part[2] in ("max", "min")
+    rest = part[4 if joins else 2 :]
+    letters, signs, numbers = (*part[:1], *rest[::3]), rest[1::3], rest[2::3]
+    follows = all((LETTERS.index(b) - LETTERS.index(a)) % 26 == 1 for a, b in pairwise(letters)) if {*letters} <= {*LETTERS} else False
+    if (
+        not letters
+        or not follows
+        or len(rest) % 3
+        or not {*signs} <= {"+", "-"}
+        or not all(n in NUMBERS and 1 <= int(n) <= MAX_OPERAND for n in numbers)
+    ):
+        return None
+    operations = tuple((sign, int(n)) for sign, n in zip(signs, numbers, strict=True))
+    if joins:
+        return Run(letters, (part[2], part[1], part[3]), operations)
+    return Run(letters, int(part[1]), operations) if len(part) > 1 and part[1] in NUMBERS else None
 
 
 def _split(tokens: Sequence[str]) -> Iterator[list[str]]:
@@ -67,85 +82,51 @@ def _split(tokens: Sequence[str]) -> Iterator[list[str]]:
 
 def _walk(tokens: Sequence[str], problem: Problem) -> None:
     """Goes through a response. Raises _Wrong at the first step that does not hold."""
-    values, made = problem.values(), {d[0]: d for d in problem.definitions}
-    reached = {name for name, (_, sign, _) in made.items() if not sign}
-    part: tuple[str, int, tuple[str, ...]] | None = None  # sign, value and terms of a partial result that waits for its last term
+    values = problem.values()
+    place = {letter: (run, i) for run in problem.runs for i, letter in enumerate(run.letters)}
+    reached = {run.letters[0] for run in problem.runs if not run.joined}
     *steps, last = list(_split(tokens)) or [[]]
     for i, step in enumerate(steps, 1):
         where = f"step {i}: {' '.join(step)[:200]!r}"
-        read = _read(step, made)
-        if read is None:
+        letter, body, value = _read(step)
+        if letter not in place or not body:
             raise _Wrong(f"{where} cannot be read")
-        name, sign, operands, value = read
-        terms: list[str] = []
-        for operand in operands:
-            if operand[0] == "_":
-                if part is None or part[0] != sign or operand[1] != str(part[1]):
-                    raise _Wrong(f"{where} uses a partial result that the step before does not give")
-                terms += part[2]
-            else:
-                if len(operand) == 2 and (operand[0] not in reached or operand[1] != str(values[operand[0]])):
-                    raise _Wrong(f"{where}: {' '.join(operand)!r} is not known by then")
-                terms.append(operand[0])
-        if part is not None and not any(operand[0] == "_" for operand in operands):
-            raise _Wrong(f"{where} leaves the partial result before it unused")
-        result = combine(sign, [values[t] if t in values else int(t) for t in terms])
-        if str(result) != value:
-            raise _Wrong(f"{where} should give {result}")
-        if name == "_":
-            part = (sign, result, tuple(terms))
-            continue
-        part = None
-        _, wanted_sign, wanted = made.get(name, ("", "", ()))
-        same = tuple(terms) == wanted if sign == "-" else sorted(terms) == sorted(wanted)
-        if wanted_sign != sign or not same:
-            raise _Wrong(f"{where} is not how {name} is defined")
-        reached.add(name)
-    if part is not None or len(last) != 2 or last[0] != "#" or problem.target not in reached or last[1] != str(values[problem.target]):
+        run, at = place[letter]
+        if at == 0:
+            _join(run, body, reached, values, where)
+        elif not any(
+            before in reached and _operates(body, values[before], run.operations[j:at]) for j, before in enumerate(run.letters[:at])
+        ):
+            raise _Wrong(f"{where} is not how {letter} is made from what is known by then")
+        if value != str(values[letter]):
+            raise _Wrong(f"{where} should give {values[letter]}")
+        reached.add(letter)
+    if len(last) != 2 or last[0] != "#" or problem.target not in reached or last[1] != str(values[problem.target]):
         raise _Wrong(f"step {len(steps) + 1}: {' '.join(last)[:200]!r} does not end with the value of {problem.target}")
 
 
-def _read(step: Sequence[str], made: Mapping[str, Definition]) -> Step | None:
-    """A step in either dialect; None where it is in none."""
-    name, left, right = _own_shape(step, made) or _reference_shape(step) or ("", [], [])
-    if not left or right[0] not in (name, "_") or right[1] not in NUMBERS:
-        return None
-    operands: list[tuple[str, ...]] = [()]
-    signs: list[str] = []
-    for token in left:
-        if token in _SIGN:
-            signs.append(_SIGN[token])
-            operands.append(())
-        else:
-            operands[-1] += (token,)
-    for operand in operands:
-        bare = len(operand) == 1 and operand[0] in NUMBERS
-        if not (bare or (len(operand) == 2 and operand[0] in (*LETTERS, "_") and operand[1] in NUMBERS)):
-            return None
-    if len({*signs}) != 1 or (signs[0] in "+-" and len(signs) > 1):
-        return None
-    return right[0], signs[0], operands, right[1]
+def _read(step: Sequence[str]) -> tuple[str, list[str], str]:
+    """(letter, body, value) of `e 3 + 4 = 7`, `for e take 3 plus 4 so e is 7` or `e comes from 3 plus 4 thus e is 7`; ("", [], "") of anything else."""
+    if len(step) > 4 and step[-2] == "=":
+        return step[0], list(step[1:-2]), step[-1]
+    if len(step) > 7 and step[-2] == "is" and step[-4] in ("so", "thus"):
+        if (step[0], step[2]) == ("for", "take") and step[1] == step[-3]:
+            return step[1], list(step[3:-4]), step[-1]
+        if (step[1], step[2]) == ("comes", "from") and step[0] == step[-3]:
+            return step[0], list(step[3:-4]), step[-1]
+    return "", [], ""
 
 
-def _own_shape(step: Sequence[str], made: Mapping[str, Definition]) -> tuple[str, list[str], list[str]] | None:
-    """`U = v max c : OPERANDS = u. 8`, which repeats the definition, or `OPERANDS = u. 8`: (u, operands, [u, 8]); `_` may stand for `u.`."""
-    if len(step) < 6 or step[-3] != "=":
-        return None
-    result = _STANDS.get(step[-2], "_" if step[-2] == "_" else "")
-    if ":" not in step:
-        return (result, list(step[:-3]), [result, step[-1]]) if result else None
-    colon, name = step.index(":"), _DEFINED.get(step[0], "")
-    if name not in made or not made[name][1] or " ".join(step[:colon]) != defined(made[name]):
-        return None
-    return name, list(step[colon + 1 : -3]), [result, step[-1]]
+def _join(run: Run, body: Sequence[str], reached: set[str], values: dict[str, int], where: str) -> None:
+    """`f 2 max t 6`, either side first."""
+    if isinstance(run.start, int) or len(body) != 5 or _SIGN.get(body[2]) != run.start[0] or {body[0], body[3]} != {*run.joined}:
+        raise _Wrong(f"{where} is not how {run.letters[0]} is made")
+    for letter, value in ((body[0], body[1]), (body[3], body[4])):
+        if letter not in reached or value != str(values[letter]):
+            raise _Wrong(f"{where}: {letter} {value} is not known by then")
 
 
-def _reference_shape(step: Sequence[str]) -> tuple[str, list[str], list[str]] | None:
-    """`U needs OPERANDS = 8 so u. 8` or `for U with ...`: (u, operands, [u, 8]); both values have to agree."""
-    if len(step) < 8 or step[-5] != "=" or step[-4] != step[-1] or step[-3] not in ("so", "thus"):
-        return None
-    begin = 2 if step[1] == "needs" else 3 if (step[0], step[2]) == ("for", "with") else 0
-    name = _DEFINED.get(step[begin - 2], "")
-    if not begin or not name:
-        return None
-    return name, list(step[begin:-5]), [_STANDS.get(step[-2], ""), step[-1]]
+def _operates(body: Sequence[str], start: int, operations: Sequence[Operation]) -> bool:
+    """Whether `3 + 4 - 5` begins with `start` and holds these operations, in any order."""
+    said = [(_SIGN.get(sign), n) for sign, n in zip(body[1::2], body[2::2], strict=False)]
+    return len(body) % 2 == 1 and body[0] == str(start) and sorted(map(str, said)) == sorted(str((sign, str(n))) for sign, n in operations)
