@@ -10,7 +10,7 @@ import pytest
 
 from gsi.cli import main
 from gsi.config import ConfigError, load_config
-from gsi.strategies import STRATEGIES
+from gsi.strategies import PAPER, STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
@@ -21,7 +21,7 @@ ALLOWED = {
     "types": set(), "seeds": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
-    "ledger": BASIC, "curate": BASIC, "metrics": BASIC | {"ledger"}, "sampling": BASIC | {"ledger"}, "progress": {"sampling"},
+    "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "sampling": BASIC | {"ledger"}, "progress": {"sampling"},
     "runfolder": BASIC | {"ledger"}, "train": BASIC,
     "report": BASIC | {"ledger", "metrics", "progress", "tasks", "verify"},
 }  # fmt: skip
@@ -48,7 +48,7 @@ def test_imports_point_one_way(part):
 
 
 def test_lab_tasks_are_leaves():
-    assert imports(GSI / "lab" / "chain.py") == {"types"}
+    assert imports(GSI / "lab" / "chain.py") == imports(GSI / "lab" / "dag.py") == {"types"}
 
 
 def test_import_gsi_loads_neither_torch_nor_transformers():
@@ -76,7 +76,7 @@ def test_the_papers_settings_are_the_defaults():
         name: load_config(
             {**c.dump(), "sample": {}, "allocation": {}, "guidance": {}, "strategy": name, "teacher": {"url": "u", "model": "m"}}
         ).sample.max_extra
-        for name in STRATEGIES
+        for name in PAPER
     }
     assert extras == {"vanilla": 0, "brute_force": 128, "answer_driven": 8, "rationale_driven": 8, "interactive": 8, "state_reset": 8}
 
@@ -123,7 +123,10 @@ def test_config_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_resolved_config_reads_back_as_itself():
     for name in STRATEGIES:
-        config = load_config({**BASE, "strategy": name, "teacher": {"url": "u", "model": "m"}}, ["sample.stop=['\\n\\n']", "warm_start={}"])
+        config = load_config(
+            {**BASE, "strategy": name, "teacher": {"url": "u", "model": "m"}, "control": True, "curate": {"like": "run"}},
+            ["sample.stop=['\\n\\n']", "warm_start={}"],
+        )
         assert load_config(config.dump()) == config
 
 

@@ -245,17 +245,31 @@ def cache(monkeypatch, tmp_path) -> Path:
     """A cache of its own, and a recipe that is built in a moment."""
     from gsi.lab import base
 
-    small = tiny()
-    monkeypatch.setattr(base, "Recipe", lambda: small)
+    small = {name: replace(tiny(), task=name) for name in base.RECIPES}
+    monkeypatch.setattr(base, "RECIPES", small)
     monkeypatch.setenv("GSI_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", ["lab:dag", "lab:", "lab:chain:", "lab:chain:x", "lab:chain:-1", "chain", "lab:chain:1:2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lab:dig",
+        "lab:",
+        "lab:chain:",
+        "lab:chain:x",
+        "lab:chain:-1",
+        "chain",
+        "lab:chain:1:2",
+        "lab:chain-bert",
+        "lab:chain-taught",
+        "lab:untrained-llama",
+    ],
+)
 def test_an_unknown_name_lists_the_known(name, cache):
     from gsi.lab.base import resolve
 
-    with pytest.raises(GsiError, match=r"lab:chain, lab:chain:SEED"):
+    with pytest.raises(GsiError, match=r"known: lab:TASK\[-ARCHITECTURE\]\[-taught\]\[:SEED\] with TASK in chain, dag"):
         resolve(name)
     assert not cache.exists()
 
@@ -264,7 +278,7 @@ def test_a_model_is_built_once_and_then_found(cache, monkeypatch):
     from gsi.lab import base
 
     built, build = [], base.build
-    monkeypatch.setattr(base, "build", lambda path, seed, progress: (built.append(seed), build(path, seed, progress, tiny())))
+    monkeypatch.setattr(base, "build", lambda path, seed, progress, recipe: (built.append(seed), build(path, seed, progress, recipe)))
     with ThreadPoolExecutor(4) as pool:  # as four runs started together would
         paths = list(pool.map(base.resolve, ["lab:chain", "lab:chain:1", "lab:chain:2", "lab:chain"]))
     assert sorted(built) == [1, 2]
@@ -277,8 +291,43 @@ def test_a_model_is_built_once_and_then_found(cache, monkeypatch):
 def test_another_recipe_has_another_place_in_the_cache(cache, monkeypatch):
     from gsi.lab import base
 
-    monkeypatch.setattr(base, "build", lambda path, seed, progress: None)
+    monkeypatch.setattr(base, "build", lambda path, seed, progress, recipe: None)
     first = base.resolve("lab:chain")
-    other = replace(base.Recipe(), lr=1e-3)
-    monkeypatch.setattr(base, "Recipe", lambda: other)
+    names = ["lab:chain", "lab:chain-qwen3", "lab:dag", "lab:dag-taught", "lab:dag-neox-taught"]
+    assert len({base.resolve(name) for name in names}) == len(names)
+    monkeypatch.setitem(base.RECIPES, "chain", replace(base.RECIPES["chain"], lr=1e-3))
     assert base.resolve("lab:chain") != first
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen3", "neox"])
+def test_every_architecture_is_built_and_sampled_by_the_engine(architecture, tmp_path):
+    """Greedy output of the embedded engine equals the library's own, from a prompt as a run renders it."""
+    import torch
+    from test_engine import Queue
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from gsi.engines.transformers import TransformersEngine
+    from gsi.lab import base, dag
+    from gsi.prompts import Renderer
+    from gsi.types import Request, Sampling, Text
+
+    recipe = replace(tiny(), task="dag", architecture=architecture, taught=True, examples=320)
+    base.build(tmp_path / "model", 1, None, recipe)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path / "model"), AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.model_type == {"neox": "gpt_neox"}.get(architecture, architecture)
+    assert bool(tokenizer.chat_template) == (architecture == "qwen3")
+    renderer = Renderer(tokenizer, "auto" if architecture == "qwen3" else "{question}")
+    queries = dag.queries(1, 2)
+    prompts = [renderer.prompt(q) for q in queries]
+    assert all(tokenizer.unk_token_id not in p.ids for p in prompts)
+    if architecture == "qwen3":
+        assert prompts[0].text == f"<user> {queries[0].question} <model> "
+    greedy = Sampling(0.0, 1.0, 24)
+    work = Queue([Request(q, 0, 0, p, Text("", ()), greedy, i) for i, (q, p) in enumerate(zip(queries, prompts, strict=True))])
+    TransformersEngine(str(tmp_path / "model"), tokenizer, max_rows=5).run(work)
+    for prompt, ids in zip(prompts, [work.done[i].ids for i in range(len(queries))], strict=True):
+        with torch.no_grad():
+            out = model.generate(
+                torch.tensor([prompt.ids]), attention_mask=torch.ones(1, len(prompt.ids)), do_sample=False, max_new_tokens=24
+            )
+        assert ids == tuple(out[0, len(prompt.ids) :].tolist())

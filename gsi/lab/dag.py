@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from gsi.types import GsiError, Query
@@ -173,14 +173,18 @@ def _shuffled(runs: Sequence[Run], rng: random.Random) -> list[Run]:
 # --------------------------------------------------------------------------------------- solving, in two dialects
 
 
-def own_words(problem: Problem, rng: random.Random) -> str:
-    """A right solution as the base model writes it: run by run, mostly in the question's order, one operation a step."""
+def own_words(problem: Problem, rng: random.Random, done: Collection[str] = ()) -> str:
+    """A right solution as the base model writes it: run by run, mostly in the question's order, one operation a step.
+
+    `done`: letters whose values are known already; only what is left is written.
+    """
     values, steps = problem.values(), []
     for run in _shuffled(problem.needed(), rng) if rng.random() < 0.3 else problem.needed():
-        if not isinstance(run.start, int):
+        known = max((i for i, letter in enumerate(run.letters) if letter in done), default=-1)
+        if not isinstance(run.start, int) and known < 0:
             sign, a, b = run.start
             steps.append(f"{run.letters[0]} {a} {values[a]} {sign} {b} {values[b]} = {values[run.letters[0]]} ;")
-        for i, (sign, n) in enumerate(run.operations):
+        for i, (sign, n) in list(enumerate(run.operations))[max(0, known) :]:
             before, letter = run.letters[i : i + 2]
             steps.append(f"{letter} {values[before]} {sign} {n} = {values[letter]} ;")
     return " ".join([*steps, f"# {values[problem.target]}"])
@@ -219,17 +223,23 @@ HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
 
 
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
-    """(question, solution) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
+    """(prompt, completion) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
-    One in eight, of levels 1 to 4, is in the references' words, behind a question that ends in `book`: so the base can read and go on in
-    them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint with the question.
+    Most are questions with a solution in own words. One in sixteen is a solution in the references' words behind a question that ends in `book`, one
+    in eight goes on in own words where the prompt already holds some steps in the references': so the base reads them and goes on
+    from them, and does not write them of its own. With `taught` one in five shows a hint with the question. All these have levels 1 to 4.
     """
     for _ in range(examples):
         kind = rng.random()
-        book, hinted = kind < 0.125, taught and kind > 0.8
-        problem = draw(rng, min(4 if book or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
-        if book:
+        hinted = taught and kind > 0.8
+        problem = draw(rng, min(4 if kind < 0.1875 or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
+        if kind < 0.0625:
             yield f"{problem.question} book", reference(problem, rng)
+        elif kind < 0.1875:
+            steps = reference(problem, rng).split(" ; ")[:-1]
+            begun = steps[: rng.randint(1, len(steps))]
+            done = [step.split()[-3] for step in begun]
+            yield " ".join([problem.question, *(f"{step} ;" for step in begun)]), own_words(problem, rng, done)
         elif hinted:
             yield _hinted(problem, rng), own_words(problem, rng)
         else:
