@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-vllm check fuzz install clean
+.PHONY: demo test test-vllm check fuzz lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -24,6 +24,13 @@ check: .venv/dev  ## lint and types
 
 fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N)
 	$(BIN)/python tests/fuzz_grading.py
+
+lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
+	$(BIN)/gsi study studies/check.yaml
+	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
+
+findings: .venv/done  ## docs/findings.md again, from the committed results of the studies
+	$(BIN)/python -m gsi.lab.findings studies/screen.yaml --heading docs/findings_heading.md --output docs/findings.md
 
 install: .venv/done
 

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = add("compare", _compare, "runs side by side, with intervals")
     p.add_argument("runs", nargs="+", metavar="RUN")
+    p.add_argument("--controls", action="store_true", help="first run the control arms of the first run, in RUN-controls/, and add them")
 
     p = add("status", _status, "where a run is")
     p.add_argument("run", help="run folder")
@@ -235,7 +236,12 @@ def _report(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from gsi.report.terminal import compare
 
-    compare([Path(r) for r in args.runs])
+    runs = [Path(r) for r in args.runs]
+    if args.controls:
+        from gsi.lab.control_runs import run_controls
+
+        runs += run_controls(runs[0], lambda text: print(text, flush=True))
+    compare(runs)
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -10,7 +10,9 @@ import scripted
 from test_loop import dump, run, train_rows
 
 from gsi import load_config
+from gsi.cli import main
 from gsi.lab import chain
+from gsi.strategies import CONTROLS
 from gsi.types import GsiError
 
 CONFIG = {"tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 6}}], "evaluate": {"validation": 0}}
@@ -163,3 +165,22 @@ def test_equal_training_columns(tmp_path):
     folder = arm(tmp_path, "sft_refs_hard", iterations=1)
     table = pq.read_table(folder / "iter_1" / "train.parquet")
     assert table.schema == pq.read_table(folder / "iter_1" / "dropped.parquet").drop_columns(["reason"]).schema
+
+
+def test_compare_runs_the_controls_of_a_run_once_and_adds_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    guided = arm(tmp_path, "state_reset", iterations=1)
+    assert main(["compare", str(guided), "--controls"]) == 0
+    printed = capsys.readouterr().out
+    folders = sorted(p.name for p in (tmp_path / "state_reset-controls").iterdir())
+    assert folders == sorted(CONTROLS)
+    assert all(name in printed for name in CONTROLS)
+    before = {name: (tmp_path / "state_reset-controls" / name / "ledger.sqlite").stat().st_mtime_ns for name in CONTROLS}
+    assert main(["compare", str(guided), "--controls"]) == 0
+    assert before == {name: (tmp_path / "state_reset-controls" / name / "ledger.sqlite").stat().st_mtime_ns for name in CONTROLS}
+
+
+def test_controls_of_what_is_no_run(tmp_path, capsys):
+    folder = tmp_path / "plain"
+    assert main(["compare", str(folder), "--controls"]) == 2
+    assert "no config.yaml in it" in capsys.readouterr().err
