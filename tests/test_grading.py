@@ -18,7 +18,7 @@ from gsi.bench import BENCHES
 from gsi.bench.grading import grading
 from gsi.bench.sampling import sampling
 from gsi.cli import main
-from gsi.config import ConfigError, load_config
+from gsi.config import load_config
 from gsi.ledger import Ledger
 from gsi.metrics import above_chance, sample_line
 from gsi.types import GsiError, Query
@@ -202,12 +202,6 @@ def test_lucky_guesses_do_not_cover_a_choice_query(run):
     assert line["tail/coverage"] == expected
     assert line["tail/at_chance"] == sum(right > 0 and not above_chance(right, n, 5) for right, n in rates.values()) / len(rates)
     ledger.close()
-
-
-def test_shuffled_options_are_refused():
-    config = {"model": "m", "output_dir": "o", "tasks": [{"name": "aqua", "shuffle_options": True}]}
-    with pytest.raises(ConfigError, match=r"tasks\[0\]\.shuffle_options: not available"):
-        load_config(config)
 
 
 # --------------------------------------------------------------------------------------- audit and bench
