@@ -34,9 +34,10 @@ _TRANSLATE = str.maketrans(
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 _MARK = re.compile(
     r"(?:####"
-    r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[\s.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
+    r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?(?:[ \t.\-]*|[ \t]*\n\s*)(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
     r"|\b(?:answer|ans|(?:correct|right)\s+(?:option|choice)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
     r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
+    r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
     r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"
     r")",
     re.IGNORECASE,
@@ -51,7 +52,8 @@ _QUOTED = re.compile(
 # a base model that goes on with the next example of its prompt: what it answers there is the answer to another question
 _NEXT = re.compile(
     r"\n[ \t]*(?:[#*>]+[ \t]*)?(?:next\s+|new\s+)?(?:question|q|problem|exercise|example|user|human|instruction)\b[ \t]*#?\d*[*]*[ \t]*[:.][*]*(?=\s|\w)"
-    r"|\n[ \t]*(?:###|##|#)[ \t]*(?:question|problem|instruction|user)\b|<\|(?:im_start|im_end|endoftext|eot_id|user)\|>",
+    r"|\n[ \t]*(?:###|##|#)[ \t]*(?:question|problem|instruction|user)\b|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|eom_id|end|user|assistant|eos)\|>"
+    r"|\[/?INST\]|<(?:end_of_turn|start_of_turn|eos|bos)>|<｜[^<>｜]{1,30}｜>",
     re.IGNORECASE,
 )
 _EXPLAINS = re.compile(r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]", re.IGNORECASE)
@@ -66,12 +68,35 @@ _REVISED = re.compile(
     r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
 )
+# an answer that somebody had before, or others have
+_ONCE = re.compile(
+    r"\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
+    r"|\b(?:people|students|someone|somebody|one|you)\s+(?:\w+\s+)?(?:say|think|guess|assume|answer|believe|claim)s?\b[^,;]*$",
+    re.IGNORECASE,
+)
+# a correction that states its own result
+_RESULT = re.compile(
+    r"\b(?:result|total|value|answer|number|amount|cost|price|sum|area|probability)\s+(?:\w+\s+){0,3}?(?:is|becomes|equals|comes|should\s+be|must\s+be|would\s+be|=)",
+    re.IGNORECASE,
+)
+_CHECKS = re.compile(
+    r"(?:^|[.!\n$\]])[\s(]*(?:we\s+can\s+(?:also\s+)?(?:check|verify|see)|(?:to|let\s+us|let's)\s+(?:check|verify)|as\s+a\s+check|checking|check:|note|notice|remark|indeed|for\s+(?:example|instance))\b",
+    re.IGNORECASE,
+)
+_STRONG = re.compile(
+    r"(?:(?<=[.!?]\s)|(?<=\n)|(?<=\.\n\n))(?:so|thus|therefore|hence|finally|no|wait|but|however|the\s+(?:\w+\s+)?(?:answer|result|total))\b",
+    re.IGNORECASE,
+)
+_UNDONE = re.compile(
+    r"\b(?:forgot|missed|overlooked|miscounted|misread|miscalculated|is\s+wrong|isn't\s+right|not\s+right|reconsider|re-?think)\b",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(
-    r"\W*(?:check|verif|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{)",
+    r"\W*(?:(?:we\s+(?:can\s+)?)?(?:check|verif)|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
-    r"(?<!\b[A-Za-z])(?<!\bsq)(?<!\blbs)(?<!\boz)(?<!\bft)(?<!\bhrs)(?<!\bmin)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+"
+    r"(?<!\b[A-Za-z])(?<!\bsq)(?<!\blbs)(?<!\boz)(?<!\bft)(?<!\bhrs)(?<!\bmin)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+"
 )
 _LEAD = re.compile(
     r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
@@ -86,10 +111,17 @@ _CONCLUDES = re.compile(
 _DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|either|or)\b|n't\b", re.IGNORECASE)
 _SAYS = re.compile(r"\d|\\\w|\$|(?-i:\b[A-E]\b)|=|\b(?:true|false)\b|^(?:yes|no)\b", re.IGNORECASE)
 
+_UNFINISHED = re.compile(
+    r"\b(?:and|or|the|an|of|to|(?<!\bit )is|are|was|were|by|with|for|from|because|so|that|which|than|then|if|but|per|his|her|their|its|he|she|they|we)\s*\Z"
+    r"|\b(?:and|then|so|he|she|they|we|which|who)\s+(?:earn|get|need|give|take|buy|sell|ha|do|pay|make|spend|use|want|eat|leave|find|can|will|must|have)\w{0,2}\s*\Z",
+    re.IGNORECASE,
+)
 _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align(?:ed|at)?|equation|gather|split)\*?\}")
 _RUNS = re.compile(r"(\s)\1{9,}")
 _TAGS = re.compile(r"</?(?:s|b|i|u|p|br|em|strong|answer|span|div|sup|sub)\s*/?>", re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)([^*\n]*?)\*\*(?![\w(])")
+# the last line, bold from end to end: an answer in large type
+_BOLD_END = re.compile(r"\n[ \t]*\*\*(?!.*(?i:answer|boxed))(?=[^*\n]*\d|[^*\n]*\\|\(?[A-E]\)?\s*\*)([^*\n]{1,100})\*\*[ \t.]*\s*\Z")
 _SPACING = re.compile(
     r"\\(?:blacksquare|square|qed)\b|\\left\b\.?|\\right\b\.?|(?<!\\)\\[,;: ](?![a-zA-Z])|\\displaystyle\b|\\(?:big|Big|bigg|Bigg)[lr]?\b|~"
 )
@@ -98,12 +130,18 @@ _SPACING = re.compile(
 def tidy(text: str) -> str:
     """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
     text = text[-MAX_CHARS:].translate(_TRANSLATE)
+    if "\x1b" in text:
+        text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", text)
+    if "\\n" in text:
+        text = re.sub(r"\\n(?=\d|\\n|\s|$)", "\n", text)  # a line break that was escaped once too often
     text = _RUNS.sub(r"\1\1", text.replace("\\!", ""))
     if "\\text" in text:
         text = re.sub(r"\\text\{([^{}]*\banswer\b[^{}]*)\}", r"\1", text)
     if "\\begin{" in text and _ALIGNED.search(text):
         text = re.sub(r"\\\\|&", lambda m: "\n" if m.group() != "&" else "", _ALIGNED.sub("\n", text)) if "matrix" not in text else text
     if "**" in text:
+        if bold := _BOLD_END.search(text, max(0, len(text) - 300)):
+            text = f"{text[: bold.start()]}\nAnswer: {bold[1]}"
         text = _BOLD.sub(r"\1", text)
     if "=" in text:
         text = re.sub(r"=\s?>|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
@@ -144,6 +182,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         if explained := _EXPLAINS.search(text):
             text = text[: explained.start()] if text[: explained.start()].strip() else text
         found = _last_sentence(text, readable)
+        if found and _UNFINISHED.search(text):
+            return None
         if found and question and len(found) > 20 and _bare(found) in _bare(question):
             return None  # a piece of the question
         return Clause(found, "") if found else None
@@ -152,10 +192,16 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     ):
         text = text[: explained.start()]
     tail, after = text[end:], text[_clause_end(text, end) :]
+    if aside := _CHECKS.search(after):  # what is checked or remarked behind an answer replaces it only by a conclusion
+        concluded = [m for m in _STRONG.finditer(after, aside.end())]
+        after = after[: aside.start()] + (after[concluded[-1].start() :] if concluded else "")
     if found := _after_revision(marked):
         return Clause(found, mark)
     if revised := list(_REVISED.finditer(tail)):
-        later = _last_sentence(tail[revised[-1].end() :])
+        corrected = tail[revised[-1].end() :]
+        later = _last_sentence(corrected) or _last_result(corrected)
+        if later is None and _UNDONE.search(corrected):
+            return None
         if later is None and re.match(r"\s*(?:wrong|incorrect|mistake|scratch|oops)", revised[-1].group(), re.IGNORECASE):
             return None  # taken back, nothing put in its place
         return Clause(later or marked, mark)
@@ -239,6 +285,9 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
                 clause,
             )
         ):
+            head = text[max(text.rfind("\n", 0, m.start()), text.rfind(". ", 0, m.start())) + 1 : m.start()]
+            if _ONCE.search(head):
+                continue
             denied = re.search(r"\bnot\s+(?:the\s+)?$", text[max(0, m.start() - 10) : m.start()], re.IGNORECASE)
             best, mark = (m.start(), stop, f"not {clause}" if denied else clause), m.group()
             break
@@ -302,6 +351,12 @@ def _strip(clause: str) -> str:
     clause = clause[lead.end() :] if lead else clause
     clause = clause.strip(' \t\n*"`').rstrip(".,;:!").strip()
     return clause[:-1].rstrip(' "') if clause.endswith("}") and "{" not in clause else clause
+
+
+def _last_result(text: str) -> str | None:
+    """The last sentence of a correction that says what the result is."""
+    found = [p for p in _SENTENCE_END.split(text) if p and _RESULT.search(p) and _SAYS.search(p) and not p.rstrip().endswith("?")]
+    return _strip(found[-1][-MAX_CLAUSE:]) if found else None
 
 
 def _after_revision(clause: str) -> str | None:

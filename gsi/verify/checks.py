@@ -10,7 +10,7 @@ from fractions import Fraction
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment, ends_with_number
 from gsi.verify.choices import check_choice, choose
-from gsi.verify.numbers import HEDGE, Number, parse_gold, plain, read_number, same
+from gsi.verify.numbers import HEDGE, Number, new_number, parse_gold, plain, read_number, same
 from gsi.verify.symbolic import mathematics, normal
 
 
@@ -80,6 +80,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
+        if number is None and query.question:
+            number = new_number(clause, query.question)
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if HEDGE.search(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -118,7 +120,12 @@ def _has_number(clause: str) -> bool:
 
 
 def _has_mathematics(clause: str) -> bool:
-    return bool(re.search(r"[$=\\]", clause))
+    return bool(
+        re.search(r"[$=\\]", clause)
+        or re.match(
+            r"\W*(?:so|thus|therefore|hence|finally)\W+(?:we\s+|this\s+)?(?:gets?|gives?|obtain|have|find)\b.*[\d(^]", clause, re.IGNORECASE
+        )
+    )
 
 
 def _words(text: str) -> tuple[str, ...] | None:
@@ -154,6 +161,9 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
         stated = json.loads(query.answer, parse_float=str)
         golds = [Number(Fraction(v)) for v in stated]
     except (ValueError, TypeError):  # a list of lists, of roots
+        if "matrix" in got and (table := re.findall(r"\[([^\[\]]+)\]", query.answer)):
+            rows = r" \\ ".join(row.replace(",", " & ") for row in table)
+            return Symbolic(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}", got[:1000], relative=True)
         return Symbolic(query.answer, got[:1000], relative=True)
     got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", got)
     inner = re.fullmatch(

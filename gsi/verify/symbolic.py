@@ -25,7 +25,18 @@ def equal(gold: str, got: str, relative: bool = False) -> bool:
         got = re.sub(r"(\d+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(\d+)[)}]*", r"\1_\2", got)
     if "\\ne" not in gold:
         got = re.sub(r"[,;]?\s*(?:\\text\{\s*(?:for|where|if|with)\s*\})?\s*[a-z]\s*\\neq?(?![a-z])\s*-?\d+\s*$", "", got) or got
+    if "_" in gold + got:
+        gold, got = (_BASE.sub(lambda m: f"_{_BASES[m[1].lower()]}", text) for text in (gold, got))
     return _same(_shape(gold), _shape(got), relative)
+
+
+_BASES = {
+    word: n
+    for n, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+    )
+}
+_BASE = re.compile(rf"_\s*\{{?\s*(?:\\(?:text|mathrm|textrm)\s*\{{)?\s*({'|'.join(_BASES)})\s*\}}*", re.IGNORECASE)
 
 
 _VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|hence|thus|so|therefore)\b|:", re.IGNORECASE)
@@ -33,6 +44,7 @@ _VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|hence|thus|so|therefo
 
 def mathematics(clause: str) -> str:
     """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
+    clause = re.sub(r"^.*[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore)\b[^$\\]*?\b(?:is|are|equals)\s+(?=[-+(\[{\d])", "", clause)
     clause = re.sub(
         r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
     )
@@ -56,6 +68,7 @@ def normal(text: str) -> str:
     text = re.sub(r"\\[dtc]frac", r"\\frac", re.sub(r"\\left\b|\\right\b|(?<!\\)\\[!,;: ]", "", text))
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "", text.replace("\\%", "").replace("\\$", ""))
     text = re.sub(r"\{(\w)\}", r"\1", re.sub(r"[$\s]", "", text)).rstrip(".")
+    text = text.replace("\\varnothing", "\\emptyset")
     return text.replace("{,}", ",").replace("**", "^").replace("\\leq", "\\le").replace("\\geq", "\\ge")
 
 
@@ -88,6 +101,8 @@ def _shape(text: str) -> tuple[Any, ...]:
         if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
             return ("seq", "(", ")", *(c for r in cells for c in r))
         return ("matrix", len(cells), *(c for r in cells for c in r))
+    if m := re.fullmatch(r"\\\{\s*[a-zA-Z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|\\R)\s*)?(?:\\mid|\||:)(.*)\\\}", text, re.DOTALL):
+        return _shape(m[1])
     if len(pieces := _split(text, r"\\cup(?![a-z])")) > 1:
         return ("union", *(_shape(p) for p in pieces))
     if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(\\\{|[(\[]|\\langle)(.*)(\\\}|[)\]]|\\rangle)", text, re.DOTALL):
@@ -141,6 +156,16 @@ def _signs(text: str) -> list[str]:
 
 def _inequality(text: str) -> tuple[Any, ...] | None:
     """`x \\ge 2`, `1 < x \\le 3` as the interval that they say."""
+    if m := re.fullmatch(r"(?:\||\\lvert\s)\s*([a-zA-Z])\s*(?:\||\\rvert)\s*(\\leq?|\\geq?|<|>)(?![a-z])\s*(\d[^,=<>]*)", text):
+        inside = m[2][-1] in "<" or m[2].startswith("\\le")
+        ends = ("[", "]") if "\\" in m[2] else ("(", ")")
+        if inside:
+            return ("seq", *ends, _shape(f"-({m[3]})"), _shape(m[3]))
+        return (
+            "union",
+            ("seq", "(", ends[1], _shape("-\\infty"), _shape(f"-({m[3]})")),
+            ("seq", ends[0], ")", _shape(m[3]), _shape("\\infty")),
+        )
     if m := re.fullmatch(r"[a-zA-Z]\s*\\neq?(?![a-z])\s*([^,=<>]+)", text):
         border = _shape(m[1])
         return ("union", ("seq", "(", ")", _shape("-\\infty"), border), ("seq", "(", ")", border, _shape("\\infty")))
@@ -236,6 +261,8 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
         return all(any(_same(a, b, relative) for b in gots) for a in golds) and all(any(_same(a, b, relative) for a in golds) for b in gots)
     if (kind in ("set", "list") and other == "scalar") or (other in ("set", "list") and kind == "scalar"):
         one, single = (gold, got) if other == "scalar" else (got, gold)
+        if one is got and kind == "scalar":  # `x + 11 or 11 + x`: the same twice
+            return 2 <= len(one) <= 4 and all(_same(single, part, relative) for part in one[1:])
         return len(one) == 2 and _same(one[1], single, relative)
     if kind == other == "matrix":
         return len(gold) == len(got) and gold[1] == got[1] and all(_same(a, b, relative) for a, b in zip(gold[2:], got[2:], strict=True))
