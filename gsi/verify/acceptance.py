@@ -34,7 +34,8 @@ _NUMBER = re.compile(r"(?<![\w.,\\])\d[\d,]*(?:\.\d+)?(?![\w%])")
 
 def value(text: str) -> Fraction | None:
     """An independent and simple reading of a plain number, to be sure that a response is wrong."""
-    text = re.sub(r"[,$%\s]|\\[!,]", "", text)
+    text = re.sub(r"\\(?:text|mbox)\s*\{[^{}]*\}|\^\{?\\circ\}?|^\s*[a-z]\s*=", "", text)
+    text = re.sub(r"\\[!,]|[\\,$%\s]", "", text.replace("\\frac", "@").replace("\\dfrac", "@")).replace("@", "\\frac")
     if m := re.fullmatch(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", text):
         text = f"{m[1]}{m[2]}/{m[3]}"
     try:
@@ -115,11 +116,14 @@ def everywhere(rng: random.Random, query: Query, others: Sequence[Query]) -> str
     if said is None or not exact(query, said) or query.answer not in query.rationale:
         return None
     text = re.sub(rf"(?<![\w.,]){re.escape(query.answer)}(?![\w]|[.,]\d)", lambda m: said, query.rationale)
-    return None if bare(query.answer) in bare(text[-120:]) else text  # it stands there in another spelling too
+    last = text.rpartition("answer is")[2]
+    same = bare(last) == bare(query.answer) or (value(query.answer) is not None and value(last) == value(query.answer))
+    return None if bare(query.answer) in bare(text[-120:]) or same else text  # there in another spelling too
 
 
 def bare(text: str) -> str:
-    return re.sub(r"[\s,{}$]|\\[!,;]|\\left|\\right|\^\\circ|\\text\{.*|\\%|\.00?\b|(?<=\\)[dt](?=frac)", "", text)
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", "", text.replace("\\$", "").replace("and", ""))
+    return re.sub(r"[\s,{}$]|\\[!,;]|\\left|\\right|\^\\circ|\\%|(?<![a-z])[a-z]=|\.00?\b|(?<=\\)[dt](?=frac)", "", text)
 
 
 def of_another(rng: random.Random, query: Query, others: Sequence[Query]) -> str | None:
@@ -149,7 +153,8 @@ def wrong_operation(rng: random.Random, query: Query, others: Sequence[Query]) -
     gold = query.options[ord(query.answer) - 65] if query.options else query.answer
     numbers_there = [value(x) for x in re.findall(r"-?\d[\d,]*(?:\.\d+)?", gold)]
     tolerance = Fraction(5, 100) if query.task == "theoremqa" else Fraction(1, 10**6)
-    if any(v is not None and abs(v - (value(shown) or 0)) <= tolerance * max(abs(v), 1) for v in numbers_there) or not numbers_there:
+    numbers_there.append(value(gold))
+    if any(v is not None and abs(v - (value(shown) or 0)) <= tolerance * max(abs(v), 1) for v in numbers_there) or len(numbers_there) < 2:
         return None
     show = "\n".join([f"{float(a):g} {sign} {float(b):g} = {shown}"])
     return rng.choice([

@@ -34,9 +34,10 @@ _TRANSLATE = str.maketrans(
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 _MARK = re.compile(
     r"(?:####"
-    r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?(?:[ \t.\-]*|[ \t]*\n\s*)(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
-    r"|\b(?:answer|ans|(?:correct|right)\s+(?:option|choice)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
+    r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
+    r"|(?<!/)\b(?:answer|ans|(?:correct|right)\s+(?:option|choice)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
     r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
+    r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
     r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"
     r")",
@@ -71,6 +72,7 @@ _REVISED = re.compile(
 # an answer that somebody had before, or others have
 _ONCE = re.compile(
     r"\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
+    r"|\b(?:express|write|round|simplify)\s+(?:the|your|our|this)\s+$"
     r"|\b(?:people|students|someone|somebody|one|you)\s+(?:\w+\s+)?(?:say|think|guess|assume|answer|believe|claim)s?\b[^,;]*$",
     re.IGNORECASE,
 )
@@ -105,7 +107,7 @@ _LEAD = re.compile(
 )
 
 _CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d",
+    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d|^\W*(?-i:[A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
     re.IGNORECASE,
 )
 _DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|either|or)\b|n't\b", re.IGNORECASE)

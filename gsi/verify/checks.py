@@ -123,7 +123,9 @@ def _has_mathematics(clause: str) -> bool:
     return bool(
         re.search(r"[$=\\]", clause)
         or re.match(
-            r"\W*(?:so|thus|therefore|hence|finally)\W+(?:we\s+|this\s+)?(?:gets?|gives?|obtain|have|find)\b.*[\d(^]", clause, re.IGNORECASE
+            r"\W*(?:(?:so|thus|therefore|hence|finally)\W+)?(?:we\s+|this\s+)(?:gets?|gives?|obtain|have|find)\b.*[\d(^]",
+            clause,
+            re.IGNORECASE,
         )
     )
 

@@ -13,7 +13,7 @@ _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*
 _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
-_NAMED = re.compile(r"\b(?:option|choice)\s*:?\s*\(?([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
+_NAMED = re.compile(r"\b(?:(?:option|choice)\s*:?\s*\(?|(?:get|gives?|have|obtain)\s+\()([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
 _BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
 _SAID_RIGHT = re.compile(
@@ -93,7 +93,8 @@ def _is_name(letter: str, question: str) -> bool:
 def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
-    exact = [i for i, o in enumerate(options) if _squeeze(o) == _squeeze(text) != ""]
+    stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
+    exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact:
         got = read_number(_join(text))
         if got is None or HEDGE.search(text):

@@ -27,7 +27,7 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"(?<![\w.^\\])(?P<sign>[+-]\s*)?(?P<cur>[$€£¥₹]|US\$|Rs\.?|rs\s?\.?|USD|EUR)?\s*(?P<sign2>-\s*)?(?<![\d.])"
     rf"(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d))(?=\d+\s*/\s*\d))?"
-    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})\s*[)}}]?)?"
+    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})(?:\s*[)}}])?)?"
     rf"(?:\s*/\s*(?P<den>{_DIGITS}))?"
     rf"(?P<scale>\s*(?:{'|'.join(SCALES)})s?\b|k\b|(?(cur)\s?(?:K|M|B|bn|mn)\b|(?!)))?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
 )
@@ -144,7 +144,11 @@ def read_number(clause: str) -> Number | None:
     text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
     if "\\approx" in text:
         exact, _, rounded = text.partition("\\approx")
-        text = rounded if re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded) else exact
+        text = (
+            rounded
+            if not re.search(r"\d", exact) or re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded)
+            else exact
+        )
     text = re.split(
         r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,

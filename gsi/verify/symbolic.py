@@ -39,7 +39,7 @@ _BASES = {
 _BASE = re.compile(rf"_\s*\{{?\s*(?:\\(?:text|mathrm|textrm)\s*\{{)?\s*({'|'.join(_BASES)})\s*\}}*", re.IGNORECASE)
 
 
-_VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|hence|thus|so|therefore)\b|:", re.IGNORECASE)
+_VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore)\b|:", re.IGNORECASE)
 
 
 def mathematics(clause: str) -> str:
