@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-vllm check fuzz install clean
+.PHONY: demo test test-vllm check fuzz remainder acceptance install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -22,8 +22,17 @@ check: .venv/dev  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N)
+fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N), then atheris where it installs (ATHERIS=seconds)
 	$(BIN)/python tests/fuzz_grading.py
+	@if $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'; \
+	then $(BIN)/python tests/fuzz_atheris.py -max_total_time=$(or $(ATHERIS),120); \
+	else echo "skipped: atheris cannot be installed here (pip says why above)"; fi
+
+remainder: .venv/dev  ## every answer, rationale and program of a data folder (DATA=FOLDER) against its answer; fails where tests/remainder.jsonl is not what fails
+	$(BIN)/python -m gsi.verify.remainder $(DATA) --known tests/remainder.jsonl
+
+acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
+	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
 
 install: .venv/done
 

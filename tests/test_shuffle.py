@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gsi
+from gsi.audit import audit
 from gsi.config import ConfigError, load_config
 from gsi.ledger import Ledger
 from gsi.metrics import above_chance
@@ -132,6 +133,9 @@ def test_a_run_with_shuffled_options(tmp_path):
         assert bytes(i for i in t["input_ids"] if i < 256).decode() == prompt + r.completion
     write_report([result.path], tmp_path / "report.html")
     assert "options in other orders" in (tmp_path / "report.html").read_text()
+    said = [item.rollout for item in audit(result.path, 200)[0]]
+    assert len(said) == len(trained)
+    assert all(r.completion == stored[r.query_id, r.attempt].response for r in said), "read beside the prompt that the model saw"
     contract = scripted.HERE.parent.parent.parent / "shared" / "check_run_folder.py"
     if contract.exists():
         said = subprocess.run([sys.executable, contract, result.path], capture_output=True, text=True)

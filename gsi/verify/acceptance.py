@@ -94,16 +94,9 @@ def exact(query: Query, said: str) -> bool:
 def answer_changed(rng: random.Random, query: Query, others: Sequence[Query]) -> str | None:
     if query.options:
         letter = rng.choice([c for c in "ABCDE"[: len(query.options)] if c != query.answer])
-        said = rng.choice(
-            [
-                letter,
-                f"({letter})",
-                f"({letter}) {query.options[ord(letter) - 65]}",
-                f"option {letter}",
-                f"{letter}) {query.options[ord(letter) - 65]}",
-            ]
-        )
-        return f"{body(query.rationale or '')}\n{ending(rng, said, query.answer)}".strip()
+        option = query.options[ord(letter) - 65]
+        named = rng.choice([letter, f"({letter})", f"({letter}) {option}", f"option {letter}", f"{letter}) {option}"])
+        return f"{body(query.rationale or '')}\n{ending(rng, named, query.answer)}".strip()
     said = next(iter(changed(rng, query.answer, query.question + (query.rationale or ""))), None)
     return None if said is None or not exact(query, said) else f"{body(query.rationale or '')}\n{ending(rng, said, query.answer)}".strip()
 
@@ -151,12 +144,11 @@ def wrong_operation(rng: random.Random, query: Query, others: Sequence[Query]) -
     shown = str(result.numerator) if result.denominator == 1 else f"{float(result):.2f}"
     unit = rng.choice(["", " dollars", " apples", " in total", " km"])
     gold = query.options[ord(query.answer) - 65] if query.options else query.answer
-    numbers_there = [value(x) for x in re.findall(r"-?\d[\d,]*(?:\.\d+)?", gold)]
+    there = [v for v in (value(gold), *(value(x) for x in re.findall(r"-?\d[\d,]*(?:\.\d+)?", gold))) if v is not None]
     tolerance = Fraction(5, 100) if query.task == "theoremqa" else Fraction(1, 10**6)
-    numbers_there.append(value(gold))
-    if any(v is not None and abs(v - (value(shown) or 0)) <= tolerance * max(abs(v), 1) for v in numbers_there) or len(numbers_there) < 2:
+    if not there or any(abs(v - (value(shown) or 0)) <= tolerance * max(abs(v), Fraction(1)) for v in there):
         return None
-    show = "\n".join([f"{float(a):g} {sign} {float(b):g} = {shown}"])
+    show = f"{float(a):g} {sign} {float(b):g} = {shown}"
     return rng.choice([
         f"{show}{unit}", f"We calculate {show}{unit}.\nThe answer is {shown}", f"So there are {shown}{unit}.", f"To find the answer, we compute:\n\n{show}\n\n**{shown}{unit}**",
         f"He has {float(a):g} and {float(b):g}, so {show}{unit} in the end.", f"\\[ {show} \\]\nThus the result is \\boxed{{{shown}}}.",

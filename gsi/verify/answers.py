@@ -195,7 +195,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         text = text[: explained.start()]
     tail, after = text[end:], text[_clause_end(text, end) :]
     if aside := _CHECKS.search(after):  # what is checked or remarked behind an answer replaces it only by a conclusion
-        concluded = [m for m in _STRONG.finditer(after, aside.end())]
+        concluded = list(_STRONG.finditer(after, aside.end()))
         after = after[: aside.start()] + (after[concluded[-1].start() :] if concluded else "")
     if found := _after_revision(marked):
         return Clause(found, mark)

@@ -5,6 +5,7 @@ Nothing is ever compared as a float, save the relative tolerance of TheoremQA, w
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -146,7 +147,7 @@ def read_number(clause: str) -> Number | None:
         exact, _, rounded = text.partition("\\approx")
         text = (
             rounded
-            if not re.search(r"\d", exact) or re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded)
+            if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
             else exact
         )
     text = re.split(
@@ -226,7 +227,7 @@ def new_number(clause: str, question: str) -> Number | None:
         Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
     }
     fresh = [i for i, m in enumerate(found) if _value(m) not in given]
-    gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in zip(found, found[1:], strict=False)]
+    gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
     if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
         return None
     m = found[fresh[0]]
