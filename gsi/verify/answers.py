@@ -35,7 +35,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 _MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
-    r"|(?<!/)\b(?:answer|ans|(?:correct|right)\s+(?:option|choice)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
+    r"|(?<!/)\b(?:answer|ans|(?:correct|right|final|my|best)\s+(?:option|choice|pick)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
     r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
     r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
@@ -57,7 +57,11 @@ _NEXT = re.compile(
     r"|\[/?INST\]|<(?:end_of_turn|start_of_turn|eos|bos)>|<｜[^<>｜]{1,30}｜>",
     re.IGNORECASE,
 )
-_EXPLAINS = re.compile(r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]", re.IGNORECASE)
+_EXPLAINS = re.compile(
+    r"(?<=[.!])[ ]+(?:sanity\s+)?(?:check|verification)\s*:(?!.*(?:\bnot\b|\bwait\b|\boops\b|\bwrong\b|\bso\b|\\ne))|"
+    r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]",
+    re.IGNORECASE,
+)
 _POLITE = re.compile(
     r"\W*(?:i hope|hope (?:this|that)|let me know|thank|thanks|feel free|would you like|do you|is there anything|if you (?:have|need|want)|good luck|"
     r"please|happy to|you're welcome|great job|have a )",
@@ -65,7 +69,7 @@ _POLITE = re.compile(
 )
 _REVISED = re.compile(
     r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
-    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|"
+    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|(?:just|only)\s+kidding|"
     r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
 )
@@ -101,7 +105,7 @@ _SENTENCE_END = re.compile(
     r"(?<!\b[A-Za-z])(?<!\bsq)(?<!\blbs)(?<!\boz)(?<!\bft)(?<!\bhrs)(?<!\bmin)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+"
 )
 _LEAD = re.compile(
-    r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
+    r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|no(?=,?\s+it(?:'s|\s+is)\b)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
     r"|\s*[:=]|\s*\\approx)+(?!\s*\d*\s*[-+*/])",
     re.IGNORECASE,
 )
@@ -145,8 +149,8 @@ def tidy(text: str) -> str:
         if bold := _BOLD_END.search(text, max(0, len(text) - 300)):
             text = f"{text[: bold.start()]}\nAnswer: {bold[1]}"
         text = _BOLD.sub(r"\1", text)
-    if "=" in text:
-        text = re.sub(r"=\s?>|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
+    if "=" in text or not text.isascii():
+        text = re.sub(r"=\s?>|[→⇒⟹⟶]|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
     text = _SPACING.sub(" ", text)
     return re.sub(r"\\[dtc]frac\b", r"\\frac", text)
 
@@ -202,6 +206,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if revised := list(_REVISED.finditer(tail)):
         corrected = tail[revised[-1].end() :]
         later = _last_sentence(corrected) or _last_result(corrected)
+        if later is None and re.fullmatch(r"\W*(?:it(?:'s|\s+is)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected):
+            later = _strip(corrected)
         if later is None and _UNDONE.search(corrected):
             return None
         if later is None and re.match(r"\s*(?:wrong|incorrect|mistake|scratch|oops)", revised[-1].group(), re.IGNORECASE):
@@ -279,6 +285,7 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
         clause = _strip(text[start:stop])
         if (
             clause
+            and text[stop : stop + 1] != "?"
             and not _BOX.search(clause)
             and "boxed" not in clause
             and re.search(r"[\w\\]", clause)

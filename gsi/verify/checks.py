@@ -90,7 +90,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         if "\\" not in got and (not expressions or words):
             status = "no_answer" if words else "wrong"
             return Verdict(status, None if status == "no_answer" else got[:200], detail=f"no single value in {clause[:80]!r}")
-        return Symbolic(query.answer, got[:1000], relative)
+        plainly = re.fullmatch(r"-?[\d.]+", query.answer) or "\\" in query.answer  # else `1e-3` would be read as e - 3
+        return Symbolic(query.answer if plainly else f"{gold.value.numerator}/{gold.value.denominator}", got[:1000], relative)
     in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
@@ -99,7 +100,7 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if normal(query.answer) == normal(clause) or (normal(query.answer) == normal(got) and not (in_words and len(in_words[0]) == 1)):
         return Verdict("correct", got[:200])
     if in_words:
-        named = _words(re.split(r"\b(?:is|are|be)\b", clause)[-1])
+        named = _words(re.split(r"\b(?:is|are|be|falls|on)\b", clause)[-1])
         return Verdict("correct" if in_words in (_words(clause), named) else "wrong", got[:200])
     ratio = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", query.answer)
     if ratio and re.search(r"\bratio\b", query.question) and (number := read_number(clause)):

@@ -96,6 +96,8 @@ def plain(text: str) -> str:
         r"\\frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text
     )
     text = re.sub(r"(?<=[\d+\-=(])\s*- (?=\d+/)", "-", text)
+    if "cent" in text:
+        text = re.sub(r"\$?(\d+)(?:\s+dollars?)?\s+and\s+(\d\d)\s+cents\b", r"$\1.\2", text)
     if ":00" in text:
         text = re.sub(r"\b(\d{1,2}):00\b(?!:)", r"\1", text)
     text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}", r" \1", text)
@@ -140,6 +142,8 @@ def read_number(clause: str) -> Number | None:
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
     text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
+    concluded = _THEREFORE.split(text)[-1]
+    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
     head = _REASON.sub("", text, count=1)
     text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
@@ -155,8 +159,8 @@ def read_number(clause: str) -> Number | None:
         text,
     )[-1]
     text = _ROUNDED.split(text)[-1]
-    concluded = _THEREFORE.split(text)[-1]
-    text = concluded if re.search(r"\d", concluded) else text
+    if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)\W*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
+        text = twice[2]  # ninety-six (96)
     if "=" in text:
         sides = text.split("=")
         if _ARITHMETIC.search(sides[-2]) and (number := _result(sides[-1])):

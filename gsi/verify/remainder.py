@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("--what", default="answer,rationale,program", help="a comma list of answer, rationale, program (default: all)")
     parser.add_argument("--known", type=Path, help="the list to compare with")
     parser.add_argument("--every", type=int, default=1, help="only every n-th row of each file")
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds per row (default 20)")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds per row (default 60)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     counts: Counter[str] = Counter()

@@ -62,7 +62,7 @@ _VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets
 
 def mathematics(clause: str) -> str:
     """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
-    clause = re.sub(r"^.*[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore)\b[^$\\]*?\b(?:is|are|equals)\s+(?=[-+(\[{\d])", "", clause)
+    clause = re.sub(r"^.*[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore)\s+(?:[^$\\]*?\b(?:is|are|equals)\s+)?(?=[-+(\[{\d])", "", clause)
     clause = re.sub(
         r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
     )
@@ -121,6 +121,8 @@ def _shape(text: str) -> tuple[Any, ...]:
         return ("matrix", len(cells), *(c for r in cells for c in r))
     if m := re.fullmatch(r"\\\{\s*[a-zA-Z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|\\R)\s*)?(?:\\mid|\||:)(.*)\\\}", text, re.DOTALL):
         return _shape(m[1])
+    if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(?:\\mathbb\s*\{?R\}?|\\R)\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,{}]*)\\\}", text):
+        return ("union", ("seq", "(", ")", _shape("-\\infty"), _shape(m[1])), ("seq", "(", ")", _shape(m[1]), _shape("\\infty")))
     if len(pieces := _split(text, r"\\cup(?![a-z])")) > 1:
         return ("union", *(_shape(p) for p in pieces))
     if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(\\\{|[(\[]|\\langle)(.*)(\\\}|[)\]]|\\rangle)", text, re.DOTALL):
@@ -255,6 +257,9 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
         return _same(gold, got[2], relative)
     if kind == "named" and other not in ("named", "equation"):
         return _same(gold[2], got, relative)
+    if kind == "scalar" and other == "equation" and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", gold[1]):
+        # a formula and then its value: pi r^2 = 16 pi; an equation with zero states no value
+        return normal(got[2]) != "0" and _same(gold, _shape(got[2]), relative)
     if kind in ("named", "equation") and other in ("named", "equation"):
         if kind == other == "named" and gold[1].lower() == got[1].lower():
             return _same(gold[2], got[2], relative)
