@@ -10,8 +10,8 @@ from fractions import Fraction
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment, ends_with_number
 from gsi.verify.choices import check_choice, choose
+from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import HEDGE, Number, new_number, parse_gold, plain, read_number, same
-from gsi.verify.symbolic import mathematics, normal
 
 
 @dataclass(frozen=True)
