@@ -78,7 +78,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         if explained := EXPLAINS.search(text):
             text = text[: explained.start()] if text[: explained.start()].strip() else text
         found = _last_sentence(text, readable)
-        if found and UNFINISHED.search(text):
+        if found and UNFINISHED.search(text[-60:]):
             return None
         if found and question and len(found) > 20 and _bare(found) in _bare(question):
             return None  # a piece of the question

@@ -74,11 +74,13 @@ ASIDE = re.compile(
     r"\W*(?:(?:we\s+(?:can\s+)?)?(?:check|verif)|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{(?![pbvB]?matrix))",
     re.IGNORECASE,
 )
+# the character comes first and what may not stand before it after that: a pattern that begins with look-behinds tries them everywhere
 SENTENCE_END = re.compile(
-    r"(?<!\b[A-Za-z])(?<!\bsq)(?<!\blbs)(?<!\boz)(?<!\bft)(?<!\bhrs)(?<!\bmin)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+"
+    r"[.!?](?=\s|$)(?<!\b[A-Za-z].)(?<!\bsq.)(?<!\blbs.)(?<!\boz.)(?<!\bft.)(?<!\bhrs.)(?<!\bmin.)(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)"
+    r"|[.](?=\s|$)(?<=\b[A-H].)|\n+"
 )
 LEAD = re.compile(
-    r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|no(?=,?\s+it(?:'s|\s+is)\b)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
+    r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|no(?=,?\s+it(?:'s|\s+is)\s+-?[$]?\d)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
     r"|\s*[:=]|\s*\\approx)+(?!\s*\d*\s*[-+*/])",
     re.IGNORECASE,
 )
