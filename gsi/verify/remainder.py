@@ -3,7 +3,8 @@
 Every reference answer has to grade as correct against itself, every rationale and every program (`*_pot`) against its answer.
 Prints one JSON line for each that does not: file, line, id, what (answer, rationale, program), status, gold, extracted, detail
 and the end of the text; and to stderr how many of how many. `--known FILE` compares with a list of ids and reasons instead and
-prints only what is new on either side; exit status 1 where there is any.
+prints only what is new on either side; exit status 1 where there is any. `--steps` counts instead, for each file, the rationales
+whose equations hold, do not, or cannot be checked.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from gsi.types import Query, Verdict
-from gsi.verify import CHECKERS, make_grader, with_programs
+from gsi.verify import CHECKERS, STEPS, make_grader, with_programs
+from gsi.verify.steps import check_steps
 
 WINDOW = 2000  # rows in flight
 
@@ -103,6 +105,16 @@ def read_known(path: Path) -> dict[str, str]:
     return {f"{entry['id']} {entry['what']}": entry["reason"] for entry in lines}
 
 
+def _steps(folder: Path, every: int) -> int:
+    found: dict[str, Counter[bool | None]] = {}
+    for row in rows(folder, ["rationale"], every):
+        found.setdefault(row.file, Counter())[check_steps(row.response, STEPS[row.query.task])] += 1
+    for file, n in found.items():
+        shares = ", ".join(f"{value} {n[value] / n.total():.1%}" for value in (True, False, None))
+        print(f"{file} ({n.total()}): {shares}")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m gsi.verify.remainder", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -113,7 +125,10 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only every n-th row of each file")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds per row (default 60)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--steps", action="store_true", help="count the rationales whose steps hold, per file, and nothing else")
     args = parser.parse_args()
+    if args.steps:
+        return _steps(args.folder, args.every)
     counts: Counter[str] = Counter()
     what = args.what.split(",")
     seen = set()
