@@ -1,6 +1,7 @@
 # Everything runs in .venv, made by these targets from a clean clone with only python3 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+WHAT ?= answer,rationale,program
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -28,8 +29,8 @@ fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for an
 	then $(BIN)/python tests/fuzz_atheris.py -max_total_time=$(or $(ATHERIS),120); \
 	else echo "skipped: atheris cannot be installed here (pip says why above)"; fi
 
-remainder: .venv/dev  ## every answer, rationale and program of a data folder (DATA=FOLDER) against its answer; fails where tests/remainder.jsonl is not what fails
-	$(BIN)/python -m gsi.verify.remainder $(DATA) --known tests/remainder.jsonl
+remainder: .venv/dev  ## every answer, rationale and program of a data folder (DATA=FOLDER) against its answer; fails where tests/remainder.jsonl is not what fails (WHAT=answer,rationale: a minute)
+	$(BIN)/python -m gsi.verify.remainder $(DATA) --what $(WHAT) --known tests/remainder.jsonl
 
 acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
 	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
