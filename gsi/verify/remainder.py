@@ -10,6 +10,7 @@ whose equations hold, do not, or cannot be checked.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import sys
@@ -52,14 +53,12 @@ class Failure:
 
 def rows(folder: Path, what: Sequence[str], every: int = 1) -> Iterator[Row]:
     """What the files of a data folder hold, the task by the first word of their names; every n-th row of each."""
-    from gsi.tasks.sources import local_file
-
     for path in sorted(folder.rglob("*.jsonl*")):
         name, task = path.name.split(".")[0], path.name.split(".")[0].split("_")[0]
         if task not in CHECKERS:
             continue
         programs = name.endswith("_pot")
-        for line, row in islice(local_file(str(path)).rows, 0, None, every):
+        for line, row in islice(_lines(path), 0, None, every):
             options = tuple(row["options"]) if row.get("options") else None
             query = Query(row["id"], task, row["question"], row["answer"], row.get("rationale"), options=options)
             place = str(path.relative_to(folder))
@@ -67,6 +66,13 @@ def rows(folder: Path, what: Sequence[str], every: int = 1) -> Iterator[Row]:
                 yield Row(place, line, "answer", query, f"The answer is {query.answer}")
             if query.rationale and (kind := "program" if programs else "rationale") in what:
                 yield Row(place, line, kind, query, query.rationale)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+        for number, text in enumerate(stream, 1):
+            if text.strip():
+                yield number, json.loads(text)
 
 
 def failures(found: Iterator[Row], workers: int, timeout: float, counts: Counter[str]) -> Iterator[Failure]:
