@@ -1,10 +1,11 @@
 # Everything runs in .venv, made by these targets from a clean clone with only python3 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+WHAT ?= answer,rationale,program
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-vllm check fuzz lab-check findings install clean
+.PHONY: demo test test-vllm check fuzz remainder acceptance lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -22,8 +23,17 @@ check: .venv/dev  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N)
+fuzz: .venv/dev  ## 100,000 mutated responses through the checker (FUZZ=N for another number, SEED=N), then atheris where it installs (ATHERIS=seconds)
 	$(BIN)/python tests/fuzz_grading.py
+	@if $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'; \
+	then $(BIN)/python tests/fuzz_atheris.py -max_total_time=$(or $(ATHERIS),120); \
+	else echo "skipped: atheris cannot be installed here (pip says why above)"; fi
+
+remainder: .venv/dev  ## every answer, rationale and program of a data folder (DATA=FOLDER) against its answer; fails where tests/remainder.jsonl is not what fails (WHAT=answer,rationale: a minute)
+	$(BIN)/python -m gsi.verify.remainder $(DATA) --what $(WHAT) --known tests/remainder.jsonl
+
+acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
+	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
 
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml

@@ -23,7 +23,7 @@ from gsi.guidance.teacher import OpenAITeacher
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.seeds import seed_of
-from gsi.types import GsiError, Rollout, Teacher
+from gsi.types import SHUFFLE, GsiError, Rollout, Teacher
 
 INSTRUCTION = (
     "You check a solution that ends in the right final answer. Decide if its reasoning is right: every step follows, no step is wrong or "
@@ -48,7 +48,9 @@ def choose(rollouts: Iterable[Rollout], n: int, seed: int, accept: str = "answer
     """
     by_level: dict[int | None, list[Rollout]] = defaultdict(list)
     for r in rollouts:
-        if r.accepted(accept):
+        if r.accepted(accept) and r.completion:  # '' = not trained on
+            if r.guidance and r.guidance.startswith(SHUFFLE):
+                r = replace(r, completion=r.response)  # as it was said to the options that it saw
             by_level[r.level].append(r)
     queues = {level: _by_turns(rows, seed) for level, rows in by_level.items()}
     levels = sorted(queues, key=lambda level: (level is None, -(level or 0)))

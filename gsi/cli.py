@@ -195,9 +195,10 @@ def _grade(args: argparse.Namespace) -> None:
             try:
                 row = json.loads(line)
                 task, response, answer = row.get("task") or args.task, row["response"], row["answer"]
+                answer = str(answer) if isinstance(answer, int | float) else answer  # `"answer": 42`
                 if not isinstance(response, str) or not isinstance(answer, str):
                     raise TypeError("`response` and `answer` must be text")
-                options = tuple(row["options"]) if row.get("options") else None
+                options = tuple(map(str, row["options"])) if row.get("options") else None
             except (ValueError, KeyError, TypeError, AttributeError) as e:
                 flush(0)
                 what = f"field {e} is missing" if isinstance(e, KeyError) else str(e)

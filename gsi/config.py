@@ -48,7 +48,7 @@ class Task(Section):
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
     check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
     programs: bool = False  # responses are Python programs (program-of-thought), run isolated
-    shuffle_options: bool = False  # refused: a shuffled letter cannot be trained with the plain question
+    shuffle_options: bool = False  # multiple choice: attempts show the options in orders of their own (training and evaluation never do)
     hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
     args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
 
@@ -269,10 +269,12 @@ class Config(Section):
             raise ValueError("train.function: `kind: scripted` needs one, as module:function")
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
-            if task.shuffle_options:
+            if task.shuffle_options and i >= len(self.tasks):
+                raise ValueError(f"{where}.shuffle_options: evaluation shows every question as it is; leave it out")
+            if task.shuffle_options and task.programs:
                 raise ValueError(
-                    f"{where}.shuffle_options: not available: a response names the letter of a shuffled order, and training pairs it with the plain "
-                    "question; leave it out (a choice query counts as covered only where its right answers are above chance)"
+                    f"{where}.shuffle_options: not with programs: code written for another order of the options would be trained with the plain "
+                    "question, and cannot be mapped back; leave one of the two out"
                 )
             if task.path and task.hub:
                 raise ValueError(f"{where}: has both path and hub; keep one")

@@ -15,7 +15,7 @@ from gsi.types import Example, Guidance, Query, Rollout
 
 def under_quota(rollouts: Iterable[Rollout], queries: Iterable[Query], wanted: int, accept: str) -> list[Query]:
     """The queries with fewer than `wanted` accepted plain attempts: those that a guided arm would help."""
-    accepted = Counter(r.query_id for r in rollouts if r.guidance is None and r.accepted(accept))
+    accepted = Counter(r.query_id for r in rollouts if not r.guided and r.accepted(accept))
     return [q for q in queries if accepted[q.id] < wanted]
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gsi.ledger import Ledger
-from gsi.types import Query, Rollout
+from gsi.types import SHUFFLE, Query, Rollout
 
 Line = dict[str, Any]
+PLAIN = f"(guidance IS NULL OR guidance LIKE '{SHUFFLE}%')"  # in SQL: an attempt without help (see Rollout.guided)
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -109,17 +110,17 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     line: Line = {}
     totals = ledger.query(
         f"SELECT count(*), sum(correct), sum({good}), sum(generated_tokens), sum(prompt_tokens), sum(given_tokens), "
-        "sum(guidance IS NOT NULL), sum(correct AND steps_ok IS 0) FROM rollouts WHERE iteration = ?",
+        f"sum(NOT {PLAIN}), sum(correct AND steps_ok IS 0), sum(guidance LIKE '{SHUFFLE}%') FROM rollouts WHERE iteration = ?",
         (iteration,),
     )[0]
-    names = ("rollouts", "correct", "accepted", "tokens", "prompt_tokens", "given_tokens", "guided", "lucky")
-    line |= {f"sample/{name}": value or 0 for name, value in zip(names, totals, strict=True)}
+    names = ("rollouts", "correct", "accepted", "tokens", "prompt_tokens", "given_tokens", "guided", "lucky", "shuffled")
+    line |= {f"sample/{name}": value or 0 for name, value in zip(names, totals, strict=True) if value or name != "shuffled"}
     for status, count in ledger.query(
         "SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status ORDER BY status", (iteration,)
     ):
         line[f"sample/status/{status}"] = count
     kinds = ledger.query(
-        f"SELECT CASE WHEN guidance IS NULL THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, count(*), sum({good}), "
+        f"SELECT CASE WHEN {PLAIN} THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, count(*), sum({good}), "
         "sum(generated_tokens) FROM rollouts WHERE iteration = ? GROUP BY kind ORDER BY kind",
         (iteration,),
     )

@@ -14,7 +14,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,9 @@ from typing import Any
 from gsi.ledger import Ledger
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
+from gsi.shuffle import restored, shuffled
 from gsi.types import (
+    SHUFFLE,
     Allocation,
     Completion,
     Grader,
@@ -80,6 +82,7 @@ class Sampler:
         queries: who may be sampled, in order; earlier queries are finished first.
         iteration: the ledger's iteration, the index of the model that draws.
         sampling: settings of attempt number n.
+        shuffle: tasks whose attempts without a hint show the options of a choice query in an order of their own.
         split: None = rollouts, else the split of the table `evaluations`.
         hint_workers: threads for a guidance that may block (a teacher); 0 = guidance is called in place.
         on_progress: called with Stats after every commit.
@@ -100,6 +103,7 @@ class Sampler:
         strategy: str,
         model: str,
         accept: str = "answer",
+        shuffle: Collection[str] = (),
         split: str | None = None,
         hint_workers: int = 0,
         on_progress: Callable[[Stats], None] | None = None,
@@ -107,7 +111,7 @@ class Sampler:
         self.queries, self.iteration, self.allocation, self.guidance = queries, iteration, allocation, guidance
         self.renderer, self.grader, self.ledger, self.sampling = renderer, grader, ledger, sampling
         self.seed, self.strategy, self.model, self.accept, self.split = seed, strategy, model, accept, split
-        self.on_progress = on_progress
+        self.shuffle, self.on_progress = frozenset(shuffle), on_progress
         self.stats = Stats(len(queries))
         self._resuming = ledger.count(iteration, split) > 0
         self._next = 0  # the next query to open
@@ -212,6 +216,9 @@ class Sampler:
     def _rollout(self, request: Request, completion: Completion, verdict: Verdict, status: str | None = None) -> Rollout:
         response = request.given.text + completion.text
         ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
+        trained: str | None = response
+        if request.guidance and request.guidance.startswith(SHUFFLE):
+            trained = restored(response, request.guidance, self._open[request.query.id].query.question, verdict.extracted)
         return Rollout(
             query_id=request.query.id,
             task=request.query.task,
@@ -223,7 +230,7 @@ class Sampler:
             prompt=request.prompt.text,
             given=request.given.text,
             response=response,
-            completion=response,
+            completion=trained or "",
             prompt_ids=request.prompt.ids,
             response_ids=ids,
             prompt_tokens=request.prompt.n_tokens if completion.prompt_tokens is None else completion.prompt_tokens,
@@ -291,7 +298,7 @@ class Sampler:
             self.stats.wasted += sum(r.generated_tokens for r in p.history[p.needed :])
 
     def _plan(self, p: _Progress) -> Plan:
-        if any(r.status == "too_long" and r.guidance is None for r in p.history):
+        if any(r.status == "too_long" and not r.guided for r in p.history):
             return Plan(p.planned)  # the plain prompt does not fit: more of the same would not either
         return self.allocation.plan(p.query, p.history)
 
@@ -310,19 +317,24 @@ class Sampler:
         return self.guidance.hint(query, history, index)
 
     def _launch(self, p: _Progress, attempt: int, hint: Hint | None) -> None:
-        prompt = p.prompt if hint is None or hint.question is None else self.renderer.prompt(p.query, hint.question)
+        query, prompt, label = p.query, p.prompt, hint.label if hint else None
+        if hint is None and query.task in self.shuffle and (other := shuffled(query, self.seed, self.iteration, attempt)):
+            query, label = other
+            prompt = self.renderer.prompt(query)
+        elif hint is not None and hint.question is not None:
+            prompt = self.renderer.prompt(query, hint.question)
         given = hint.given if hint else Text("")
         if given.ids is None:
             given = self.renderer.continuation(prompt, given.text)
         request = Request(
-            query=p.query,
+            query=query,
             iteration=self.iteration,
             attempt=attempt,
             prompt=prompt,
             given=given,
             sampling=self.sampling(attempt),
             seed=seed_of(self.seed, self.split or "sample", self.iteration, p.query.id, attempt),
-            guidance=hint.label if hint else None,
+            guidance=label,
         )
         with self._changed:
             heapq.heappush(self._ready, (p.order, attempt, request))

@@ -120,6 +120,7 @@ def sample(ctx: Context, n: int) -> None:
         guidance=build.make_guidance(c, ctx.renderer, teacher, ctx.data.train),
         sampling=lambda attempt: s,
         strategy=c.strategy,
+        shuffle=[t.name for t in c.tasks if t.shuffle_options],
         hint_workers=c.teacher.concurrency if c.teacher and teacher else 0,
     )
     if stats.resumed:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+SHUFFLE = "shuffle:"  # begins the ledger's `guidance` of an attempt that saw the options in another order: plain, as far as help goes
 STATUSES = ("correct", "wrong", "no_answer", "timeout", "error", "truncated", "too_long")
 
 
@@ -90,7 +91,7 @@ class Request:
     given: Text
     sampling: Sampling
     seed: int  # from identity: run seed, iteration, query, attempt
-    guidance: str | None = None  # the hint's label; None = plain
+    guidance: str | None = None  # the hint's label, or `shuffle:BDACE`; None = plain
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Rollout:
     prompt: str  # rendered, without `given` and BOS
     given: str
     response: str  # given + generated
-    completion: str  # the response as it would be trained on
+    completion: str  # the response as it would be trained on; '' = it cannot be (it names options of another order)
     prompt_ids: tuple[int, ...] | None
     response_ids: tuple[int, ...] | None  # given + generated, EOS included where it was generated
     prompt_tokens: int
@@ -149,6 +150,11 @@ class Rollout:
     extracted: str | None
     detail: str
     created_at: str  # UTC, ISO 8601
+
+    @property
+    def guided(self) -> bool:
+        """Whether this attempt had help; another order of the options is none."""
+        return self.guidance is not None and not self.guidance.startswith(SHUFFLE)
 
     def accepted(self, accept: str) -> bool:
         """Whether this attempt counts: a right answer and, under `accept: steps`, right steps too."""

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import fuzz_grading
@@ -18,15 +20,15 @@ from gsi.bench import BENCHES
 from gsi.bench.grading import grading
 from gsi.bench.sampling import sampling
 from gsi.cli import main
-from gsi.config import ConfigError, load_config
+from gsi.config import load_config
 from gsi.ledger import Ledger
 from gsi.metrics import above_chance, sample_line
 from gsi.types import GsiError, Query
-from gsi.verify import STEPS, compare, grade, make_grader
+from gsi.verify import STEPS, acceptance, compare, grade, make_grader, remainder
 from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
-FILES = ("grading_cases.jsonl", "grading_cases_2.jsonl", "grading_cases_3.jsonl")
+FILES = ("grading_cases.jsonl", "grading_cases_2.jsonl", "grading_cases_3.jsonl", "grading_cases_4.jsonl", "grading_cases_5.jsonl")
 
 
 # --------------------------------------------------------------------------------------- accuracy
@@ -39,7 +41,7 @@ def test_the_tables_stay_as_good_as_measured():
     assert shares["everyday"][0] >= 0.99
     assert shares["everyday"][1] == 0
     assert shares["harder"][0] >= 0.97
-    assert shares["adversarial"][0] >= 0.98
+    assert shares["adversarial"][0] >= 0.97
     assert shares["all"][1] <= 0.01 * shares["all"][2]
 
 
@@ -48,6 +50,69 @@ def test_right_responses_are_wrong_for_other_answers():
     accepted = [(c.answer, c.response) for c, got in zip(cases, compare.ours(cases), strict=True) if got == "correct"]
     assert len(cases) > 2000
     assert len(accepted) <= 0.002 * len(cases), accepted
+
+
+# --------------------------------------------------------------------------------------- real data
+
+
+@pytest.fixture(scope="module")
+def known():
+    return remainder.read_known(HERE / "remainder.jsonl")
+
+
+@pytest.mark.parametrize(("what", "every", "least"), [("answer", 40, 500), ("rationale", 30, 900), ("program", 150, 50)])
+def test_real_rows_grade_as_correct_save_those_listed(data_dir, known, what, every, least):
+    """A sample here; all rows in `make remainder DATA=FOLDER`."""
+    if what == "program" and not shutil.which("bwrap"):
+        pytest.skip("bubblewrap is not installed")
+    counts, seen = Counter(), []
+
+    def rows():
+        for row in remainder.rows(data_dir, [what], every):
+            seen.append(f"{row.query.id} {row.what}")
+            yield row
+
+    failed = {f"{f.row.query.id} {f.row.what}": f.line() for f in remainder.failures(rows(), 2, 20.0, counts)}
+    assert counts.total() == len(seen) >= least
+    assert [line for key, line in failed.items() if key not in known] == []
+    assert [key for key in known if key in set(seen) and key not in failed] == [], "listed, but right now"
+
+
+def test_listed_rationales_fail(data_dir, known):
+    listed = [row for row in remainder.rows(data_dir, ["rationale"]) if f"{row.query.id} rationale" in known]
+    assert len(listed) == sum(key.endswith(" rationale") for key in known)
+    assert sum(1 for _ in remainder.failures(iter(listed), 1, 20.0, Counter())) == len(listed)
+
+
+def test_the_remainder_command(tmp_path, monkeypatch, capsys):
+    rows = [
+        {"id": "a", "question": "1 + 1?", "answer": "2", "rationale": "1 + 1 = 2. The answer is 2"},
+        {"id": "b", "question": "1 + 2?", "answer": "3", "rationale": "1 + 2 = 4. The answer is 4"},
+    ]
+    (tmp_path / "gsm8k_own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "notes.jsonl").write_text('{"no": "task"}\n')
+    monkeypatch.setattr("sys.argv", ["remainder", str(tmp_path)])
+    assert remainder.main() == 0
+    out, err = capsys.readouterr()
+    (line,) = map(json.loads, out.splitlines())
+    assert (line["id"], line["what"], line["status"], line["extracted"], line["line"]) == ("b", "rationale", "wrong", "4", 2)
+    assert "gsm8k_own.jsonl rationale: 1 of 2 not correct" in err
+    (tmp_path / "known").write_text(json.dumps({"id": "b", "what": "rationale", "reason": "wrong"}) + "\n")
+    monkeypatch.setattr("sys.argv", ["remainder", str(tmp_path), "--known", str(tmp_path / "known")])
+    assert remainder.main() == 0
+    (tmp_path / "known").write_text(json.dumps({"id": "a", "what": "rationale", "reason": "wrong"}) + "\n")
+    assert remainder.main() == 1
+    assert "listed, but right now: a rationale" in capsys.readouterr().out
+
+
+def test_wrong_everyday_responses_are_not_accepted(data_dir):
+    """A few thousand; `make acceptance DATA=FOLDER` asks 60,000."""
+    wrong = list(acceptance.wrong_responses(data_dir, 350, seed=3))
+    assert {query.task for _, query, _ in wrong} == {"gsm8k", "svamp", "math", "theoremqa", "aqua", "mathqa"}
+    assert {kind for kind, _, _ in wrong} == set(acceptance.KINDS)
+    accepted = [(kind, q.answer, r) for kind, q, r in wrong if grade(r, q.answer, q.task, q.options, q.question).correct]
+    assert len(wrong) == 2100
+    assert len(accepted) <= 2, accepted
 
 
 def test_fuzz():
@@ -202,12 +267,6 @@ def test_lucky_guesses_do_not_cover_a_choice_query(run):
     assert line["tail/coverage"] == expected
     assert line["tail/at_chance"] == sum(right > 0 and not above_chance(right, n, 5) for right, n in rates.values()) / len(rates)
     ledger.close()
-
-
-def test_shuffled_options_are_refused():
-    config = {"model": "m", "output_dir": "o", "tasks": [{"name": "aqua", "shuffle_options": True}]}
-    with pytest.raises(ConfigError, match=r"tasks\[0\]\.shuffle_options: not available"):
-        load_config(config)
 
 
 # --------------------------------------------------------------------------------------- audit and bench

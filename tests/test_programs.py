@@ -16,10 +16,13 @@ import time
 from pathlib import Path
 
 import pytest
+import scripted
 
+import gsi
 from gsi.build import load_data
 from gsi.cli import main
 from gsi.config import load_config
+from gsi.ledger import Ledger
 from gsi.types import GsiError, Query
 from gsi.verify import CHECKERS, make_grader, program, with_programs
 from gsi.verify.printed import as_answer
@@ -500,6 +503,47 @@ def test_a_task_is_programs_everywhere_or_nowhere(tmp_path):
     config = load_config({"model": "m", "output_dir": "o", "tasks": [task], "evaluate": {"tasks": [{**task, "programs": False}]}})
     with pytest.raises(GsiError, match="gsm8k: `programs` is true in one place"):
         load_data(config)
+
+
+def test_cot_and_programs_in_one_run(runner, tmp_path):
+    """Every query by its own task's check; every way that a program can end stays apart, in the ledger and in the metrics."""
+    for name, text in (("pot", "What is {} + 1?"), ("cot", "What is {} and 1?")):
+        rows = [{"id": f"{name}{i}", "question": text.format(i), "answer": str(i + 1)} for i in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    config = scripted.config(
+        tmp_path / "run",
+        iterations=1,
+        tasks=[
+            {"name": "math", "path": str(tmp_path / "pot.jsonl"), "programs": True},
+            {"name": "gsm8k", "path": str(tmp_path / "cot.jsonl")},
+        ],
+        sample={"k": 6},
+        grading={"timeout": 1.0},
+        engine={"kind": "scripted", "function": f"{__file__}:answers"},
+        evaluate={"validation": 0},
+    )
+    result = gsi.run(config)
+    ledger = Ledger(result.path / "ledger.sqlite", read_only=True)
+    found = ledger.query("SELECT task, status, detail, count(*) FROM rollouts GROUP BY 1, 2, 3")
+    ledger.close()
+    ends = (("correct", "ok"), ("wrong", "ok"), ("no_answer", "ok"), ("timeout", "timeout"), ("error", "process-limit"), ("error", "error"))
+    assert {row for row in found if row[0] == "math"} == {("math", status, detail, 3) for status, detail in ends}
+    assert {(status, n) for task, status, _, n in found if task == "gsm8k"} == {("correct", 9), ("no_answer", 9)}
+    statuses = {key.rpartition("/")[2]: n for key, n in result.metrics[-1].items() if key.startswith("sample/status/")}
+    assert statuses == {"correct": 12, "wrong": 3, "no_answer": 12, "timeout": 3, "error": 6}
+
+
+def answers(request, model):
+    """A model of the scripted engine: a program or a sentence, by the question."""
+    answer = request.query.answer
+    if " + " in request.query.question:
+        return [f"print({answer})", f"print({answer} + 1)", "x = 1", "while True: pass", "import os\nos.fork()", "1/0"][request.attempt]
+    return f"The answer is {answer}" if request.attempt % 2 else "The answer is 3 or 4"
+
+
+def test_scipy_where_it_is_installed(runner):
+    pytest.importorskip("scipy")
+    assert runner.submit("from scipy.special import comb\nprint(comb(5, 2, exact=True))").result() == Outcome("ok", "10")
 
 
 def test_gsi_grade_programs(runner, monkeypatch, capsys):

@@ -59,7 +59,7 @@ class Interactive:
         wording.check(self.template, "interactive", ("question", "attempt", "feedback"), ("answer",))
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
-        wrong = list(dict.fromkeys(r.completion for r in reversed(history) if r.status == "wrong"))
+        wrong = list(dict.fromkeys(r.completion for r in reversed(history) if r.status == "wrong" and r.completion))
         if not wrong:
             return None
         attempt = shorten(wrong[index % len(wrong)])

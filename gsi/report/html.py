@@ -22,11 +22,11 @@ from markupsafe import Markup
 
 import gsi
 from gsi.ledger import Ledger
-from gsi.metrics import wilson
+from gsi.metrics import PLAIN, wilson
 from gsi.report.read import STAGES, RunView, dig, finite, read_run
 from gsi.report.terminal import accuracy, hard_accuracy, sentence
 from gsi.seeds import seed_of
-from gsi.types import STATUSES, GsiError
+from gsi.types import SHUFFLE, STATUSES, GsiError
 
 SAMPLES = 30  # rollouts shown per run
 LONGEST = 4000  # characters of one text, the rest is cut out of its middle
@@ -349,7 +349,7 @@ def _guidance(labels: Sequence[tuple[Any, ...]]) -> Table:
     """Success by label of the column `guidance`; sizes that are a fraction are put together in fifths."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for label, *counts in labels:
-        kind, _, size = (label or "plain").partition(":")
+        kind, _, size = ("plain:options in other orders" if str(label).startswith(SHUFFLE) else label or "plain").partition(":")
         if re.fullmatch(r"0?\.\d{1,6}|1\.0*", size):
             fifth = min(4, int(float(size) * 5 + 1e-9))
             size = f"{fifth / 5:.1f} to {(fifth + 1) / 5:.1f}"
@@ -376,7 +376,7 @@ def _samples(ledger: Ledger, good: str, seed: int) -> list[dict[str, Any]]:
 
     Chosen by a hash of what a rollout is (query, iteration, attempt), so the choice does not depend on the order in the file.
     """
-    found = ledger.query(f"SELECT rowid, query_id, iteration, attempt, level, guidance IS NULL, {good} FROM rollouts")
+    found = ledger.query(f"SELECT rowid, query_id, iteration, attempt, level, {PLAIN}, {good} FROM rollouts")
     levels = sorted({row[4] for row in found if row[4] is not None})
     third = {None: 0} | {level: 3 * i // len(levels) for i, level in enumerate(levels)}
     strata: dict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)

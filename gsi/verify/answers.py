@@ -11,7 +11,30 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
-MAX_CHARS = 20_000  # a longer response is judged by its end only
+from gsi.verify.cues import (
+    ASIDE,
+    BOX,
+    CHECKS,
+    CONCLUDES,
+    DOUBT,
+    EXPLAINS,
+    LEAD,
+    MARK,
+    NEXT,
+    ONCE,
+    POLITE,
+    QUOTED,
+    RESULT,
+    REVISED,
+    SAYS,
+    SENTENCE_END,
+    STRONG,
+    TAGS,
+    UNDONE,
+    UNFINISHED,
+)
+from gsi.verify.tidy import tidy
+
 MAX_CLAUSE = 1000
 
 
@@ -22,95 +45,6 @@ class Clause(NamedTuple):
     mark: str  # what marks it as the answer (`The answer is`, `####`, a box); "" = nothing but its place at the end
 
 
-_TRANSLATE = str.maketrans(
-    dict.fromkeys("−–—‐‑﹣－", "-")
-    | dict.fromkeys("⁄∕÷", "/")
-    | dict.fromkeys("\u00a0\u202f\u2009", " ")
-    | {"×": "\\times ", "·": "\\cdot ", "∞": "\\infty ", "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx "}
-    | {"π": "\\pi ", "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
-    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "\u200b": ""}
-)
-
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
-_MARK = re.compile(
-    r"(?:####"
-    r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[\s.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
-    r"|\b(?:answer|ans|(?:correct|right)\s+(?:option|choice)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
-    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
-    r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"
-    r")",
-    re.IGNORECASE,
-)
-# an answer that is quoted, not given: nothing from here on counts
-_QUOTED = re.compile(
-    r"\b(?:reference|gold(?:en)?|expected|official|ground[- ]truth|textbook)(?:'s)?\s+(?:final\s+)?(?:answer|solution|rationale)\b"
-    r"|\b(?:the\s+)?(?:(?:correct|right|true)\s+)?answer\s+(?:\w+\s+){0,4}?(?:according\s+to|in|from)\s+(?:the|my)\s+(?:answer\s+)?(?:key|book|textbook|solutions?)\b"
-    r"|\banswer key\b",
-    re.IGNORECASE,
-)
-# a base model that goes on with the next example of its prompt: what it answers there is the answer to another question
-_NEXT = re.compile(
-    r"\n[ \t]*(?:[#*>]+[ \t]*)?(?:next\s+|new\s+)?(?:question|q|problem|exercise|example|user|human|instruction)\b[ \t]*#?\d*[*]*[ \t]*[:.][*]*(?=\s|\w)"
-    r"|\n[ \t]*(?:###|##|#)[ \t]*(?:question|problem|instruction|user)\b|<\|(?:im_start|im_end|endoftext|eot_id|user)\|>",
-    re.IGNORECASE,
-)
-_EXPLAINS = re.compile(r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]", re.IGNORECASE)
-_POLITE = re.compile(
-    r"\W*(?:i hope|hope (?:this|that)|let me know|thank|thanks|feel free|would you like|do you|is there anything|if you (?:have|need|want)|good luck|"
-    r"please|happy to|you're welcome|great job|have a )",
-    re.IGNORECASE,
-)
-_REVISED = re.compile(
-    r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
-    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|"
-    r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
-    re.IGNORECASE,
-)
-_ASIDE = re.compile(
-    r"\W*(?:check|verif|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{)",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(
-    r"(?<!\b[A-Za-z])(?<!\bsq)(?<!\blbs)(?<!\boz)(?<!\bft)(?<!\bhrs)(?<!\bmin)[.!?](?=\s|$)|(?<=\b[A-H])[.](?=\s|$)|\n+"
-)
-_LEAD = re.compile(
-    r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
-    r"|\s*[:=]|\s*\\approx)+(?!\s*\d*\s*[-+*/])",
-    re.IGNORECASE,
-)
-
-_CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d",
-    re.IGNORECASE,
-)
-_DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|either|or)\b|n't\b", re.IGNORECASE)
-_SAYS = re.compile(r"\d|\\\w|\$|(?-i:\b[A-E]\b)|=|\b(?:true|false)\b|^(?:yes|no)\b", re.IGNORECASE)
-
-_ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align(?:ed|at)?|equation|gather|split)\*?\}")
-_RUNS = re.compile(r"(\s)\1{9,}")
-_TAGS = re.compile(r"</?(?:s|b|i|u|p|br|em|strong|answer|span|div|sup|sub)\s*/?>", re.IGNORECASE)
-_BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)([^*\n]*?)\*\*(?![\w(])")
-_SPACING = re.compile(
-    r"\\(?:blacksquare|square|qed)\b|\\left\b\.?|\\right\b\.?|(?<!\\)\\[,;: ](?![a-zA-Z])|\\displaystyle\b|\\(?:big|Big|bigg|Bigg)[lr]?\b|~"
-)
-
-
-def tidy(text: str) -> str:
-    """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
-    text = text[-MAX_CHARS:].translate(_TRANSLATE)
-    text = _RUNS.sub(r"\1\1", text.replace("\\!", ""))
-    if "\\text" in text:
-        text = re.sub(r"\\text\{([^{}]*\banswer\b[^{}]*)\}", r"\1", text)
-    if "\\begin{" in text and _ALIGNED.search(text):
-        text = re.sub(r"\\\\|&", lambda m: "\n" if m.group() != "&" else "", _ALIGNED.sub("\n", text)) if "matrix" not in text else text
-    if "**" in text:
-        text = _BOLD.sub(r"\1", text)
-    if "=" in text:
-        text = re.sub(r"=\s?>|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
-    text = _SPACING.sub(" ", text)
-    return re.sub(r"\\[dtc]frac\b", r"\\frac", text)
-
-
 def commitment(response: str, question: str | None, readable: Callable[[str], bool]) -> Clause | None:
     """The clause that states the final answer; None where there is none (empty, cut off, the question repeated).
 
@@ -119,7 +53,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     """
     text = response.rpartition("</think>")[2] if "</think>" in response else response
     if "<" in text:
-        text = _TAGS.sub("", re.sub(r"<answer>\s*", "\nAnswer: ", text, flags=re.IGNORECASE).split("</s>")[0])
+        text = TAGS.sub("", re.sub(r"<answer>\s*", "\nAnswer: ", text, flags=re.IGNORECASE).split("</s>")[0])
     text = tidy(text)
     if question and len(question) > 30:
         question = tidy(question).strip()
@@ -127,7 +61,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             return None
         text = text.replace(question, "\n")
     text = _own(text)
-    if quoted := _QUOTED.search(text):
+    if quoted := QUOTED.search(text):
         text = text[: quoted.start()]
     if (
         len(text) <= 60
@@ -136,31 +70,41 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         and text.strip()
     ):
         return Clause(_strip(text), "")  # nothing but an answer
-    marks = list(_MARK.finditer(text))
+    marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]
     marked, end, mark = _last_marked(text, marks)
     if marked is None:
-        if explained := _EXPLAINS.search(text):
+        if explained := EXPLAINS.search(text):
             text = text[: explained.start()] if text[: explained.start()].strip() else text
         found = _last_sentence(text, readable)
+        if found and UNFINISHED.search(text[-60:]):
+            return None
         if found and question and len(found) > 20 and _bare(found) in _bare(question):
             return None  # a piece of the question
         return Clause(found, "") if found else None
-    if (explained := _EXPLAINS.search(text, end)) and not re.search(
+    if (explained := EXPLAINS.search(text, end)) and not re.search(
         r"\b(?:wait|actually|oops|correction|scratch)\b", text[end:], re.IGNORECASE
     ):
         text = text[: explained.start()]
     tail, after = text[end:], text[_clause_end(text, end) :]
+    if aside := CHECKS.search(after):  # what is checked or remarked behind an answer replaces it only by a conclusion
+        concluded = list(STRONG.finditer(after, aside.end()))
+        after = after[: aside.start()] + ("\n" + after[concluded[-1].start() :] if concluded else "")
     if found := _after_revision(marked):
         return Clause(found, mark)
-    if revised := list(_REVISED.finditer(tail)):
-        later = _last_sentence(tail[revised[-1].end() :])
+    if revised := list(REVISED.finditer(tail)):
+        corrected = tail[revised[-1].end() :]
+        later = _last_sentence(corrected) or _last_result(corrected)
+        if later is None and re.fullmatch(r"\W*(?:it(?:'s|\s+is)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected):
+            later = _strip(corrected)
+        if later is None and UNDONE.search(corrected):
+            return None
         if later is None and re.match(r"\s*(?:wrong|incorrect|mistake|scratch|oops)", revised[-1].group(), re.IGNORECASE):
             return None  # taken back, nothing put in its place
         return Clause(later or marked, mark)
     later = _last_sentence(after)
-    return Clause(later, "") if later is not None and not _ASIDE.match(later) and readable(later) else Clause(marked, mark)
+    return Clause(later, "") if later is not None and not ASIDE.match(later) and readable(later) else Clause(marked, mark)
 
 
 def _bare(text: str) -> str:
@@ -189,7 +133,24 @@ _ELSEWHERE = (
         "user",
         "human",
     ),
-    *("instruction", "<", "not", "n't", "maybe", "perhaps", "possibly", "probably", "\nq"),
+    *(
+        "instruction",
+        "<",
+        "not",
+        "n't",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "probably",
+        "\nq",
+        "people",
+        "students",
+        "thought",
+        "guess",
+        "inst]",
+        "express",
+        "round",
+    ),
 )
 
 
@@ -208,10 +169,10 @@ def ends_with_number(response: str, question: str | None) -> str | None:
 
 def _own(text: str) -> str:
     """The text up to where another question begins, if anything was said before it."""
-    said = _SAYS.search(text)
+    said = SAYS.search(text)
     if said is None:
         return text
-    for m in islice(_NEXT.finditer(text, said.end()), 20):
+    for m in islice(NEXT.finditer(text, said.end()), 20):
         before = text[: m.start()].strip()
         if not before.endswith(":"):
             return before
@@ -231,7 +192,8 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
         clause = _strip(text[start:stop])
         if (
             clause
-            and not _BOX.search(clause)
+            and text[stop : stop + 1] != "?"
+            and not BOX.search(clause)
             and "boxed" not in clause
             and re.search(r"[\w\\]", clause)
             and not re.match(
@@ -239,11 +201,14 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
                 clause,
             )
         ):
+            head = text[max(text.rfind("\n", 0, m.start()), text.rfind(". ", 0, m.start())) + 1 : m.start()]
+            if ONCE.search(head):
+                continue
             denied = re.search(r"\bnot\s+(?:the\s+)?$", text[max(0, m.start() - 10) : m.start()], re.IGNORECASE)
             best, mark = (m.start(), stop, f"not {clause}" if denied else clause), m.group()
             break
     parts: list[tuple[int, int, str]] = []
-    for m in list(_BOX.finditer(text))[-30:]:
+    for m in list(BOX.finditer(text))[-30:]:
         inner_end = m.end() if m.group("bare") else _closing(text, m.end())
         content = m.group("bare") or text[m.end() + 1 : inner_end - 1]
         if inner_end > m.end() - 1 and content.strip():
@@ -292,20 +257,26 @@ def _clause_end(text: str, start: int) -> int:
         start = found + len(close)
         if opening.group(2) is None:
             return start
-    m = _SENTENCE_END.search(text, start, start + MAX_CLAUSE)
+    m = SENTENCE_END.search(text, start, start + MAX_CLAUSE)
     return m.start() if m else min(len(text), start + MAX_CLAUSE)
 
 
 def _strip(clause: str) -> str:
     clause = re.sub(r"^[\s*_#:]+|[\s*_]+$", "", clause.strip())
-    lead = _LEAD.match(clause)
+    lead = LEAD.match(clause)
     clause = clause[lead.end() :] if lead else clause
     clause = clause.strip(' \t\n*"`').rstrip(".,;:!").strip()
     return clause[:-1].rstrip(' "') if clause.endswith("}") and "{" not in clause else clause
 
 
+def _last_result(text: str) -> str | None:
+    """The last sentence of a correction that says what the result is."""
+    found = [p for p in SENTENCE_END.split(text) if p and RESULT.search(p) and SAYS.search(p) and not p.rstrip().endswith("?")]
+    return _strip(found[-1][-MAX_CLAUSE:]) if found else None
+
+
 def _after_revision(clause: str) -> str | None:
-    cues = list(_REVISED.finditer(clause))
+    cues = list(REVISED.finditer(clause))
     return _strip(clause[cues[-1].end() :]) or None if cues else None
 
 
@@ -314,20 +285,20 @@ def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> 
 
     With `readable` (the response has no marked answer at all) remarks after the sentence with the answer are passed over.
     """
-    cuts = [0, *(m.end() for m in _SENTENCE_END.finditer(text)), len(text)]
+    cuts = [0, *(m.end() for m in SENTENCE_END.finditer(text)), len(text)]
     passed: str | None = None  # the last sentence, where it holds no answer
     for start, stop in zip(reversed(cuts[:-1]), reversed(cuts[1:]), strict=True):
         sentence = text[start:stop].strip(" \t\n*$\\[]()`#")
-        if not sentence or _POLITE.match(sentence):
+        if not sentence or POLITE.match(sentence):
             continue
         if sentence.endswith(("?", "=")) or "boxed" in sentence:
             return passed
         if readable is None:
-            return _strip(text[start:stop][-MAX_CLAUSE:]) if _CONCLUDES.match(sentence) and _SAYS.search(sentence) else None
+            return _strip(text[start:stop][-MAX_CLAUSE:]) if CONCLUDES.match(sentence) and SAYS.search(sentence) else None
         found = _strip(text[start:stop][-MAX_CLAUSE:])
         if readable(found):
             return found
-        if passed is not None or _SAYS.search(sentence) or _DOUBT.search(sentence):
+        if passed is not None or SAYS.search(sentence) or DOUBT.search(sentence):
             return passed or found
         passed = found
     return passed

@@ -10,8 +10,8 @@ from fractions import Fraction
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment, ends_with_number
 from gsi.verify.choices import check_choice, choose
-from gsi.verify.numbers import HEDGE, Number, parse_gold, plain, read_number, same
-from gsi.verify.symbolic import mathematics, normal
+from gsi.verify.latex import mathematics, normal
+from gsi.verify.numbers import HEDGE, Number, new_number, parse_gold, plain, read_number, same
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
+        if number is None and query.question:
+            number = new_number(clause, query.question)
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if HEDGE.search(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -88,7 +90,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         if "\\" not in got and (not expressions or words):
             status = "no_answer" if words else "wrong"
             return Verdict(status, None if status == "no_answer" else got[:200], detail=f"no single value in {clause[:80]!r}")
-        return Symbolic(query.answer, got[:1000], relative)
+        plainly = re.fullmatch(r"-?[\d.]+", query.answer) or "\\" in query.answer  # else `1e-3` would be read as e - 3
+        return Symbolic(query.answer if plainly else f"{gold.value.numerator}/{gold.value.denominator}", got[:1000], relative)
     in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
@@ -97,7 +100,7 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if normal(query.answer) == normal(clause) or (normal(query.answer) == normal(got) and not (in_words and len(in_words[0]) == 1)):
         return Verdict("correct", got[:200])
     if in_words:
-        named = _words(re.split(r"\b(?:is|are|be)\b", clause)[-1])
+        named = _words(re.split(r"\b(?:is|are|be|falls|on)\b", clause)[-1])
         return Verdict("correct" if in_words in (_words(clause), named) else "wrong", got[:200])
     ratio = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", query.answer)
     if ratio and re.search(r"\bratio\b", query.question) and (number := read_number(clause)):
@@ -118,7 +121,14 @@ def _has_number(clause: str) -> bool:
 
 
 def _has_mathematics(clause: str) -> bool:
-    return bool(re.search(r"[$=\\]", clause))
+    return bool(
+        re.search(r"[$=\\]", clause)
+        or re.match(
+            r"\W*(?:(?:so|thus|therefore|hence|finally)\W+)?(?:we\s+|this\s+)(?:gets?|gives?|obtain|have|find)\b.*[\d(^]",
+            clause,
+            re.IGNORECASE,
+        )
+    )
 
 
 def _words(text: str) -> tuple[str, ...] | None:
@@ -154,6 +164,9 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
         stated = json.loads(query.answer, parse_float=str)
         golds = [Number(Fraction(v)) for v in stated]
     except (ValueError, TypeError):  # a list of lists, of roots
+        if "matrix" in got and (table := re.findall(r"\[([^\[\]]+)\]", query.answer)):
+            rows = r" \\ ".join(row.replace(",", " & ") for row in table)
+            return Symbolic(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}", got[:1000], relative=True)
         return Symbolic(query.answer, got[:1000], relative=True)
     got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", got)
     inner = re.fullmatch(

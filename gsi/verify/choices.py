@@ -13,11 +13,14 @@ _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*
 _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
-_NAMED = re.compile(r"\b(?:option|choice)\s*:?\s*\(?([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
+_NAMED = re.compile(r"\b(?:(?:option|choice)\s*:?\s*\(?|(?:get|gives?|have|obtain)\s+\()([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
 _BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
 _SAID_RIGHT = re.compile(
     r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b"
+)
+_PICKED = re.compile(
+    r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?\(?([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
 )
 _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
@@ -43,6 +46,7 @@ def check_choice(response: str, query: Query) -> Verdict:
 def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark: str = "") -> str | None:
     """The letter of the one option that a clause names. `mark` is what marks the clause as the answer."""
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
+    text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
@@ -59,6 +63,8 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
             return None  # E = mc^2
     elif m := _SAID_RIGHT.search(text):
         return m[1].upper()
+    elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
+        return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
         letter = m[1].upper() if re.search(r"[:=]\s*$|#|boxed|option|choice", mark) or not _is_name(m[1], question) else None
     elif m := re.search(r"\d\s*=\s*([a-h])\W*$", text):
@@ -87,7 +93,8 @@ def _is_name(letter: str, question: str) -> bool:
 def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
-    exact = [i for i, o in enumerate(options) if _squeeze(o) == _squeeze(text) != ""]
+    stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
+    exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact:
         got = read_number(_join(text))
         if got is None or HEDGE.search(text):
@@ -128,7 +135,7 @@ def _join(text: str) -> str:
 
 
 def _squeeze(text: str) -> str:
-    return re.sub(r"[\s$.,\\{}]", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", _join(text).lower()))
+    return re.sub(r"[\s$,\\{}]|\.(?!\d)", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", _join(text).lower()))
 
 
 def _bare_option(option: str) -> str:

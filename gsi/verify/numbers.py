@@ -5,6 +5,7 @@ Nothing is ever compared as a float, save the relative tolerance of TheoremQA, w
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,9 +28,9 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"(?<![\w.^\\])(?P<sign>[+-]\s*)?(?P<cur>[$€£¥₹]|US\$|Rs\.?|rs\s?\.?|USD|EUR)?\s*(?P<sign2>-\s*)?(?<![\d.])"
     rf"(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d))(?=\d+\s*/\s*\d))?"
-    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})\s*[)}}]?)?"
+    rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})(?:\s*[)}}])?)?"
     rf"(?:\s*/\s*(?P<den>{_DIGITS}))?"
-    rf"(?P<scale>\s*(?:{'|'.join(SCALES)})s?\b|k\b)?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
+    rf"(?P<scale>\s*(?:{'|'.join(SCALES)})s?\b|k\b|(?(cur)\s?(?:K|M|B|bn|mn)\b|(?!)))?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
 )
 _UNIT = re.compile(
     r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\^\{?\d\}?)?\b"
@@ -45,7 +46,8 @@ HEDGE = re.compile(
 )
 _UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
 _REASON = re.compile(
-    r"[,;(]*\s*\b(?:because|since|which|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$", re.DOTALL | re.IGNORECASE
+    r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
+    re.DOTALL | re.IGNORECASE,
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
@@ -56,12 +58,25 @@ _CONTEXT = re.compile(
 _ROUNDED = re.compile(
     r",?\s*\b(?:which|that|and|is|or|it|this)?\s*\bround(?:s|ed|ing)?\s+(?:it\s+)?(?:up\s+|down\s+|off\s+)?to\s+(?=[$\d])", re.IGNORECASE
 )
+# `16 students don't read novels` says how many they are; `16 dollars are not enough` takes them back
+_OTHERS = re.compile(
+    r"(?<=\d)(?P<who>(?:\s+[a-z]+){1,6}?)\s+(?:do|did|are|were|have|had|can|could|will|would)(?:n't|\s+not)\s+(?!enough|right|correct|possible|the\s|it\b|be\b|have\b)[a-z][^\d]*$",
+    re.IGNORECASE,
+)
+_SINCE = re.compile(r"^\W*(?:since|as|because)\b[^,]*(?<!\d),\s+(?=[^,]*\d)", re.IGNORECASE)
+_THEREFORE = re.compile(
+    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning)\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
+    re.IGNORECASE,
+)
+_WRONG = re.compile(
+    r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b", re.IGNORECASE
+)
 _ARITHMETIC = re.compile(
     r"\d[\d.,]*\s*(?:%|\\%|[A-Za-z]{1,15}(?:/[A-Za-z]+)?)?\)?\s*(?:[-+*/x]|\\times|\\cdot|\\div)\s*[$(]*-?\d[\d.,]*\)*\s*(?:%|\\%)?\s*(?:[A-Za-z]+(?:\s*/\s*[A-Za-z]+)?\s*){0,3}$"
 )
 _TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
 _FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
-_AFTERTHOUGHT = re.compile(r"(?<=[\w.%)])\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$")
+_AFTERTHOUGHT = re.compile(r"(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{?(\d{1,30})\}?")
 
 
@@ -81,6 +96,8 @@ def plain(text: str) -> str:
         r"\\frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text
     )
     text = re.sub(r"(?<=[\d+\-=(])\s*- (?=\d+/)", "-", text)
+    if "cent" in text:
+        text = re.sub(r"\$?(\d+)(?:\s+dollars?)?\s+and\s+(\d\d)\s+cents\b", r"$\1.\2", text)
     if ":00" in text:
         text = re.sub(r"\b(\d{1,2}):00\b(?!:)", r"\1", text)
     text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}", r" \1", text)
@@ -92,6 +109,9 @@ def plain(text: str) -> str:
     text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<!\w)\$(?=\d+[^$]*\$)|\*\*(?!\d)|\\!", " ", text)
     text = re.sub(r"^-\s+(?=\d)", "-", text.replace("\\$", "$").replace("\\%", "%").strip())
     return re.sub(r"^[(\[{]\s*(-?[\d.,]+)\s*[)\]}]$", r"\1", text)
+
+
+_LETTERS = {"k": 1000, "K": 1000, "M": 10**6, "mn": 10**6, "B": 10**9, "bn": 10**9}
 
 
 def _value(m: re.Match[str]) -> Fraction | None:
@@ -108,7 +128,7 @@ def _value(m: re.Match[str]) -> Fraction | None:
         value *= Fraction(10) ** int((m["pow"] or m["exp"].strip()[1:]).replace(" ", ""))
     value += int(m["whole"] or 0)
     if m["scale"]:
-        value *= 1000 if m["scale"].strip() == "k" else SCALES[m["scale"].strip().lower().rstrip("s")]
+        value *= _LETTERS.get(m["scale"].strip()) or SCALES[m["scale"].strip().lower().rstrip("s")]
     return -value if "-" in (m["sign"] or "") + (m["sign2"] or "") else value
 
 
@@ -116,20 +136,31 @@ def _value(m: re.Match[str]) -> Fraction | None:
 def read_number(clause: str) -> Number | None:
     """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
     text = re.sub(r"^\s*\\approx", "", plain(clause))
-    if _UNSURE.search(text):
+    if _UNSURE.search(text) or _WRONG.search(text):
         return None
-    text = _AFTERTHOUGHT.sub("", text)
+    text = _SINCE.sub("", text)
+    text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
+    text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
+    text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
+    concluded = _THEREFORE.split(text)[-1]
+    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
     head = _REASON.sub("", text, count=1)
     text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
     if "\\approx" in text:
         exact, _, rounded = text.partition("\\approx")
-        text = rounded if re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded) else exact
+        text = (
+            rounded
+            if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
+            else exact
+        )
     text = re.split(
-        r",?\s*\b(?:i\.e\.,?|that is,|or equivalently|in other words|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
+        r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,
     )[-1]
     text = _ROUNDED.split(text)[-1]
+    if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)\W*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
+        text = twice[2]  # ninety-six (96)
     if "=" in text:
         sides = text.split("=")
         if _ARITHMETIC.search(sides[-2]) and (number := _result(sides[-1])):
@@ -140,9 +171,11 @@ def read_number(clause: str) -> Number | None:
             return None  # x = 2, y = 3
         if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]):
             return None  # 2x = 10 says nothing of x yet
+        if re.fullmatch(r"[\s$.]*0[\s$.]*", sides[-1]) and re.search(r"\d\s*[a-z](?![a-z])|(?<![a-z])[a-z]\s*\^", sides[-2]):
+            return None  # 2x + z - 5 = 0 is an equation, not zero
         text = sides[-1]
-    text = text.strip()
-    if HEDGE.search(text):
+    text = _OTHERS.sub(r"\g<who>", text.strip())
+    if HEDGE.search(text) and not _restated(text):
         return None
     found = list(_NUMBER.finditer(text))
     if not found:
@@ -180,6 +213,35 @@ def read_number(clause: str) -> Number | None:
     return _number(first, value)
 
 
+def _restated(text: str) -> bool:
+    """Whether a sentence with `or` and no other doubt says the same value twice: `180 rings, or 180 years`."""
+    rest = re.sub(r"\bor\b", ",", text)
+    values = {_value(m) / (100 if m["pct"] else 1) for m in _NUMBER.finditer(text) if _value(m) is not None}  # type: ignore[operator]
+    return rest != text and len(values) == 1 and len(_NUMBER.findall(text)) == 2 and not HEDGE.search(rest)
+
+
+def new_number(clause: str, question: str) -> Number | None:
+    """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
+    text = plain(clause)
+    found = list(_NUMBER.finditer(text))
+    if not 2 <= len(found) <= 5 or HEDGE.search(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
+        return None
+    asked = plain(question)
+    given = {_value(m) for m in _NUMBER.finditer(asked)} | {
+        Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
+    }
+    fresh = [i for i, m in enumerate(found) if _value(m) not in given]
+    gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
+    if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
+        return None
+    m = found[fresh[0]]
+    after = text[m.end() : found[fresh[0] + 1].start() if fresh[0] + 1 < len(found) else len(text)]
+    value = _value(m)
+    if value is None or not _clean_after(after) or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: m.start()]):
+        return None
+    return _number(m, value)
+
+
 def _number(m: re.Match[str], value: Fraction) -> Number:
     return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
 
@@ -195,6 +257,9 @@ def _result(text: str) -> Number | None:
         word
         and word[1].lower() not in ("or", "and", "to", "if", "plus", "minus", "times", "x")
         and (len(word[1]) > 1 or _UNIT.match(word[1]))
+    )
+    described = (
+        described or re.match(r"\s+(?:\$\d+|\d+-[a-z]+)\s+[a-z]+", rest) or re.match(r"\s+if\s+(?:he|she|they|all|each|every)\b", rest)
     )
     value = _value(m)
     if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):

@@ -24,10 +24,10 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from gsi.types import GsiError, Query, Verdict
-from gsi.verify.answers import MAX_CHARS
 from gsi.verify.checks import Symbolic, decide
+from gsi.verify.latex import normal
 from gsi.verify.steps import check_steps
-from gsi.verify.symbolic import normal
+from gsi.verify.tidy import MAX_CHARS
 
 LONG = 6000  # characters; a longer response is read in a worker, where it can be stopped
 

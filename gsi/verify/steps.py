@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from gsi.verify.answers import tidy
 from gsi.verify.arithmetic import Value, evaluate
+from gsi.verify.tidy import tidy
 
 MAX_EQUATIONS = 200
 MAX_TOKENS = 60  # of one side

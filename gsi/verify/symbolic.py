@@ -12,9 +12,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from gsi.verify.numbers import REPEATING, TOLERANCE, repeating
-
-_FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
+from gsi.verify.latex import as_latex, normal
+from gsi.verify.numbers import TOLERANCE
 
 
 def equal(gold: str, got: str, relative: bool = False) -> bool:
@@ -25,38 +24,36 @@ def equal(gold: str, got: str, relative: bool = False) -> bool:
         got = re.sub(r"(\d+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(\d+)[)}]*", r"\1_\2", got)
     if "\\ne" not in gold:
         got = re.sub(r"[,;]?\s*(?:\\text\{\s*(?:for|where|if|with)\s*\})?\s*[a-z]\s*\\neq?(?![a-z])\s*-?\d+\s*$", "", got) or got
+    if "_" in gold + got:
+        gold, got = (_BASE.sub(lambda m: f"_{_BASES[m[1].lower()]}", text) for text in (gold, got))
     return _same(_shape(gold), _shape(got), relative)
 
 
-_VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|hence|thus|so|therefore)\b|:", re.IGNORECASE)
-
-
-def mathematics(clause: str) -> str:
-    """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
-    clause = re.sub(
-        r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
+_BASES = {
+    word: n
+    for n, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+        ]
     )
-    if re.search(r"[<>]|\\[lg]eq?\b", clause):
-        clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
-    parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
-    if len(parts) >= 3:
-        glue = [p.strip() for p in parts[2:-1:2]]
-        if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
-            return (" or " if "or" in glue else " , ").join(p for p in parts[1::2] if p.strip())
-        stated = [i for i in range(2, len(parts) - 1, 2) if _VERB.search(parts[i])]
-        return mathematics("$" + "$".join(parts[stated[-1] + 1 :])) if stated else parts[1]
-    keep = "|".join(_FUNCTIONS.split())
-    clause = re.sub(rf"^(?:(?!(?:{keep})\b)[A-Za-z']{{2,}}[\s:]+)+", "", clause.strip())
-    return re.sub(rf"(?:\s+(?!(?:{keep})\b)[A-Za-z]{{2,}}\.?)+$", "", clause)
-
-
-def normal(text: str) -> str:
-    """A spelling in which equal strings surely mean the same."""
-    text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit)\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\[dtc]frac", r"\\frac", re.sub(r"\\left\b|\\right\b|(?<!\\)\\[!,;: ]", "", text))
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "", text.replace("\\%", "").replace("\\$", ""))
-    text = re.sub(r"\{(\w)\}", r"\1", re.sub(r"[$\s]", "", text)).rstrip(".")
-    return text.replace("{,}", ",").replace("**", "^").replace("\\leq", "\\le").replace("\\geq", "\\ge")
+}
+_BASE = re.compile(rf"_\s*\{{?\s*(?:\\(?:text|mathrm|textrm)\s*\{{)?\s*({'|'.join(_BASES)})\s*\}}*", re.IGNORECASE)
 
 
 # ------------------------------------------------------------------------------------------------ shapes, as nested tuples
@@ -77,7 +74,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _shape(text: str) -> tuple[Any, ...]:
-    text = _latex(text)
+    text = as_latex(text)
     if len(text) > 1000 or not text:
         raise ValueError("empty or far too long for an answer")
     if text[0] == "(" and (m := re.fullmatch(r"\(\s*(\\begin\{array\}.*\\end\{array\})\s*\)", text, re.DOTALL)):
@@ -88,6 +85,10 @@ def _shape(text: str) -> tuple[Any, ...]:
         if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
             return ("seq", "(", ")", *(c for r in cells for c in r))
         return ("matrix", len(cells), *(c for r in cells for c in r))
+    if m := re.fullmatch(r"\\\{\s*[a-zA-Z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|\\R)\s*)?(?:\\mid|\||:)(.*)\\\}", text, re.DOTALL):
+        return _shape(m[1])
+    if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(?:\\mathbb\s*\{?R\}?|\\R)\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,{}]*)\\\}", text):
+        return ("union", ("seq", "(", ")", _shape("-\\infty"), _shape(m[1])), ("seq", "(", ")", _shape(m[1]), _shape("\\infty")))
     if len(pieces := _split(text, r"\\cup(?![a-z])")) > 1:
         return ("union", *(_shape(p) for p in pieces))
     if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(\\\{|[(\[]|\\langle)(.*)(\\\}|[)\]]|\\rangle)", text, re.DOTALL):
@@ -141,6 +142,16 @@ def _signs(text: str) -> list[str]:
 
 def _inequality(text: str) -> tuple[Any, ...] | None:
     """`x \\ge 2`, `1 < x \\le 3` as the interval that they say."""
+    if m := re.fullmatch(r"(?:\||\\lvert\s)\s*([a-zA-Z])\s*(?:\||\\rvert)\s*(\\leq?|\\geq?|<|>)(?![a-z])\s*(\d[^,=<>]*)", text):
+        inside = m[2][-1] in "<" or m[2].startswith("\\le")
+        ends = ("[", "]") if "\\" in m[2] else ("(", ")")
+        if inside:
+            return ("seq", *ends, _shape(f"-({m[3]})"), _shape(m[3]))
+        return (
+            "union",
+            ("seq", "(", ends[1], _shape("-\\infty"), _shape(f"-({m[3]})")),
+            ("seq", ends[0], ")", _shape(m[3]), _shape("\\infty")),
+        )
     if m := re.fullmatch(r"[a-zA-Z]\s*\\neq?(?![a-z])\s*([^,=<>]+)", text):
         border = _shape(m[1])
         return ("union", ("seq", "(", ")", _shape("-\\infty"), border), ("seq", "(", ")", border, _shape("\\infty")))
@@ -164,45 +175,6 @@ def _inequality(text: str) -> tuple[Any, ...] | None:
     )
 
 
-def _latex(text: str) -> str:
-    """Plain notation as LaTeX, units and dress off, decimals as fractions."""
-    text = REPEATING.sub(repeating, text) if "overline" in text else text
-    text = re.sub(r"\\phantom\s*(?:\{[^{}]*\}|-)", "", text.replace("\\!", ""))
-    text = re.sub(r"(?<=[^\s,])\s*\\(?:text|mbox|textnormal)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$", "", text)  # a unit
-    text = re.sub(r"\\frac\s*(\\pi|\d)\s*(?=\w)(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(
-        r"\\left\b\.?|\\right\b\.?|(?<!\\)\\[!;:, ]|\\displaystyle|(?<!\\)\$|\\%|%|\\\$|\^\s*\{?\s*\\circ\s*\}?|\\quad", " ", text.strip()
-    )
-    text = re.sub(r"\\(?:text|mbox|textnormal)\s*\{\s*,?\s*(and|or)\s*\}", r" \1 ", text)
-    text = re.sub(
-        r"(?<=[\d})])\s*\\(?:text|mbox|textnormal|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?", "", re.sub(r"\\[dtc]frac", r"\\frac", text)
-    )
-    text = re.sub(r"\\(?:mathbf|mathrm|text|textbf)\s*\{\s*([\d.,/-]+)\s*\}", r"\1", text).strip(" .,;")
-    text = (
-        re.sub(r"(?<=\d)(?:,|\{,\})\s*(?=\d{3}(?!\d))(?![^(\[]*[)\]])", "", text)
-        if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text
-        else text.replace("{,}", "")
-    )
-    text = re.sub(r"\*\*", "^", text)
-    text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
-    text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))
-    text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*(\d+)", r"\\sqrt{\1}", text)
-    text = re.sub(r"(?<![\\a-zA-Z])(sqrt)\s*\(", r"\\sqrt(", text)
-    while m := re.search(r"\\sqrt\s*\(", text):
-        depth = 0
-        for i in range(m.end() - 1, len(text)):
-            depth += (text[i] == "(") - (text[i] == ")")
-            if depth == 0:
-                break
-        else:
-            break
-        text = f"{text[: m.start()]}\\sqrt{{{text[m.end() : i]}}}{text[i + 1 :]}"
-    text = re.sub(r"(?<![\\a-zA-Z])(infinity|infty|inf|oo)\b", r"\\infty", text)
-    text = re.sub(r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sin|cos|tan|sec|csc|cot|ln|log|exp|pi)(?![a-zA-Z])", r"\\\1 ", text)
-    text = re.sub(r"(?<=\d)\s+x\s+(?=\d)", r"\\cdot ", text)
-    return re.sub(r"(?<![\d.])(\d*)\.(\d+)(?!\d)", lambda m: f"\\frac{{{int(m[1] + m[2])}}}{{1{'0' * len(m[2])}}}", text).strip()
-
-
 # ------------------------------------------------------------------------------------------------ comparison
 
 
@@ -212,6 +184,9 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
         return _same(gold, got[2], relative)
     if kind == "named" and other not in ("named", "equation"):
         return _same(gold[2], got, relative)
+    if kind == "scalar" and other == "equation" and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", gold[1]):
+        # a formula and then its value: pi r^2 = 16 pi; an equation with zero states no value
+        return normal(got[2]) != "0" and _same(gold, _shape(got[2]), relative)
     if kind in ("named", "equation") and other in ("named", "equation"):
         if kind == other == "named" and gold[1].lower() == got[1].lower():
             return _same(gold[2], got[2], relative)
@@ -236,6 +211,8 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
         return all(any(_same(a, b, relative) for b in gots) for a in golds) and all(any(_same(a, b, relative) for a in golds) for b in gots)
     if (kind in ("set", "list") and other == "scalar") or (other in ("set", "list") and kind == "scalar"):
         one, single = (gold, got) if other == "scalar" else (got, gold)
+        if one is got and kind == "scalar":  # `x + 11 or 11 + x`: the same twice
+            return 2 <= len(one) <= 4 and all(_same(single, part, relative) for part in one[1:])
         return len(one) == 2 and _same(one[1], single, relative)
     if kind == other == "matrix":
         return len(gold) == len(got) and gold[1] == got[1] and all(_same(a, b, relative) for a, b in zip(gold[2:], got[2:], strict=True))

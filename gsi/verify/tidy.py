@@ -1,0 +1,47 @@
+"""Unicode signs, markdown and LaTeX spacing of a response, spelled one way."""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 20_000  # a longer response is judged by its end only
+
+_TRANSLATE = str.maketrans(
+    dict.fromkeys("−–—‐‑﹣－", "-")
+    | dict.fromkeys("⁄∕÷", "/")
+    | dict.fromkeys("\u00a0\u202f\u2009", " ")
+    | {"×": "\\times ", "·": "\\cdot ", "∞": "\\infty ", "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx "}
+    | {"π": "\\pi ", "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
+    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "\u200b": ""}
+)
+
+_ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align(?:ed|at)?|equation|gather|split)\*?\}")
+_RUNS = re.compile(r"(\s)\1{9,}")
+_BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)([^*\n]*?)\*\*(?![\w(])")
+# the last line, bold from end to end: an answer in large type
+_BOLD_END = re.compile(r"\n[ \t]*\*\*(?!.*(?i:answer|boxed))(?=[^*\n]*\d|[^*\n]*\\|\(?[A-E]\)?\s*\*)([^*\n]{1,300})\*\*[ \t.]*\s*\Z")
+_SPACING = re.compile(
+    r"\\(?:blacksquare|square|qed)\b|\\left\b\.?|\\right\b\.?|(?<!\\)\\[,;: ](?![a-zA-Z])|\\displaystyle\b|\\(?:big|Big|bigg|Bigg)[lr]?\b|~"
+)
+
+
+def tidy(text: str) -> str:
+    """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
+    text = text[-MAX_CHARS:].translate(_TRANSLATE)
+    if "\x1b" in text:
+        text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", text)
+    if "\\n" in text:
+        text = re.sub(r"\\n(?=\d|\\n|\s|$)", "\n", text)  # a line break that was escaped once too often
+    text = _RUNS.sub(r"\1\1", text.replace("\\!", ""))
+    if "\\text" in text:
+        text = re.sub(r"\\text\{([^{}]*\banswer\b[^{}]*)\}", r"\1", text)
+    if "\\begin{" in text and _ALIGNED.search(text):
+        text = re.sub(r"\\\\|&", lambda m: "\n" if m.group() != "&" else "", _ALIGNED.sub("\n", text)) if "matrix" not in text else text
+    if "**" in text:
+        if bold := _BOLD_END.search(text, max(0, len(text) - 400)):
+            text = f"{text[: bold.start()]}\nAnswer: {bold[1]}"
+        text = _BOLD.sub(r"\1", text)
+    if "=" in text or not text.isascii():
+        text = re.sub(r"=\s?>|[→⇒⟹⟶]|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
+    text = _SPACING.sub(" ", text)
+    return re.sub(r"\\[dtc]frac\b", r"\\frac", text)
