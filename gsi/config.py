@@ -167,7 +167,7 @@ class Train(Section):
     function: str | None = None  # kind scripted: `module:function` or `file.py:function`: (job) -> dict of figures
     from_: Literal["base", "last"] = Field("base", alias="from")  # weights each iteration starts from
     data: Literal["replace", "accumulate"] = "replace"  # this iteration's rows, or those of all iterations
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora", "qlora"] = "full"
     lora_r: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[int, Field(ge=1)] = 32
     on_given: bool = True  # train on the given part of a response too (the paper does); false = context only
@@ -183,7 +183,12 @@ class Train(Section):
     gradient_checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto = bfloat16 on cuda, float32 on cpu
     device: str = "auto"
-    processes: Annotated[int, Field(ge=1, le=1)] = 1
+    processes: Annotated[int, Field(ge=1)] = 1  # GPUs, or with device cpu processes on this machine
+    parallel: str = "ddp"  # with processes > 1: ddp, fsdp2, zero2, zero3 or a YAML file of your own (docs/training.md)
+    packing: bool | None = None  # rows behind one another without padding; null = on GPUs only (CPU: batches of similar length)
+    liger: bool = False  # Liger kernels (package liger-kernel, GPU)
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10  # a killed training goes on from its last checkpoint; 0 = off
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also every so many steps; 0 = by time only
 
 
 class Evaluate(Section):

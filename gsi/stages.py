@@ -240,7 +240,7 @@ def train(ctx: Context, n: int) -> None:
         settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
     job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
     with ctx.reporter.stage(f"iteration {n}: train", 1) as update:
-        figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps))
+        figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps), ctx.reporter.say)
     ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + figures.get("seconds_training", 0.0)
     ctx.clock["train_start"] = ctx.clock.get("train_start", 0.0) + figures.get("seconds", 0.0) - figures.get("seconds_training", 0.0)
     shutil.rmtree(folder / "model", ignore_errors=True)

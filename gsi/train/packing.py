@@ -1,0 +1,54 @@
+"""Rows packed one behind another without padding, each attending to itself alone.
+
+    CUDA   torch's own variable-length flash attention (`torch.nn.attention.varlen`), bf16 or fp16
+    CPU    one scaled_dot_product_attention per row: exact, and what the tests compare with; slow for many short rows
+
+The boundaries travel as `cu_seq_lens_q`, the keyword that TRL's padding-free collator and transformers' attention layers share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+
+NAME = "gsi_varlen"
+
+
+def attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, scaling: float | None = None, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row of a pack. query (1, H, T, D), key and value (1, H_kv, T, D) -> (1, T, H, D)."""
+    bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is None or query.shape[0] != 1:
+        raise ValueError("packed attention needs a batch of one pack with its row boundaries (cu_seq_lens_q)")
+    window = kwargs.get("sliding_window")
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
+        longest = int(kwargs["max_length_q"])
+        span = (window - 1, 0) if window else (-1, 0)
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=span, enable_gqa=grouped)
+        return out[None], None  # type: ignore[index]
+    rows = []
+    edges = bounds.tolist()
+    for a, b in zip(edges, edges[1:], strict=False):
+        q, k, v = (x[:, :, a:b] for x in (query, key, value))
+        mask = None
+        if window and b - a > window:
+            at = torch.arange(b - a, device=query.device)
+            distance = at[:, None] - at[None, :]
+            mask = (distance >= 0) & (distance < window)
+        rows.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped))
+    return torch.cat(rows, 2).transpose(1, 2), None
+
+
+def register() -> str:
+    """Makes the attention known to transformers and returns the name to load a model with."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+    return NAME

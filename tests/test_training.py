@@ -1,0 +1,218 @@
+"""Training rows, their order, the loss beside TRL's own, and the labels of every kind of tokenizer. In this process, on tiny models."""
+
+import json
+import math
+from pathlib import Path
+
+import models
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gsi.config import Train
+from gsi.train.rows import Order, Plan, read_rows, shown
+from gsi.types import GsiError, TrainJob
+
+pytestmark = pytest.mark.slow
+NOISE = 2e-4  # of weights after two steps of 1e-2: Adam's first steps turn a last bit of a tiny gradient into much of a step
+
+
+def settings(**changes):
+    few = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 12, "micro_batch_size": 12, "warmup": 0.0}
+    return Train(**few | changes).model_dump(mode="json", by_alias=True)
+
+
+def rows(n: int = 12, weights=(1.0,), seed: int = 0) -> list[dict]:
+    """Rows of 4 to 23 tokens over the vocabulary of `models`, a prompt of 1 to 3 tokens, a masked token in the middle of some."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(n):
+        ids = [*rng.integers(2, 90, 3 + int(rng.integers(1, 20))).tolist(), 0]
+        mask = [0] * (1 + i % 3) + [1] * (len(ids) - 1 - i % 3)
+        mask[len(ids) // 2] = int(i % 4 != 0)
+        made.append({"input_ids": ids, "loss_mask": mask, "weight": weights[i % len(weights)], "query_id": f"q{i % 5}", "attempt": i})
+    return made
+
+
+def write(path: Path, table: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(table), path)
+    return path
+
+
+def job(folder: Path, table: list[dict], model: Path, **changes) -> TrainJob:
+    data = write(folder / "train.parquet", table)
+    return TrainJob(str(data), str(model), str(model), str(folder / "out"), str(folder / "work"), 1, settings(**changes))
+
+
+def train(*args, **changes):
+    """In this process; (figures, the trained model)."""
+    from gsi.train import sft
+
+    made = job(*args, **changes)
+    return sft.train(made), AutoModelForCausalLM.from_pretrained(made.output)
+
+
+def difference(a, b) -> float:
+    return max((x - y).abs().max().item() for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def weighted_loss(model, table) -> float:
+    """The definition, in plain torch, one row at a time."""
+    total = sum(r["weight"] * sum(r["loss_mask"][1:]) for r in table)
+    trained = sum(sum(r["loss_mask"][1:]) for r in table)
+    loss = 0.0
+    for r in table:
+        ids = torch.tensor([r["input_ids"]])
+        with torch.inference_mode():
+            logp = model(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+        loss -= r["weight"] * (logp * torch.tensor(r["loss_mask"][1:])).sum().item()
+    return loss / total * trained / trained
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return models.build(tmp_path_factory.mktemp("model"), std=0.1)
+
+
+# --------------------------------------------------------------------------------------- the loss
+
+
+def trl(folder: Path, model: Path, table, **changes):
+    """TRL's SFTTrainer as it is, on the same rows in one batch per step."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    labels = [[t if m else -100 for t, m in zip(r["input_ids"], r["loss_mask"], strict=True)] for r in table]
+    data = Dataset.from_dict({"input_ids": [r["input_ids"] for r in table], "labels": labels})
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.pad_token = tokenizer.eos_token
+    args = SFTConfig(
+        output_dir=str(folder), per_device_train_batch_size=12, num_train_epochs=2, learning_rate=1e-2, warmup_steps=0.0, use_cpu=True, bf16=False,
+        gradient_checkpointing=False, save_strategy="no", report_to="none", max_length=None, logging_steps=1, disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True}, **changes,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), args=args, train_dataset=data, processing_class=tokenizer
+    )
+    trainer.train()
+    return [x["loss"] for x in trainer.state.log_history if "loss" in x], trainer.model
+
+
+@pytest.mark.parametrize("micro", [12, 5, 1])
+def test_weights_of_one_are_trls_own_loss(tmp_path, model, micro):
+    """However the batch is cut: same losses, same weights after two steps."""
+    losses, theirs = trl(tmp_path / "trl", model, rows())
+    figures, ours = train(tmp_path, rows(), model, micro_batch_size=micro)
+    assert figures["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5)
+    assert difference(ours, theirs) < NOISE
+    assert figures["tokens"] == 2 * sum(sum(r["loss_mask"]) for r in rows())
+
+
+def test_example_weights_and_masks_are_in_the_loss(tmp_path, model):
+    before = AutoModelForCausalLM.from_pretrained(model)
+    weighted = rows(weights=(0.25, 1.0, 3.0))
+    plain, _ = train(tmp_path / "plain", rows(), model, epochs=1)
+    ours, a = train(tmp_path / "ours", weighted, model, epochs=1, micro_batch_size=5)
+    scaled, b = train(tmp_path / "scaled", [r | {"weight": 7 * r["weight"]} for r in weighted], model, epochs=1, micro_batch_size=5)
+    assert ours["loss"] == pytest.approx(weighted_loss(before, weighted), abs=1e-5)
+    assert plain["loss"] == pytest.approx(weighted_loss(before, rows()), abs=1e-5)
+    assert abs(ours["loss"] - plain["loss"]) > 1e-3
+    assert scaled["loss"] == pytest.approx(ours["loss"], abs=1e-6), "only the proportions of the weights count"
+    assert difference(a, b) < NOISE
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+def test_packed_rows_do_not_see_each_other(tmp_path, family):
+    """Packing gives the loss and the weights of padded batches; mistral has a sliding window of 16 tokens."""
+    base = models.build(tmp_path / "model", family, std=0.1)
+    table = rows(weights=(1.0, 2.0))
+    padded, a = train(tmp_path / "padded", table, base)
+    packed, b = train(tmp_path / "packed", table, base, packing=True, micro_batch_size=6)
+    assert packed["loss"] == pytest.approx(padded["loss"], abs=1e-5)
+    assert difference(a, b) < NOISE
+    assert json.loads((tmp_path / "packed" / "out" / "config.json").read_text()).get("_attn_implementation") is None
+
+
+# --------------------------------------------------------------------------------------- rows that cannot be trained on
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss_mask": [0, 0, 0]}, r"1 rows with nothing to train on .*q7, attempt 3"),
+        ({"loss_mask": [1, 0, 0]}, "nothing to train on"),  # a first token is never predicted
+        ({"loss_mask": [0, 1]}, "q7, attempt 3: loss_mask has 2 entries for 3 tokens"),
+        ({"weight": -1.0}, "q7, attempt 3: weight -1.0"),
+        ({"weight": math.nan}, "q7, attempt 3: weight nan"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused_by_name(tmp_path, change, message):
+    bad = {"input_ids": [5, 6, 7], "loss_mask": [0, 1, 1], "weight": 1.0, "query_id": "q7", "attempt": 3} | change
+    with pytest.raises(GsiError, match=message):
+        read_rows(write(tmp_path / "train.parquet", [*rows(3), bad]))
+
+
+def test_no_rows_and_no_weight_are_refused(tmp_path):
+    with pytest.raises(GsiError, match="all weights are 0"):
+        read_rows(write(tmp_path / "a.parquet", rows(3, weights=(0.0,))))
+    pq.write_table(pa.Table.from_pylist(rows(3)).slice(0, 0), tmp_path / "b.parquet")
+    with pytest.raises(GsiError, match="no rows"):
+        read_rows(tmp_path / "b.parquet")
+
+
+# --------------------------------------------------------------------------------------- the order
+
+
+@pytest.mark.parametrize(("n", "batch", "micro", "processes"), [(50, 16, 4, 1), (50, 16, 16, 2), (7, 16, 2, 2), (33, 8, 3, 3), (1, 4, 4, 2)])
+@pytest.mark.parametrize("packing", [False, True])
+def test_every_row_is_trained_once_per_epoch_whatever_the_cut(n, batch, micro, processes, packing):
+    lengths = np.random.default_rng(n).integers(5, 400, n)
+    plan = Plan(lengths, batch, micro, 2, 7, processes, packing)
+    one = Plan(lengths, batch, 1, 2, 7)
+    parts = [list(Order(plan, p)) for p in range(processes)]
+    assert all(len(p) == plan.steps * plan.accumulation for p in parts), "every process takes part in every forward pass"
+    for step in range(plan.steps):
+        at = slice(step * plan.accumulation, (step + 1) * plan.accumulation)
+        seen = sorted(i for p in parts for micro_batch in p[at] for i in micro_batch)
+        assert seen == sorted(one.batch(step).tolist()), "the batch of a step does not depend on how it is cut"
+        if not packing:
+            assert all(len(micro_batch) <= micro for p in parts for micro_batch in p[at])
+    epoch = [i for step in range(plan.steps_per_epoch) for i in plan.batch(step)]
+    assert sorted(epoch) == list(range(n))
+    assert n == 1 or epoch != [i for step in range(plan.steps_per_epoch) for i in plan.batch(plan.steps_per_epoch + step)]
+
+
+def test_micro_batches_hold_rows_of_similar_length():
+    lengths = np.random.default_rng(0).integers(20, 401, 640)
+
+    def padding(micro_batches):
+        return 1 - sum(lengths[m].sum() for m in micro_batches) / sum(len(m) * lengths[m].max() for m in micro_batches)
+
+    plan = Plan(lengths, 64, 8, 1, 0)
+    shuffled = np.random.default_rng(1).permutation(640).reshape(-1, 8).tolist()
+    assert padding(list(Order(plan))) < 0.12
+    assert padding(shuffled) > 0.35
+    packs = [lengths[m].sum() for m in Order(Plan(lengths, 64, 8, 1, 0, packing=True))]
+    assert max(packs) < 1.2 * np.mean(packs)
+
+
+def test_a_fraction_of_an_epoch():
+    lengths = np.full(100, 5)
+    assert Plan(lengths, 10, 10, 0.25, 0).steps == 3
+    assert Plan(lengths, 10, 10, 0.001, 0).steps == 1
+
+
+def test_the_first_batch_is_shown_decoded_with_its_mask(tmp_path, model):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = [*tokenizer("Q: 1+1? A: 2")["input_ids"], 0]
+    table = [{"input_ids": ids, "loss_mask": [0] * 10 + [1] * 3, "weight": 1.0, "query_id": "sum", "attempt": 2}]
+    (row,) = shown(read_rows(write(tmp_path / "train.parquet", table)), [0], tokenizer.decode)
+    assert row["row"] == "sum, attempt 2"
+    assert [(p["trained"], p["text"]) for p in row["pieces"]] == [(False, "Q: 1+1? A:"), (True, " 2</s>")]
+    train(tmp_path, table, model, epochs=1)
+    written = json.loads((tmp_path / "first_batch.json").read_text())
+    assert written["rows"] == [row]
