@@ -196,6 +196,7 @@ class Evaluate(Section):
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
+    perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
 
 class Config(Section):

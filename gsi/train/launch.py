@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -44,7 +45,8 @@ class TrlTrainer:
         started, say = time.perf_counter(), say or (lambda text: None)
         work = Path(job.work)
         work.mkdir(parents=True, exist_ok=True)
-        _forget_other_job(work, job)
+        with _alone(work):  # a child that outlived its parent by a moment may still be writing
+            _forget_other_job(work, job)
         while True:
             figures, message = self._run(job, progress, say)
             if figures is not None:
@@ -143,6 +145,23 @@ def _row_as_text(event: dict[str, Any]) -> str:
     return f"first row of the first batch of {event['rows']} ({event['row']['row']}), trained tokens between ⟦ and ⟧:\n{pieces}"
 
 
+def _alone(work: Path) -> Any:
+    """Waits until no child holds the folder; closes (and so unlocks) at the end of `with`."""
+    file = (work / "child.lock").open("a")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def hold(work: Path) -> None:
+    """In the child: holds the folder until this process ends, however it ends."""
+    file = (work / "child.lock").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _held.append(file)
+
+
+_held: list[Any] = []
+
+
 def _forget_other_job(work: Path, job: TrainJob) -> None:
     """Removes checkpoints of a job that would have another result."""
     key = hashlib.blake2b(digest_size=16)
@@ -157,7 +176,8 @@ def _forget_other_job(work: Path, job: TrainJob) -> None:
     mark = work / "job.key"
     if not mark.exists() or mark.read_text() != key.hexdigest():
         for item in work.iterdir():
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+            if item.name != "child.lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
         mark.write_text(key.hexdigest())
 
 

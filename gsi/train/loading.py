@@ -119,6 +119,14 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
     return loaded, LoraConfig(r=s["lora_r"], lora_alpha=s["lora_alpha"], target_modules="all-linear", task_type="CAUSAL_LM"), stored
 
 
+def part(trainer: Any) -> dict[str, Any]:
+    """What this process did and held: its rank, the rows it trained on, parameters here and in the whole model."""
+    wrapped = trainer.model_wrapped
+    local = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in wrapped.parameters())
+    rank, rows = trainer.args.process_index, trainer.collate.rows
+    return {"rank": rank, "rows": rows, "kind": type(wrapped).__name__, "local": local, "whole": sum(p.numel() for p in wrapped.parameters())}
+
+
 def save(job: TrainJob, trainer: Any, stored: torch.dtype, merge: bool) -> None:
     """Writes job.output in plain transformers form, in the dtype the model came in, with its own tokenizer and nothing of the training."""
     output, first = Path(job.output), os.environ.get("RANK", "0") == "0"

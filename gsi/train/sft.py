@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gsi.train.launch import OUT_OF_MEMORY, exit_with_parent
+from gsi.train.launch import OUT_OF_MEMORY, exit_with_parent, hold
 from gsi.train.rows import Plan, read_rows, shown
 from gsi.types import GsiError, TrainJob
 
@@ -24,6 +24,7 @@ from gsi.types import GsiError, TrainJob
 def main() -> None:
     exit_with_parent()
     job = TrainJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    hold(Path(job.work))
     try:
         figures = train(job)
     except GsiError as e:
@@ -101,6 +102,7 @@ def train(job: TrainJob) -> dict[str, float]:
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
+    print("gsi " + json.dumps(loading.part(trainer)), file=sys.stderr, flush=True)  # in the log: that every process took part, and with what
     loading.save(job, trainer, stored, merge=peft is not None)
     trained = rows.trained
     return {

@@ -36,13 +36,13 @@ class Trainer(SFTTrainer):
     def __init__(self, *, rows: Rows, plan: Plan, **kwargs: Any):
         super().__init__(**kwargs)
         self.rows, self.plan = rows, plan
-        self._collate = Collator(self._tokenizer.pad_token_id, plan.packing)
+        self.collate = Collator(self._tokenizer.pad_token_id, plan.packing)
         self._micro = 0  # micro-batches of the current step that this process has seen
 
     def get_train_dataloader(self) -> DataLoader:
         """Not prepared by accelerate, which would cut it once more: every process reads its own part of the plan."""
         order: Any = Order(self.plan, self.args.process_index)
-        return DataLoader(self.rows, batch_sampler=order, collate_fn=self._collate, pin_memory=self.args.dataloader_pin_memory)  # type: ignore[arg-type]
+        return DataLoader(self.rows, batch_sampler=order, collate_fn=self.collate, pin_memory=self.args.dataloader_pin_memory)  # type: ignore[arg-type]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         weights = inputs.pop("weights")  # (rows, tokens)
@@ -153,8 +153,10 @@ class Collator:
     def __init__(self, pad: int, packing: bool):
         self.inner = DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=packing)
         self.packing = packing
+        self.rows = 0  # handed out so far
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        self.rows += len(rows)
         if not rows:  # an empty part of a short batch: something to run forward and backward, worth nothing
             rows = [{"input_ids": np.zeros(2, np.int64), "labels": np.full(2, -100), "weight": 0.0}]
         batch = self.inner([{"input_ids": r["input_ids"], "labels": r["labels"]} for r in rows])

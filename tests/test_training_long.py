@@ -1,0 +1,173 @@
+"""Training that is killed, starved of memory, or spread over processes: real children, real signals. `make test-training`."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import models
+import pytest
+import torch
+from test_training import NOISE, difference, job, rows, settings
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gsi.train.launch import TrlTrainer
+from gsi.types import GsiError
+
+pytestmark = [pytest.mark.slow, pytest.mark.training]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return models.build(tmp_path_factory.mktemp("model"), std=0.1)
+
+
+def trained(folder: Path, model: Path, table=None, say=None, **changes):
+    """(figures, model) of a training in its own process."""
+    made = job(folder, table or rows(40), model, **{"epochs": 3, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3} | changes)
+    figures = TrlTrainer().train(made, say=say)
+    return figures, AutoModelForCausalLM.from_pretrained(made.output)
+
+
+@pytest.fixture(scope="module")
+def alone(model, tmp_path_factory):
+    """One process, nothing in its way."""
+    return trained(tmp_path_factory.mktemp("alone"), model)
+
+
+START = """
+import sys, json
+sys.path[:0] = [{here!r}]
+from pathlib import Path
+from test_training_long import trained
+import test_training_long
+print("started", flush=True)
+trained(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+"""
+
+
+def killed(folder: Path, model: Path, when, **changes) -> None:
+    """A parent that is killed with SIGKILL while its training child works."""
+    code = START.format(here=str(Path(__file__).parent))
+    parent = subprocess.Popen([sys.executable, "-c", code, str(folder), str(model), json.dumps(changes)])
+    while parent.poll() is None and not when():
+        time.sleep(0.002)
+    assert parent.poll() is None, "it finished before it could be killed"
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while children_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children_of(folder) == [], "the children end with their parent"
+
+
+def children_of(folder: Path) -> list[int]:
+    """Processes that have this folder in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def step_reached(folder: Path, step: int) -> bool:
+    return any(int(p.parent.name[11:]) >= step for p in (folder / "work").glob("checkpoint-*/complete"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"processes": 2}, {"processes": 2, "parallel": "fsdp2"}, {"method": "lora"}], ids=["one", "ddp", "fsdp2", "lora"])
+def test_killed_inside_training_it_goes_on_to_the_same_weights(tmp_path, model, alone, changes):
+    said = []
+    killed(tmp_path / "a", model, lambda: step_reached(tmp_path / "a", 4), checkpoint_steps=2, **changes)
+    figures, ours = trained(tmp_path / "a", model, say=said.append, checkpoint_steps=2, **changes)
+    assert any("training goes on from step" in text for text in said)
+    calm_figures, calm = alone if changes != {"method": "lora"} else trained(tmp_path / "b", model, method="lora")
+    assert difference(ours, calm) < (1e-6 if changes.get("processes", 1) == 1 else NOISE)
+    assert figures["loss"] == pytest.approx(calm_figures["loss"], abs=1e-5)
+    assert figures["steps"] == calm_figures["steps"] == 15
+    assert len(list((tmp_path / "a" / "work").glob("checkpoint-*"))) == 1, "one checkpoint at a time; the stage removes the folder"
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_used(tmp_path, model, alone):
+    killed(tmp_path, model, lambda: step_reached(tmp_path, 4), checkpoint_steps=2)
+    for folder in (tmp_path / "work").glob("checkpoint-*"):
+        (folder / "complete").unlink(missing_ok=True)
+        (folder / "optimizer.pt").write_bytes(b"half")
+    said = []
+    _, ours = trained(tmp_path, model, say=said.append)
+    assert not any("goes on from step" in text for text in said)
+    assert difference(ours, alone[1]) < 1e-6
+
+
+def test_checkpoints_of_other_rows_are_forgotten(tmp_path, model):
+    killed(tmp_path, model, lambda: step_reached(tmp_path, 4), checkpoint_steps=2)
+    said = []
+    trained(tmp_path, model, rows(40, seed=5), say=said.append)
+    assert not any("goes on from step" in text for text in said)
+
+
+def test_two_ddp_processes_give_the_loss_of_one(tmp_path, model, alone):
+    figures, ours = trained(tmp_path, model, processes=2)
+    assert figures["processes"] == 2
+    assert figures["loss"] == pytest.approx(alone[0]["loss"], abs=1e-5)
+    assert difference(ours, alone[1]) < NOISE
+    log = [json.loads(line[4:]) for line in (tmp_path / "work" / "train.log").read_text().splitlines() if line.startswith("gsi ")]
+    assert sorted(x["rank"] for x in log) == [0, 1]
+    assert all(x["kind"] == "DistributedDataParallel" and x["local"] == x["whole"] for x in log)
+    assert all(x["rows"] == 60 for x in log), "each of the two trained on half of 3 x 40 rows"
+
+
+def test_two_fsdp2_processes_give_the_loss_of_one_and_really_shard(tmp_path, model, alone):
+    figures, ours = trained(tmp_path, model, processes=2, parallel="fsdp2")
+    assert figures["loss"] == pytest.approx(alone[0]["loss"], abs=1e-5)
+    assert difference(ours, alone[1]) < NOISE
+    log = [json.loads(line[4:]) for line in (tmp_path / "work" / "train.log").read_text().splitlines() if line.startswith("gsi ")]
+    assert sorted(x["rank"] for x in log) == [0, 1]
+    assert all("FSDP" in x["kind"] and x["local"] <= 0.55 * x["whole"] for x in log), log
+    assert sum(x["local"] for x in log) == log[0]["whole"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert not [key for key in config if "distributed" in key or "fsdp" in key]
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")("ab")["input_ids"] == AutoTokenizer.from_pretrained(model)("ab")["input_ids"]
+
+
+def test_out_of_memory_halves_the_micro_batch_and_ends_at_the_same_weights(tmp_path):
+    """A real refusal of memory: the address space of the child is limited below what 32 rows at a time take."""
+    wide = models.build(tmp_path / "model", context=1024, std=0.02)
+    table = [{"input_ids": [5 + i % 80] * 900 + [0], "loss_mask": [0] + [1] * 900, "weight": 1.0, "query_id": f"q{i}", "attempt": 0} for i in range(32)]
+    changes = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}
+    calm, ours = trained(tmp_path / "calm", wide, table, micro_batch_size=8, **changes)
+    said = []
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, before[1]))
+    try:
+        figures, starved = trained(tmp_path / "starved", wide, table, said.append, micro_batch_size=32, **changes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert any("out of memory with 32 rows at a time; going on with 16" in text for text in said)
+    assert figures["micro_batch_size"] < 32
+    assert figures["loss"] == pytest.approx(calm["loss"], abs=1e-5)
+    assert difference(starved, ours) < NOISE
+
+
+LIMIT = 4 << 30  # bytes
+
+
+def test_what_this_machine_lacks_is_said_before_anything_is_loaded():
+    from gsi.train.loading import pick_device
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for change, message in {
+        ("device", "cuda"): "torch sees no GPU",
+        ("parallel", "zero3"): "needs GPUs and the package deepspeed",
+        ("liger", True): "needs a GPU",
+        ("parallel", "fsdp3"): "neither one of single, ddp, fsdp2, zero2, zero3 nor a YAML file",
+    }.items():
+        with pytest.raises(GsiError, match=message):
+            pick_device(settings(**dict([change])))
