@@ -156,10 +156,28 @@ class Grading(Section):
     allow_unisolated_programs: bool = False  # run model-written programs without a sandbox where none is installed
 
 
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
 class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
     floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
     distinct: bool = False  # of equal completions of one query keep one
+
+
+class Interpolate(Section):
+    """The trained weights mixed with others: (1 - weight) x trained + weight x other (WiSE-FT, arXiv 2109.01903)."""
+
+    with_: Literal["base", "last"] = Field("base", alias="with")  # the base model, or the model before this iteration
+    weight: Weight | tuple[Weight, ...] = 0.5  # of the other model; several: the best on the validation split is taken
+
+
+class EarlyStopping(Section):
+    """Training ends when the loss on held-out queries no longer falls; the best weights are kept."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the queries with training rows: held out, never the test set
+    evaluations: Annotated[int, Field(ge=1)] = 10  # over the whole training
+    patience: Annotated[int, Field(ge=1)] = 2  # evaluations without a new best
 
 
 class Train(Section):
@@ -167,6 +185,9 @@ class Train(Section):
     function: str | None = None  # kind scripted: `module:function` or `file.py:function`: (job) -> dict of figures
     from_: Literal["base", "last"] = Field("base", alias="from")  # weights each iteration starts from
     data: Literal["replace", "accumulate"] = "replace"  # this iteration's rows, or those of all iterations
+    replay: Annotated[float, Field(ge=0)] = 0.0  # rows of earlier iterations added, as a share of the new ones (data: replace)
+    interpolate: Interpolate | None = None
+    early_stopping: EarlyStopping | None = None
     method: Literal["full", "lora", "qlora"] = "full"
     lora_r: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[int, Field(ge=1)] = 32
@@ -250,6 +271,19 @@ class Config(Section):
             raise ValueError("teacher: guidance `interactive` needs one; add `teacher: {url: http://.../v1, model: NAME}`")
         if self.train.kind == "scripted" and not self.train.function:
             raise ValueError("train.function: `kind: scripted` needs one, as module:function")
+        if self.train.replay and self.train.data == "accumulate":
+            raise ValueError(
+                "train.replay: with data: accumulate every earlier row is there already; set data: replace, or leave replay out"
+            )
+        if self.train.processes > 1 and self.train.parallel == "single":
+            raise ValueError(
+                f"train.parallel: `single` with {self.train.processes} processes; use ddp, fsdp2, zero2 or zero3, or processes: 1"
+            )
+        several = self.train.interpolate is not None and isinstance(self.train.interpolate.weight, tuple)
+        if several and not self.evaluate.validation:
+            raise ValueError(
+                "train.interpolate: several weights are chosen from on the validation split; set evaluate.validation, or one weight"
+            )
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
             if task.shuffle_options:

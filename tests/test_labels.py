@@ -11,6 +11,9 @@ import tokenizers_of_kinds
 from transformers import AutoTokenizer
 
 import gsi
+from gsi import stages
+from gsi.config import load_config
+from gsi.loop import open_run
 from gsi.progress import Reporter
 from gsi.train.rows import read_rows
 from gsi.types import GsiError, Query
@@ -80,13 +83,12 @@ def test_a_template_that_writes_another_prompt_than_was_sampled_is_refused(tmp_p
     run(tmp_path, "chat")
     file = tmp_path / "model" / "chat_template.jinja"
     file.write_text("{{ 'Today is Monday. ' }}" + file.read_text())
-    with pytest.raises(GsiError, match=r"query q\d.*the prompt is rendered differently now"):
-        from gsi.config import load_config
-        from gsi import stages
-        from gsi.loop import open_run
-
-        with open_run(load_config(tmp_path / "run" / "config.yaml"), QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")) as ctx:
-            stages.curate_rows(ctx, 1)
+    config = load_config(tmp_path / "run" / "config.yaml")
+    with (
+        open_run(config, QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")) as ctx,
+        pytest.raises(GsiError, match=r"query q\d.*the prompt is rendered differently now"),
+    ):
+        stages.curate_rows(ctx, 1)
 
 
 def test_a_template_that_rewrites_the_question_once_it_is_answered_does_no_harm(tmp_path):

@@ -167,7 +167,9 @@ def test_no_rows_and_no_weight_are_refused(tmp_path):
 # --------------------------------------------------------------------------------------- the order
 
 
-@pytest.mark.parametrize(("n", "batch", "micro", "processes"), [(50, 16, 4, 1), (50, 16, 16, 2), (7, 16, 2, 2), (33, 8, 3, 3), (1, 4, 4, 2)])
+@pytest.mark.parametrize(
+    ("n", "batch", "micro", "processes"), [(50, 16, 4, 1), (50, 16, 16, 2), (7, 16, 2, 2), (33, 8, 3, 3), (1, 4, 4, 2)]
+)
 @pytest.mark.parametrize("packing", [False, True])
 def test_every_row_is_trained_once_per_epoch_whatever_the_cut(n, batch, micro, processes, packing):
     lengths = np.random.default_rng(n).integers(5, 400, n)
@@ -216,3 +218,67 @@ def test_the_first_batch_is_shown_decoded_with_its_mask(tmp_path, model):
     train(tmp_path, table, model, epochs=1)
     written = json.loads((tmp_path / "first_batch.json").read_text())
     assert written["rows"] == [row]
+
+
+# --------------------------------------------------------------------------------------- mixing
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_merge_lies_between_two_models(tmp_path, capsys):
+    from gsi.cli import main
+
+    a, b = models.build(tmp_path / "a", seed=1), models.build(tmp_path / "b", seed=2)
+    for weight in (0.0, 0.25, 1.0):
+        assert main(["merge", str(a), str(b), "--weight", str(weight), "--output", str(tmp_path / f"m{weight}")]) == 0
+        x, y, mixed = tensors(a), tensors(b), tensors(tmp_path / f"m{weight}")
+        assert all(torch.allclose(mixed[k], (1 - weight) * x[k] + weight * y[k], atol=1e-7) for k in x)
+    assert AutoTokenizer.from_pretrained(tmp_path / "m0.25")("ab")["input_ids"] == AutoTokenizer.from_pretrained(a)("ab")["input_ids"]
+    for command, message in {
+        (str(a), str(b), "0.5", str(tmp_path / "m1.0")): "exists",
+        (str(a), str(b), "1.5", str(tmp_path / "x")): "not between 0 and 1",
+        (str(a), str(models.build(tmp_path / "g", "gpt2")), "0.5", str(tmp_path / "x")): "not of the same architecture",
+        (str(a), str(tmp_path), "0.5", str(tmp_path / "x")): "no safetensors files",
+    }.items():
+        assert main(["merge", *command[:2], "--weight", command[2], "--output", command[3]]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()
+
+
+def test_interpolation_takes_the_weight_that_validates_best(tmp_path):
+    from gsi.mixing import interpolate
+
+    a, b = models.build(tmp_path / "a", seed=1), models.build(tmp_path / "b", seed=2)
+    x, y = tensors(a), tensors(b)
+    seen = []
+
+    def score(folder: Path) -> tuple[float, int]:
+        w = next(iter(tensors(folder).values()))
+        seen.append(w)
+        return (0.5 if len(seen) in (2, 3) else 0.1), 10
+
+    figures = interpolate(a, str(b), (0.8, 0.0, 0.2, 0.4), score)
+    assert figures["interpolate/weight"] == 0.2, "of equals the one nearer to the trained model"
+    assert figures["interpolate/tokens"] == 40
+    assert all(torch.allclose(v, 0.8 * x[k] + 0.2 * y[k], atol=1e-6) for k, v in tensors(a).items())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"], "no leftovers"
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path, model):
+    """Trained on one thing, held out another: the held-out loss soon rises, and the weights of the best step come back."""
+    table = [
+        {"input_ids": [5, 6, 7, 8, 0], "loss_mask": [0, 1, 1, 1, 1], "weight": 1.0, "query_id": f"q{i}", "attempt": 0} for i in range(24)
+    ]
+    held = [r | {"input_ids": [5, 6, 50 + i, 9, 0]} for i, r in enumerate(table[:5])]
+    changes = {"epochs": 30, "micro_batch_size": 3, "learning_rate": 3e-3, "schedule": "constant"}
+    write(tmp_path / "a" / "validation.parquet", held)
+    stopping = {"share": 0.1, "evaluations": 20, "patience": 2}
+    figures, ours = train(tmp_path / "a", table, model, early_stopping=stopping, **changes)
+    assert figures["best_step"] < figures["steps"] < 60
+    assert figures["tokens"] == figures["steps"] * 12 * 4
+    assert figures["validation_loss"] == pytest.approx(weighted_loss(ours, held), abs=1e-4)
+    # the best step's weights are those of a training that ends there
+    _, short = train(tmp_path / "b", table, model, **changes | {"epochs": figures["best_step"] / 2})
+    assert difference(ours, short) < NOISE

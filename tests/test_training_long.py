@@ -83,7 +83,9 @@ def step_reached(folder: Path, step: int) -> bool:
     return any(int(p.parent.name[11:]) >= step for p in (folder / "work").glob("checkpoint-*/complete"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"processes": 2}, {"processes": 2, "parallel": "fsdp2"}, {"method": "lora"}], ids=["one", "ddp", "fsdp2", "lora"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"processes": 2}, {"processes": 2, "parallel": "fsdp2"}, {"method": "lora"}], ids=["one", "ddp", "fsdp2", "lora"]
+)
 def test_killed_inside_training_it_goes_on_to_the_same_weights(tmp_path, model, alone, changes):
     said = []
     killed(tmp_path / "a", model, lambda: step_reached(tmp_path / "a", 4), checkpoint_steps=2, **changes)
@@ -141,10 +143,19 @@ def test_two_fsdp2_processes_give_the_loss_of_one_and_really_shard(tmp_path, mod
 def test_out_of_memory_halves_the_micro_batch_and_ends_at_the_same_weights(tmp_path):
     """A real refusal of memory: the children's address space is limited to a little more than 8 rows at a time take."""
     wide, tokenizer = tmp_path / "model", models.tokenizer()
-    shape = {"hidden_size": 32, "intermediate_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 1024}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=0, bos_token_id=None, **shape)).save_pretrained(wide)
     tokenizer.save_pretrained(wide)
-    table = [{"input_ids": [5 + i % 80] * 900 + [0], "loss_mask": [0] + [1] * 900, "weight": 1.0, "query_id": f"q{i}", "attempt": 0} for i in range(32)]
+    table = [
+        {"input_ids": [5 + i % 80] * 900 + [0], "loss_mask": [0] + [1] * 900, "weight": 1.0, "query_id": f"q{i}", "attempt": 0}
+        for i in range(32)
+    ]
     changes = {"epochs": 1, "batch_size": 32}
     with largest(tmp_path / "calm") as peak:
         calm, ours = trained(tmp_path / "calm", wide, table, micro_batch_size=8, **changes)

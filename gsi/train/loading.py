@@ -124,7 +124,13 @@ def part(trainer: Any) -> dict[str, Any]:
     wrapped = trainer.model_wrapped
     local = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in wrapped.parameters())
     rank, rows = trainer.args.process_index, trainer.collate.rows
-    return {"rank": rank, "rows": rows, "kind": type(wrapped).__name__, "local": local, "whole": sum(p.numel() for p in wrapped.parameters())}
+    return {
+        "rank": rank,
+        "rows": rows,
+        "kind": type(wrapped).__name__,
+        "local": local,
+        "whole": sum(p.numel() for p in wrapped.parameters()),
+    }
 
 
 def save(job: TrainJob, trainer: Any, stored: torch.dtype, merge: bool) -> None:

@@ -8,6 +8,7 @@ The boundaries travel as `cu_seq_lens_q`, the keyword that TRL's padding-free co
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -18,7 +19,13 @@ NAME = "gsi_varlen"
 
 
 def attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, scaling: float | None = None, **kwargs: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row of a pack. query (1, H, T, D), key and value (1, H_kv, T, D) -> (1, T, H, D)."""
     bounds = kwargs.get("cu_seq_lens_q")
@@ -35,9 +42,8 @@ def attention(
         out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=span, enable_gqa=grouped)
         return out[None], None  # type: ignore[index]
     rows = []
-    edges = bounds.tolist()
-    for a, b in zip(edges, edges[1:], strict=False):
-        q, k, v = (x[:, :, a:b] for x in (query, key, value))
+    for a, b in itertools.pairwise(bounds.tolist()):
+        q, k, v = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
         mask = None
         if window and b - a > window:
             at = torch.arange(b - a, device=query.device)

@@ -21,5 +21,7 @@ def read_layout(settings: dict[str, Any]) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as e:
         raise GsiError(f"train.parallel: {name!r} is neither one of {', '.join(LAYOUTS)} nor a YAML file that can be read: {e}") from None
     if not isinstance(layout, dict) or set(layout) - {"fsdp", "deepspeed"}:
-        raise GsiError(f"train.parallel: {name!r} must hold `fsdp:` (fields of transformers' DistributedConfig) or `deepspeed:` (its configuration)")
+        raise GsiError(
+            f"train.parallel: {name!r} must hold `fsdp:` (fields of transformers' DistributedConfig) or `deepspeed:` (its configuration)"
+        )
     return {key: value or {} for key, value in layout.items()}

@@ -8,6 +8,7 @@ trains on the same batches in the same order.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def read_rows(path: str | Path) -> Rows:
     weights = table["weight"].to_numpy().astype(np.float64)
     if (bad := np.flatnonzero(~np.isfinite(weights) | (weights < 0))).size:
         raise GsiError(f"{path}: {called[bad[0]]}: weight {weights[bad[0]]}; weights must be finite and at least 0")
-    trained = np.array([mask[a:b].sum() for a, b in zip(starts[:-1], starts[1:], strict=True)], dtype=np.int64)
+    trained = np.array([mask[a:b].sum() for a, b in itertools.pairwise(starts)], dtype=np.int64)
     if (empty := np.flatnonzero(trained == 0)).size:
         raise GsiError(
             f"{path}: {empty.size} rows with nothing to train on (loss mask all 0), the first is {called[empty[0]]}; curate the iteration again"
@@ -160,6 +161,6 @@ def shown(rows: Rows, chosen: list[int], decode: Any) -> list[dict[str, Any]]:
         part = slice(rows.starts[i], rows.starts[i + 1])
         ids, mask = rows.ids[part], rows.mask[part]
         cuts = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
-        pieces = [{"trained": bool(mask[a]), "tokens": b - a, "text": decode(ids[a:b].tolist())} for a, b in zip(cuts, cuts[1:], strict=False)]
+        pieces = [{"trained": bool(mask[a]), "tokens": b - a, "text": decode(ids[a:b].tolist())} for a, b in itertools.pairwise(cuts)]
         found.append({"row": rows.names[i], "weight": round(float(rows.weights[i]), 6), "pieces": pieces})
     return found

@@ -63,6 +63,7 @@ def train(job: TrainJob) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from gsi.train import loading
+    from gsi.train.stopping import EarlyStopping
     from gsi.train.trainer import Report, Trainer, last_checkpoint, mean_loss, write_json
 
     s, work = job.settings, Path(job.work)
@@ -84,6 +85,13 @@ def train(job: TrainJob) -> dict[str, float]:
     arguments = loading.arguments(job, plan, device)
     model, peft, stored = loading.model(job, arguments, device, packing)
     report = Report(emit if first_process() else lambda *a, **k: None, plan, s["checkpoint_minutes"], s["checkpoint_steps"])
+    callbacks: list[Any] = [report]
+    stopping = None
+    held = Path(job.data).with_name("validation.parquet")
+    if s["early_stopping"] and held.exists():
+        say = (lambda text: emit("say", text=text)) if first_process() else (lambda text: None)
+        stopping = EarlyStopping(read_rows(held), plan, s["early_stopping"], work, say)
+        callbacks.append(stopping)
     trainer = Trainer(
         rows=rows,
         plan=plan,
@@ -92,26 +100,33 @@ def train(job: TrainJob) -> dict[str, float]:
         train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),  # a stand-in: the batches come from the plan
         processing_class=tokenizer,
         peft_config=peft,
-        callbacks=[report],
+        callbacks=callbacks,
     )
     for callback in (transformers.PrinterCallback, transformers.trainer_callback.ProgressCallback):
         trainer.remove_callback(callback)
+    if stopping:
+        stopping.trainer = trainer
     checkpoint = last_checkpoint(work)
     if checkpoint and first_process():
         emit("say", text=f"training goes on from step {checkpoint.name[11:]} of {plan.steps}")
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
-    print("gsi " + json.dumps(loading.part(trainer)), file=sys.stderr, flush=True)  # in the log: that every process took part, and with what
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    print(
+        "gsi " + json.dumps(loading.part(trainer)), file=sys.stderr, flush=True
+    )  # in the log: that every process took part, and with what
+    best = stopping.restore() if stopping else {}
     loading.save(job, trainer, stored, merge=peft is not None)
     trained = rows.trained
     return {
         "loss": mean_loss(trainer.state.log_history),
         "steps": trainer.state.global_step,
-        "tokens": int(sum(trained[plan.batch(step)].sum() for step in range(plan.steps))),
+        "tokens": int(sum(trained[plan.batch(step)].sum() for step in range(trainer.state.global_step))),
         "seconds_training": seconds,
+        "seconds_processor": processor,  # of this process; on one busy machine the fairer clock
         "micro_batch_size": s["micro_batch_size"],
         "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        **best,
     }
 
 

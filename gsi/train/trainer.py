@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import is_peft_model
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import add_fused_lm_head
 
 from gsi.train.rows import Order, Plan, Rows
 from gsi.types import GsiError
@@ -35,6 +37,9 @@ class Trainer(SFTTrainer):
 
     def __init__(self, *, rows: Rows, plan: Plan, **kwargs: Any):
         super().__init__(**kwargs)
+        whole: Any = self.model
+        base = whole.get_base_model() if is_peft_model(whole) else whole
+        add_fused_lm_head(base, outputs=("log_probs",))  # TRL's own, without the entropy and accuracy it would log
         self.rows, self.plan = rows, plan
         self.collate = Collator(self._tokenizer.pad_token_id, plan.packing)
         self._micro = 0  # micro-batches of the current step that this process has seen
@@ -91,7 +96,7 @@ class Trainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint, then the mark that it is whole, then the older ones go: one at least survives at any moment."""
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         if self.is_distributed_loading_by_transformers:
             self._save_sharded(folder)
         else:
@@ -99,7 +104,7 @@ class Trainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             (folder / DONE).touch()
-            for old in Path(self.args.output_dir).glob("checkpoint-*"):
+            for old in Path(self.args.output_dir or ".").glob("checkpoint-*"):
                 if old != folder:
                     shutil.rmtree(old)
 
@@ -108,12 +113,18 @@ class Trainer(SFTTrainer):
         import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint.state_dict import get_state_dict
 
-        model, optimizer = get_state_dict(self.model, self.optimizer.optimizer)
+        trained, stepper, schedule = self._parts()
+        model, optimizer = get_state_dict(trained, stepper)
         dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=str(folder / "shards"))
         self._save_rng_state(str(folder))
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
+            torch.save(schedule.state_dict(), folder / "scheduler.pt")
             self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _parts(self) -> tuple[Any, Any, Any]:
+        """Model, torch's own optimizer beneath accelerate's, schedule."""
+        optimizer: Any = self.optimizer
+        return self.model, optimizer.optimizer, self.lr_scheduler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.is_distributed_loading_by_transformers:
@@ -125,11 +136,12 @@ class Trainer(SFTTrainer):
         import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-        model, optimizer = get_state_dict(self.model, self.optimizer.optimizer)
-        state = {"model": model, "optimizer": optimizer}
+        trained, stepper, schedule = self._parts()
+        model, optimizer = get_state_dict(trained, stepper)
+        state: Any = {"model": model, "optimizer": optimizer}
         dcp.load(state, checkpoint_id=str(Path(checkpoint) / "shards"))
-        set_state_dict(self.model, self.optimizer.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+        set_state_dict(trained, stepper, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        schedule.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
         return None
 
 
