@@ -75,8 +75,7 @@ def loop(ctx: stages.Context) -> list[dict[str, Any]]:
                 train(ctx, n)
         if not folder.done(n, "evaluate"):
             stages.evaluate(ctx, n)
-        stages.prune(ctx, n)
-        stages.write_metrics(ctx)
+        stages.finish(ctx, n)
 
     if ctx.data.test and folder.state["stages"].get("test", {}).get("final") != last:
         stages.test(ctx)

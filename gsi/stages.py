@@ -28,6 +28,7 @@ from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
 from gsi.seeds import seed_of
+from gsi.train import tracking
 from gsi.types import Engine, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
 
 
@@ -272,7 +273,7 @@ def train(ctx: Context, n: int) -> None:
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)
-    settings = c.train.model_dump(mode="json", by_alias=True) | {"report_to": c.report_to}
+    settings = c.train.model_dump(mode="json", by_alias=True) | {"tracking": _tracking(ctx, n)}
     if n == 0 and c.warm_start:
         settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
     job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
@@ -288,6 +289,30 @@ def train(ctx: Context, n: int) -> None:
     shutil.rmtree(folder / "work", ignore_errors=True)
     ctx.folder.set_model(n, f"iter_{n}/model")
     ctx.folder.mark(n, "train", **{"seconds": time.perf_counter() - started} | {f"figure/{k}": v for k, v in figures.items()})
+
+
+def _tracking(ctx: Context, n: int) -> dict[str, Any] | None:
+    """Where iteration n's training figures go: the one run of the tracker, behind the steps of the iterations before."""
+    kind, state = ctx.config.report_to, ctx.folder.state.setdefault("tracking", {})
+    if kind == "none":
+        return None
+    if kind not in state:
+        state[kind] = {"id": tracking.new_identity(kind, ctx.folder.path), "logged": []}
+        ctx.folder.save()
+    offset = sum(int(ctx.folder.info(m, "train").get("figure/steps", 0)) for m in range(n))
+    return tracking.settings(kind, ctx.folder.path, state[kind]["id"], offset)
+
+
+def finish(ctx: Context, n: int) -> None:
+    """Ends an iteration: models that are not kept go, metrics are written, and the tracker gets the loop's figures, once."""
+    prune(ctx, n)
+    lines = write_metrics(ctx)
+    where, line = _tracking(ctx, n + 1), next((x for x in lines if x["iteration"] == n), None)
+    if where and line and n not in (logged := ctx.folder.state["tracking"][where["kind"]]["logged"]):
+        with tempfile.TemporaryDirectory() as scratch:
+            tracking.log(where, line, Path(scratch))
+        logged.append(n)
+        ctx.folder.save()
 
 
 def warm_start(ctx: Context) -> None:

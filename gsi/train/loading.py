@@ -74,7 +74,8 @@ def arguments(job: TrainJob, plan: Plan, device: str) -> SFTConfig:
         logging_steps=10,
         logging_nan_inf_filter=False,
         save_strategy="no",  # ours: see Report
-        report_to="none",
+        report_to="none",  # ours: see gsi/train/tracking.py
+        **({"run_name": track["name"], "project": track["project"]} if (track := s.get("tracking")) else {}),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=device != "cpu",

@@ -40,7 +40,7 @@ def attention(
         longest = int(kwargs["max_length_q"])
         span = (window - 1, 0) if window else (-1, 0)
         out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=span, enable_gqa=grouped)
-        return out[None], None  # type: ignore[index]
+        return out[None], None
     rows = []
     for a, b in itertools.pairwise(bounds.tolist()):
         q, k, v = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]

@@ -62,7 +62,7 @@ def train(job: TrainJob) -> dict[str, float]:
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from gsi.train import loading
+    from gsi.train import loading, tracking
     from gsi.train.stopping import EarlyStopping
     from gsi.train.trainer import Report, Trainer, last_checkpoint, mean_loss, write_json
 
@@ -86,6 +86,8 @@ def train(job: TrainJob) -> dict[str, float]:
     model, peft, stored = loading.model(job, arguments, device, packing)
     report = Report(emit if first_process() else lambda *a, **k: None, plan, s["checkpoint_minutes"], s["checkpoint_steps"])
     callbacks: list[Any] = [report]
+    if s.get("tracking") and first_process():
+        callbacks.append(tracking.callback(s["tracking"]))
     stopping = None
     held = Path(job.data).with_name("validation.parquet")
     if s["early_stopping"] and held.exists():
