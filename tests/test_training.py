@@ -282,3 +282,29 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, model):
     # the best step's weights are those of a training that ends there
     _, short = train(tmp_path / "b", table, model, **changes | {"epochs": figures["best_step"] / 2})
     assert difference(ours, short) < NOISE
+
+
+def test_qlora_trains_a_quantized_base_and_merges_into_the_stored_one(tmp_path, model):
+    """On a CPU, in bitsandbytes' own 4-bit arithmetic: that it loads, trains and merges; speed and memory are a GPU's matter."""
+    pytest.importorskip("bitsandbytes")
+    wide = models.build(tmp_path / "model", std=0.1)
+    before = AutoModelForCausalLM.from_pretrained(wide)
+    lora, _ = train(tmp_path / "lora", rows(), wide, method="lora", epochs=6)
+    qlora, ours = train(tmp_path / "qlora", rows(), wide, method="qlora", epochs=6)
+    assert qlora["loss"] == pytest.approx(lora["loss"], rel=0.05)
+    assert not list((tmp_path / "qlora" / "out").glob("adapter*"))
+    assert "quantization_config" not in json.loads((tmp_path / "qlora" / "out" / "config.json").read_text())
+    assert difference(ours, before) > 1e-3
+    assert torch.equal(ours.model.embed_tokens.weight, before.model.embed_tokens.weight), "not a rounded copy of the base"
+
+
+@pytest.mark.parametrize(("layout", "stage"), [("zero2", 2), ("zero3", 3)])
+def test_deepspeed_layouts_are_read_by_deepspeed(layout, stage):
+    """As far as they can be checked without GPUs."""
+    from gsi.train.parallel import read_layout
+
+    found = read_layout({"parallel": layout})["deepspeed"]
+    assert found["zero_optimization"]["stage"] == stage
+    config = pytest.importorskip("deepspeed.runtime.config").DeepSpeedConfig
+    numbers = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2, "gradient_clipping": 1.0}
+    assert config(found | numbers | {"bf16": {"enabled": False}}).zero_config.stage == stage

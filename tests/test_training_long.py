@@ -1,6 +1,7 @@
 """Training that is killed, starved of memory, or spread over processes: real children, real signals. `make test-training`."""
 
 import json
+import math
 import os
 import resource
 import signal
@@ -12,15 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import models
+import pyarrow.parquet as pq
 import pytest
 import torch
 from test_training import NOISE, difference, job, rows, settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from gsi.lab.base import Recipe
+from gsi.lab.base import build as build_base
 from gsi.train.launch import TrlTrainer
 from gsi.types import GsiError
 
-pytestmark = [pytest.mark.slow, pytest.mark.training]
+pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +213,96 @@ def test_what_this_machine_lacks_is_said_before_anything_is_loaded():
     }.items():
         with pytest.raises(GsiError, match=message):
             pick_device(settings(**dict([change])))
+
+
+# --------------------------------------------------------------------------------------- in a whole run
+
+
+def test_replay_interpolation_early_stopping_and_perplexity_in_a_run(tmp_path, capsys):
+    """Two iterations of a real tiny model with every switch on: what the run folder says of them holds against its files."""
+    import gsi
+    from gsi.progress import Reporter
+
+    base = tmp_path / "base"
+    build_base(base, 1, recipe=Recipe(examples=5000, level_rate=3.0))
+    train = {
+        "epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 8, "replay": 0.5,
+        "interpolate": {"with": "base", "weight": [0.0, 0.5]}, "early_stopping": {"share": 0.2, "evaluations": 4, "patience": 1},
+    }  # fmt: skip
+    config = {
+        "model": str(base), "output_dir": str(tmp_path / "run"), "iterations": 2, "strategy": "vanilla", "warm_start": {},
+        "tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 12, "levels": [1, 2]}}], "prompt": {"template": "{question}"},
+        "sample": {"k": 3, "max_new_tokens": 48}, "train": train, "evaluate": {"validation": 0.25, "perplexity_rows": 12},
+    }  # fmt: skip
+    lines = gsi.run(config, reporter=Reporter("lines")).metrics
+    said = capsys.readouterr().err
+    assert "first row of the first batch" in said
+    assert "⟦" in said
+    for n in (1, 2):
+        folder = tmp_path / "run" / f"iter_{n}"
+        rows, held = (pq.read_table(folder / f"{name}.parquet").to_pylist() for name in ("train", "validation"))
+        assert not {r["query_id"] for r in rows} & {r["query_id"] for r in held}, "no query is on both sides"
+        fresh = [r for r in (*rows, *held) if r["source"] is None and r["iteration"] == n - 1]
+        again = [r for r in (*rows, *held) if r not in fresh]
+        assert {r["source"] for r in again} <= {"warm_start", None}
+        assert 0 < len(again) <= round(0.5 * len(fresh))
+        assert lines[n]["train/interpolate/weight"] in (0.0, 0.5)
+        assert lines[n][f"train/interpolate/accuracy/{lines[n]['train/interpolate/weight']:g}"] == lines[n]["eval/chain/mean_over_levels"]
+        assert lines[n]["train/best_step"] <= lines[n]["train/steps"]
+        assert not (folder / "work").exists()
+        assert sorted(p.name for p in folder.iterdir() if "model" in p.name) == ["model"]
+    # perplexity of the references, by hand
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    assert lines[1]["tail/perplexity/reference"] == lines[2]["tail/perplexity/reference"] > 1
+    assert lines[1]["score/tokens"] > lines[2]["score/tokens"] > 0, "references are scored once"
+    kept = pq.read_table(tmp_path / "run" / "iter_2" / "train.parquet").to_pylist()
+    values = []
+    for row in kept:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.inference_mode():
+            logp = model(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+        values.append(-logp[torch.tensor(row["loss_mask"][1:]) == 1].mean().item())
+    low, high = math.exp(min(values)), math.exp(max(values))
+    assert low <= lines[2]["tail/perplexity/kept"] <= high
+    if len(kept) <= 12:
+        assert lines[2]["tail/perplexity/kept"] == pytest.approx(math.exp(sum(values) / len(values)), rel=1e-4)
+    flops = 2 * lines[2]["score/tokens"] + 2 * (lines[2]["sample/prompt_tokens"] + lines[2]["sample/tokens"]) + 6 * lines[2]["train/tokens"]
+    assert lines[2]["cost/flops"] == pytest.approx(flops * model.num_parameters())
+    assert tokenizer.eos_token
+
+
+def test_lora_is_trained_merged_and_sampled_from(tmp_path):
+    """The round trip: adapter, merge, plain folder, the engine that samples from it."""
+    from gsi.engines.transformers import TransformersEngine
+    from gsi.types import Query, Request, Sampling, Text
+
+    model = models.build(tmp_path / "model", std=0.1)
+    text, tokenizer = "ab: the answer is 7", models.tokenizer()
+    ids = [*tokenizer(text)["input_ids"], 0]
+    table = [
+        {"input_ids": ids, "loss_mask": [0] * 3 + [1] * (len(ids) - 3), "weight": 1.0, "query_id": "q", "attempt": i} for i in range(32)
+    ]
+    for method in ("lora", "full"):
+        made, _ = trained(tmp_path / method, model, table, method=method, epochs=30, learning_rate=2e-2 if method == "lora" else 5e-3)
+        out = tmp_path / method / "out"
+        assert not list(out.glob("adapter*"))
+        assert made["loss"] < 3
+        engine = TransformersEngine(str(out), AutoTokenizer.from_pretrained(out))
+        drawn = []
+
+        class One:
+            def take(self, n, timeout=0.0):
+                if self.left:
+                    self.left = False
+                    prompt = Text("ab:", tuple(ids[:3]))
+                    return [Request(Query("q", "t", "", ""), 0, 0, prompt, Text("", ()), Sampling(0.0, 1.0, 40), 1)]
+                return None
+
+            left = True
+
+            def put(self, request, completion):
+                drawn.append(completion)  # noqa: B023
+
+        engine.run(One())
+        assert drawn[0].text == text[3:]
+        assert drawn[0].ids == tuple(ids[3:])

@@ -39,7 +39,7 @@ def attention(
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
         longest = int(kwargs["max_length_q"])
         span = (window - 1, 0) if window else (-1, 0)
-        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=span, enable_gqa=grouped)
+        out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=span, enable_gqa=grouped)
         return out[None], None
     rows = []
     for a, b in itertools.pairwise(bounds.tolist()):
