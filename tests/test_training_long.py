@@ -224,7 +224,7 @@ def test_replay_interpolation_early_stopping_and_perplexity_in_a_run(tmp_path, c
     from gsi.progress import Reporter
 
     base = tmp_path / "base"
-    build_base(base, 1, recipe=Recipe(examples=5000, level_rate=3.0))
+    build_base(base, 1, recipe=Recipe(examples=12000, level_rate=2.0))
     train = {
         "epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 8, "replay": 0.5,
         "interpolate": {"with": "base", "weight": [0.0, 0.5]}, "early_stopping": {"share": 0.2, "evaluations": 4, "patience": 1},
@@ -232,7 +232,7 @@ def test_replay_interpolation_early_stopping_and_perplexity_in_a_run(tmp_path, c
     config = {
         "model": str(base), "output_dir": str(tmp_path / "run"), "iterations": 2, "strategy": "vanilla", "warm_start": {},
         "tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 12, "levels": [1, 2]}}], "prompt": {"template": "{question}"},
-        "sample": {"k": 3, "max_new_tokens": 48}, "train": train, "evaluate": {"validation": 0.25, "perplexity_rows": 12},
+        "sample": {"k": 4, "max_new_tokens": 32}, "train": train, "evaluate": {"validation": 0.25, "perplexity_rows": 12},
     }  # fmt: skip
     lines = gsi.run(config, reporter=Reporter("lines")).metrics
     said = capsys.readouterr().err
