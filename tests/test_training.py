@@ -308,3 +308,42 @@ def test_deepspeed_layouts_are_read_by_deepspeed(layout, stage):
     config = pytest.importorskip("deepspeed.runtime.config").DeepSpeedConfig
     numbers = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2, "gradient_clipping": 1.0}
     assert config(found | numbers | {"bf16": {"enabled": False}}).zero_config.stage == stage
+
+
+def test_what_this_machine_lacks_is_said_before_anything_is_sampled(tmp_path, capsys):
+    import scripted
+    import yaml
+
+    from gsi.cli import main
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for change, message in {
+        ("device", "cuda"): "train.device: 'cuda', but torch sees no GPU",
+        ("parallel", "zero3"): "needs GPUs and the package deepspeed, and there is no GPU",
+        ("liger", True): "train.liger: needs a GPU",
+        ("parallel", "fsdp3"): "neither one of single, ddp, fsdp2, zero2, zero3 nor a YAML file",
+    }.items():
+        path = tmp_path / "c.yaml"
+        path.write_text(yaml.safe_dump(scripted.config(tmp_path / "run", train=dict([change]))))
+        assert main(["run", str(path), "--log", "quiet"]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True}, {"gradient_checkpointing": True, "method": "lora"}], ids=["full", "lora"]
+)
+def test_gradient_checkpointing_changes_nothing(tmp_path, model, changes):
+    plain, a = train(tmp_path / "a", rows(), model, **changes | {"gradient_checkpointing": False})
+    checked, b = train(tmp_path / "b", rows(), model, **changes)
+    assert checked["loss"] == pytest.approx(plain["loss"], abs=1e-6)
+    assert difference(a, b) < NOISE
+
+
+def test_bfloat16_keeps_master_weights(tmp_path, model):
+    """Autocast: the loss is close, and steps far below what bfloat16 can hold still add up."""
+    plain, _ = train(tmp_path / "a", rows(), model, learning_rate=1e-5, epochs=1)
+    half, ours = train(tmp_path / "b", rows(), model, learning_rate=1e-5, epochs=1, dtype="bfloat16")
+    assert half["loss"] == pytest.approx(plain["loss"], rel=0.01)
+    assert 0 < difference(ours, AutoModelForCausalLM.from_pretrained(model)) < 2e-5

@@ -16,13 +16,12 @@ import models
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_training import NOISE, difference, job, rows, settings
+from test_training import NOISE, difference, job, rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gsi.lab.base import Recipe
 from gsi.lab.base import build as build_base
 from gsi.train.launch import TrlTrainer
-from gsi.types import GsiError
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(900)]
 
@@ -198,21 +197,6 @@ def largest(folder: Path):
     finally:
         over.set()
         thread.join()
-
-
-def test_what_this_machine_lacks_is_said_before_anything_is_loaded():
-    from gsi.train.loading import pick_device
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    for change, message in {
-        ("device", "cuda"): "torch sees no GPU",
-        ("parallel", "zero3"): "needs GPUs and the package deepspeed",
-        ("liger", True): "needs a GPU",
-        ("parallel", "fsdp3"): "neither one of single, ddp, fsdp2, zero2, zero3 nor a YAML file",
-    }.items():
-        with pytest.raises(GsiError, match=message):
-            pick_device(settings(**dict([change])))
 
 
 # --------------------------------------------------------------------------------------- in a whole run

@@ -17,38 +17,6 @@ from gsi.train.rows import Plan
 from gsi.types import GsiError, TrainJob
 
 
-def pick_device(settings: dict[str, Any]) -> str:
-    """cpu or cuda. Raises GsiError for devices that are not there."""
-    wanted, processes = settings["device"], settings["processes"]
-    device = wanted if wanted != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    if device != "cpu":
-        there = torch.cuda.device_count()
-        if not there:
-            raise GsiError(f"train.device: {wanted!r}, but torch sees no GPU; use auto or cpu")
-        if processes > there:
-            raise GsiError(f"train.processes: {processes}, but there are {there} GPUs; use at most {there}")
-    layout = read_layout(settings)
-    if "deepspeed" in layout:
-        import importlib.util
-
-        if device == "cpu" or importlib.util.find_spec("deepspeed") is None:
-            raise GsiError(
-                f"train.parallel: {settings['parallel']!r} needs GPUs and the package deepspeed, and "
-                f"{'there is no GPU' if device == 'cpu' else 'deepspeed is not installed'}; use ddp or fsdp2"
-            )
-    if settings["method"] == "qlora":
-        import importlib.util
-
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise GsiError("train.method: qlora needs the package bitsandbytes; install it, or use lora")
-    if settings["liger"]:
-        import importlib.util
-
-        if device == "cpu" or importlib.util.find_spec("liger_kernel") is None:
-            raise GsiError("train.liger: needs a GPU and the package liger-kernel; set train.liger=false")
-    return device
-
-
 def arguments(job: TrainJob, plan: Plan, device: str) -> SFTConfig:
     s, layout = job.settings, read_layout(job.settings)
     bf16 = s["dtype"] == "bfloat16" or (s["dtype"] == "auto" and device != "cpu")

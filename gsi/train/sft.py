@@ -63,11 +63,12 @@ def train(job: TrainJob) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from gsi.train import loading, tracking
+    from gsi.train.parallel import pick_device
     from gsi.train.stopping import EarlyStopping
     from gsi.train.trainer import Report, Trainer, last_checkpoint, mean_loss, write_json
 
     s, work = job.settings, Path(job.work)
-    device = loading.pick_device(s)
+    device = pick_device(s)
     rows = read_rows(job.data)
     packing = device != "cpu" if s["packing"] is None else s["packing"]
     plan = Plan(rows.lengths, s["batch_size"], s["micro_batch_size"], s["epochs"], job.seed, s["processes"], packing)
