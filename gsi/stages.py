@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi import build, metrics, mixing
+from gsi import build, metrics, mixing, tracker
 from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
@@ -28,7 +28,6 @@ from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
 from gsi.seeds import seed_of
-from gsi.train import tracking
 from gsi.types import Engine, GsiError, NothingAccepted, Query, Sampling, Teacher, TrainJob
 
 
@@ -273,7 +272,7 @@ def train(ctx: Context, n: int) -> None:
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)
-    settings = c.train.model_dump(mode="json", by_alias=True) | {"tracking": _tracking(ctx, n)}
+    settings = c.train.model_dump(mode="json", by_alias=True) | {"tracking": tracker.where(ctx, n)}
     if n == 0 and c.warm_start:
         settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
     job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
@@ -291,30 +290,6 @@ def train(ctx: Context, n: int) -> None:
     ctx.folder.mark(n, "train", **{"seconds": time.perf_counter() - started} | {f"figure/{k}": v for k, v in figures.items()})
 
 
-def _tracking(ctx: Context, n: int) -> dict[str, Any] | None:
-    """Where iteration n's training figures go: the one run of the tracker, behind the steps of the iterations before."""
-    kind, state = ctx.config.report_to, ctx.folder.state.setdefault("tracking", {})
-    if kind == "none":
-        return None
-    if kind not in state:
-        state[kind] = {"id": tracking.new_identity(kind, ctx.folder.path), "logged": []}
-        ctx.folder.save()
-    offset = sum(int(ctx.folder.info(m, "train").get("figure/steps", 0)) for m in range(n))
-    return tracking.settings(kind, ctx.folder.path, state[kind]["id"], offset)
-
-
-def finish(ctx: Context, n: int) -> None:
-    """Ends an iteration: models that are not kept go, metrics are written, and the tracker gets the loop's figures, once."""
-    prune(ctx, n)
-    lines = write_metrics(ctx)
-    where, line = _tracking(ctx, n + 1), next((x for x in lines if x["iteration"] == n), None)
-    if where and line and n not in (logged := ctx.folder.state["tracking"][where["kind"]]["logged"]):
-        with tempfile.TemporaryDirectory() as scratch:
-            tracking.log(where, line, Path(scratch))
-        logged.append(n)
-        ctx.folder.save()
-
-
 def warm_start(ctx: Context) -> None:
     """Trains the iter_0 model on reference rationales."""
     result = reference_examples(
@@ -326,6 +301,12 @@ def warm_start(ctx: Context) -> None:
         )
     _write_rows(ctx, 0, result)
     train(ctx, 0)
+
+
+def finish(ctx: Context, n: int) -> None:
+    """Ends an iteration: models that are not kept go, metrics are written, the tracker gets the loop's figures."""
+    prune(ctx, n)
+    tracker.log_iteration(ctx, n, write_metrics(ctx))
 
 
 def prune(ctx: Context, n: int) -> None:
