@@ -137,6 +137,20 @@ def test_packed_rows_do_not_see_each_other(tmp_path, family):
     assert json.loads((tmp_path / "packed" / "out" / "config.json").read_text()).get("_attn_implementation") is None
 
 
+def test_packing_is_refused_where_rows_would_see_each_other(tmp_path):
+    """A recurrent model carries its state over the border of two rows."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    tokenizer = models.tokenizer()
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "initializer_range": 0.5}
+    MambaForCausalLM(MambaConfig(vocab_size=len(tokenizer), eos_token_id=0, bos_token_id=None, pad_token_id=None, **shape)).save_pretrained(
+        tmp_path / "model"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(GsiError, match=r"train.packing.*false"):
+        train(tmp_path, rows(), tmp_path / "model", packing=True)
+
+
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
 
 
@@ -347,3 +361,5 @@ def test_bfloat16_keeps_master_weights(tmp_path, model):
     half, ours = train(tmp_path / "b", rows(), model, learning_rate=1e-5, epochs=1, dtype="bfloat16")
     assert half["loss"] == pytest.approx(plain["loss"], rel=0.01)
     assert 0 < difference(ours, AutoModelForCausalLM.from_pretrained(model)) < 2e-5
+    packed, _ = train(tmp_path / "c", rows(), model, learning_rate=1e-5, epochs=1, dtype="bfloat16", packing=True)
+    assert packed["loss"] == pytest.approx(half["loss"], rel=0.01)

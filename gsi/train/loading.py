@@ -60,7 +60,8 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
     options: dict[str, Any] = {}
     if packing:
         options["attn_implementation"] = packed.register()
-    if "fsdp" in layout and s["processes"] > 1:
+    sharded = "fsdp" in layout and s["processes"] > 1
+    if sharded:
         from transformers.distributed import DistributedConfig
 
         _ = args.device  # starts the process group
@@ -76,9 +77,17 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
     # master weights in float32; autocast does the rest on GPU. LoRA keeps the frozen base as it is stored.
     keep = s["method"] != "full" and device != "cpu"
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(job.model, dtype=stored if keep else torch.float32, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=stored if keep else torch.float32, **options)
     except (OSError, ValueError) as e:
-        raise GsiError(f"{job.model} cannot be loaded for training ({s['method']}, {s['parallel']}): {e}") from e
+        hint = "; train.packing=false may help" if packing else ""
+        raise GsiError(f"{job.model} cannot be loaded for training ({s['method']}, {s['parallel']}): {e}{hint}") from e
+    if packing:
+        if not sharded and s["method"] != "qlora":  # those two are where they belong
+            loaded.to(args.device)
+        if not packed.isolates(loaded, str(args.device), bool(args.bf16)):
+            raise GsiError(
+                f"train.packing: packed rows would see each other in this architecture ({type(loaded).__name__}), or it takes none; set train.packing=false"
+            )
     if s["method"] == "full":
         return loaded, None, stored
     from peft import LoraConfig, prepare_model_for_kbit_training
