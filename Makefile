@@ -5,13 +5,16 @@ WHAT ?= answer,rationale,program
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-vllm check fuzz remainder acceptance lab-check findings install clean
+.PHONY: demo test test-training test-vllm check fuzz remainder acceptance lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out: about 6 minutes on two cores
+	$(BIN)/python -m pytest -m training
 
 test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \

@@ -13,6 +13,8 @@ from typing import Any
 from gsi import guidance, tasks
 from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
 from gsi.prompts import Renderer
+from gsi.train.parallel import pick_device
+from gsi.train.tracking import check as check_tracker
 from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
 from gsi.verify import make_grader, with_programs
 
@@ -87,7 +89,11 @@ def _unique_ids(queries: Sequence[Query], where: str) -> None:
 
 
 def _check_needs(config: Config, queries: Sequence[Query]) -> None:
-    """Refuses a strategy or an acceptance rule that the data cannot serve."""
+    """Refuses a strategy or an acceptance rule that the data cannot serve, and what this machine lacks for training or tracking."""
+    check_tracker(config.report_to)
+    t = config.train
+    if t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
+        pick_device(t.model_dump())  # now, not after an iteration's sampling
     kind = config.guidance.kind
     if kind in ("state_reset", "rationale_driven") and not any(q.rationale for q in queries):
         raise GsiError(

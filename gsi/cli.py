@@ -120,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     p = add("bench", _bench, "the project's own benchmarks, one JSON line")
     p.add_argument("name", help="which one")
 
+    p = add("merge", _merge, "weights between two models: (1 - weight) x A + weight x B")
+    p.add_argument("a", metavar="A", help="directory or hub id; its config and tokenizer are kept")
+    p.add_argument("b", metavar="B", help="directory or hub id of the same architecture")
+    p.add_argument("--weight", type=float, default=0.5, help="of B, 0 to 1 (default: 0.5)")
+    p.add_argument("--output", required=True, metavar="DIR", help="a directory that does not exist yet")
+
     add("env", _env, "versions and hardware, for bug reports")
     return parser
 
@@ -277,6 +283,12 @@ def _bench(args: argparse.Namespace) -> None:
     if args.name not in BENCHES:
         raise GsiError(f"gsi bench: no bench {args.name!r}; there are {', '.join(BENCHES)}")
     print(json.dumps(BENCHES[args.name]()))
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from gsi.train.merge import merge
+
+    print(f"{merge(args.a, args.b, args.weight, args.output)} tensors merged into {args.output}")
 
 
 def _env(args: argparse.Namespace) -> None:

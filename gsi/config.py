@@ -157,6 +157,9 @@ class Grading(Section):
     allow_unisolated_programs: bool = False  # run model-written programs without a sandbox where none is installed
 
 
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
 class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
     floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
@@ -172,12 +175,30 @@ class Curate(Section):
     tokens: Annotated[int, Field(ge=0)] = 0  # rows, drawn with the run's seed, of this many trained tokens at most; 0 = all
 
 
+class Interpolate(Section):
+    """The trained weights mixed with others: (1 - weight) x trained + weight x other (WiSE-FT, arXiv 2109.01903)."""
+
+    with_: Literal["base", "last"] = Field("base", alias="with")  # the base model, or the model before this iteration
+    weight: Weight | tuple[Weight, ...] = 0.5  # of the other model; several: the best on the validation split is taken
+
+
+class EarlyStopping(Section):
+    """Training ends when the loss on held-out queries no longer falls; the best weights are kept."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the queries with training rows: held out, never the test set
+    evaluations: Annotated[int, Field(ge=1)] = 10  # over the whole training
+    patience: Annotated[int, Field(ge=1)] = 2  # evaluations without a new best
+
+
 class Train(Section):
     kind: Literal["trl", "scripted"] = "trl"
     function: str | None = None  # kind scripted: `module:function` or `file.py:function`: (job) -> dict of figures
     from_: Literal["base", "last"] = Field("base", alias="from")  # weights each iteration starts from
     data: Literal["replace", "accumulate"] = "replace"  # this iteration's rows, or those of all iterations
-    method: Literal["full", "lora"] = "full"
+    replay: Annotated[float, Field(ge=0)] = 0.0  # rows of earlier iterations added, as a share of the new ones (data: replace)
+    interpolate: Interpolate | None = None
+    early_stopping: EarlyStopping | None = None
+    method: Literal["full", "lora", "qlora"] = "full"
     lora_r: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[int, Field(ge=1)] = 32
     on_given: bool = True  # train on the given part of a response too (the paper does); false = context only
@@ -193,7 +214,12 @@ class Train(Section):
     gradient_checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto = bfloat16 on cuda, float32 on cpu
     device: str = "auto"
-    processes: Annotated[int, Field(ge=1, le=1)] = 1
+    processes: Annotated[int, Field(ge=1)] = 1  # GPUs, or with device cpu processes on this machine
+    parallel: str = "ddp"  # with processes > 1: ddp, fsdp2, zero2, zero3 or a YAML file of your own (docs/training.md)
+    packing: bool | None = None  # rows behind one another without padding; null = on GPUs only (CPU: batches of similar length)
+    liger: bool = False  # Liger kernels (package liger-kernel, GPU)
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10  # a killed training goes on from its last checkpoint; 0 = off
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also every so many steps; 0 = by time only
 
 
 class Evaluate(Section):
@@ -202,6 +228,7 @@ class Evaluate(Section):
     trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
+    perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
 
 class Config(Section):
@@ -267,6 +294,19 @@ class Config(Section):
             raise ValueError(f"curate.like: `match: {self.curate.match}` needs the folder of the run whose rows are matched")
         if self.train.kind == "scripted" and not self.train.function:
             raise ValueError("train.function: `kind: scripted` needs one, as module:function")
+        if self.train.replay and self.train.data == "accumulate":
+            raise ValueError(
+                "train.replay: with data: accumulate every earlier row is there already; set data: replace, or leave replay out"
+            )
+        if self.train.processes > 1 and self.train.parallel == "single":
+            raise ValueError(
+                f"train.parallel: `single` with {self.train.processes} processes; use ddp, fsdp2, zero2 or zero3, or processes: 1"
+            )
+        several = self.train.interpolate is not None and isinstance(self.train.interpolate.weight, tuple)
+        if several and not self.evaluate.validation:
+            raise ValueError(
+                "train.interpolate: several weights are chosen from on the validation split; set evaluate.validation, or one weight"
+            )
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
             if task.shuffle_options and i >= len(self.tasks):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
-from gsi.types import Example, Query, Rollout, Text
+from gsi.types import Example, GsiError, Query, Rollout, Text
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def curate(
         kept: list[Example] = []
         seen: set[str] = set()
         for r in sorted(by_query[query_id], key=lambda r: (r.iteration, r.attempt)):
+            if r.guidance is None and r.prompt_ids is not None and r.prompt_ids != prompt.ids:
+                raise GsiError(
+                    f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
+                    f"{r.prompt[:200]!r}); a template that changes by itself (a date, an edited tokenizer) cannot be trained on: restore the old one"
+                )
             example = _example(r, prompt, renderer, on_given, stop_ids)
             text = " ".join(r.completion.split())
             reason = None

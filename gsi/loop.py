@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsi import build, stages
+from gsi import build, perplexity, stages
 from gsi.config import Config, load_config
 from gsi.progress import Reporter
 from gsi.runfolder import RunFolder
@@ -72,21 +72,27 @@ def loop(ctx: stages.Context) -> list[dict[str, Any]]:
                 stages.write_metrics(ctx)  # what was sampled is worth reading even if nothing can be trained on
                 stages.curate_rows(ctx, n)
             if not folder.done(n, "train"):
-                stages.train(ctx, n)
+                train(ctx, n)
         if not folder.done(n, "evaluate"):
             stages.evaluate(ctx, n)
-        stages.prune(ctx, n)
-        stages.write_metrics(ctx)
+        stages.finish(ctx, n)
 
     if ctx.data.test and folder.state["stages"].get("test", {}).get("final") != last:
         stages.test(ctx)
     return stages.write_metrics(ctx)
 
 
+def train(ctx: stages.Context, n: int) -> None:
+    if n == 0:
+        return stages.warm_start(ctx)
+    perplexity.measure(ctx, n)  # of the rows, under the base model
+    return stages.train(ctx, n)
+
+
 STAGES: dict[str, Callable[[stages.Context, int], None]] = {
     "sample": stages.sample,
     "curate": stages.curate_rows,
-    "train": lambda ctx, n: stages.train(ctx, n) if n else stages.warm_start(ctx),
+    "train": train,
     "evaluate": stages.evaluate,
 }
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi import build, controls, metrics
+from gsi import build, controls, metrics, mixing, tracker
 from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.curate import Curated, Dropped, curate, reference_examples
 from gsi.guidance.state_reset import StateReset
+from gsi.ledger import Ledger
 from gsi.progress import Reporter, sampling_note
 from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
@@ -70,6 +72,10 @@ class Context:
             self.folder.save()
         return self._engine[1]
 
+    def engine_of(self) -> int | None:
+        """Iteration whose model the running engine has; None = no engine runs."""
+        return self._engine[0] if self._engine else None
+
     def close_engine(self) -> None:
         if self._engine is not None:
             self._engine[1].close()
@@ -79,9 +85,14 @@ class Context:
 # --------------------------------------------------------------------------------------- drawing from a model
 
 
-def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings: Any) -> tuple[Stats, dict[str, float]]:
-    """Runs a sampler over the iter_n model's engine with progress and clock; its figures and what the engine counted."""
-    engine = ctx.engine(n)
+def _draw(
+    ctx: Context, n: int, name: str, queries: Sequence[Query], engine: Engine | None = None, ledger: Ledger | None = None, **settings: Any
+) -> tuple[Stats, dict[str, float]]:
+    """Runs a sampler over the iter_n model's engine with progress and clock; its figures and what the engine counted.
+
+    `engine`, `ledger`: others than the run's own, to try out a model that is not part of the run.
+    """
+    engine = engine or ctx.engine(n)
     since, before = time.monotonic(), dict(getattr(engine, "stats", {}))
     with ctx.reporter.stage(name, len(queries)) as update:
         sampler = Sampler(
@@ -89,9 +100,9 @@ def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings:
             iteration=n,
             renderer=ctx.renderer,
             grader=ctx.data.grader,
-            ledger=ctx.folder.ledger,
+            ledger=ledger or ctx.folder.ledger,
             seed=ctx.config.seed,
-            model=ctx.folder.state["models"][str(n)],
+            model=ctx.folder.state["models"].get(str(n), ""),
             accept=ctx.config.accept,
             on_progress=lambda stats: update(stats.finished, sampling_note(stats, since)),
             **settings,
@@ -200,9 +211,33 @@ def choose(ctx: Context) -> int:
 
 def validation_score(folder: RunFolder, n: int) -> float | None:
     path = folder.iter(n) / "eval.json"
-    results = read_json(path).get("validation", {}) if path.exists() else {}
+    return _accuracy(read_json(path).get("validation", {})) if path.exists() else None
+
+
+def _accuracy(results: dict[str, Any]) -> float | None:
     values = [r["mean_over_levels"] if r["mean_over_levels"] is not None else r["pass@1"] for r in results.values()]
     return sum(values) / len(values) if values else None
+
+
+def _try_out(ctx: Context, n: int, model: Path) -> tuple[float, int]:
+    """(validation accuracy, tokens generated) of a model that is not part of the run: greedy, into a ledger that is thrown away."""
+    c = ctx.config
+    greedy = Sampling(0.0, 1.0, c.evaluate.max_new_tokens or c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
+    with ctx.timed("engine_start"):
+        engine = build.make_engine(c, str(model), ctx.tokenizer)
+    with tempfile.TemporaryDirectory() as scratch:
+        ledger = Ledger(Path(scratch) / "ledger.sqlite")
+        try:
+            _draw(
+                ctx, n, f"iteration {n}: try {model.name}", ctx.data.validation, engine, ledger,
+                allocation=Fixed(1), guidance=None, sampling=lambda attempt: greedy, strategy="evaluate", split="validation",
+            )  # fmt: skip
+            rows = list(ledger.rows(n, "validation"))
+        finally:
+            ledger.close()
+            engine.close()
+    tasks = {t: metrics.evaluation([r for r in rows if r.task == t], (1,), c.accept) for t in sorted({r.task for r in rows})}
+    return _accuracy(tasks) or 0.0, sum(r.generated_tokens for r in rows)
 
 
 # --------------------------------------------------------------------------------------- training
@@ -235,7 +270,9 @@ def curate_rows(ctx: Context, n: int) -> None:
         result = Curated(controls.up_to_tokens(result.examples, c.curate.tokens, c.seed), result.dropped)
     if not result.examples:
         raise NothingAccepted(_nothing_accepted(ctx, n, result))
-    _write(ctx.folder.iter(n), result)
+    result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
+    _write_rows(ctx, n, result)
+    (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
 
 
@@ -294,12 +331,15 @@ def train(ctx: Context, n: int) -> None:
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)
-    settings = c.train.model_dump(mode="json", by_alias=True) | {"report_to": c.report_to}
+    settings = c.train.model_dump(mode="json", by_alias=True) | {"tracking": tracker.where(ctx, n)}
     if n == 0 and c.warm_start:
         settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
     job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
     with ctx.reporter.stage(f"iteration {n}: train", 1) as update:
-        figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps))
+        figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps), ctx.reporter.say)
+    if n > 0 and (mix := c.train.interpolate):
+        other = ctx.base if mix.with_ == "base" else ctx.folder.model(n - 1)
+        figures |= mixing.interpolate(part, other, mix.weight, lambda model: _try_out(ctx, n, model))
     ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + figures.get("seconds_training", 0.0)
     ctx.clock["train_start"] = ctx.clock.get("train_start", 0.0) + figures.get("seconds", 0.0) - figures.get("seconds_training", 0.0)
     shutil.rmtree(folder / "model", ignore_errors=True)
@@ -318,8 +358,14 @@ def warm_start(ctx: Context) -> None:
         raise NothingAccepted(
             f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it"
         )
-    _write(ctx.folder.iter(0), result)
+    _write_rows(ctx, 0, result)
     train(ctx, 0)
+
+
+def finish(ctx: Context, n: int) -> None:
+    """Ends an iteration: models that are not kept go, metrics are written, the tracker gets the loop's figures."""
+    prune(ctx, n)
+    tracker.log_iteration(ctx, n, write_metrics(ctx))
 
 
 def prune(ctx: Context, n: int) -> None:
@@ -368,6 +414,21 @@ _ROW = pa.schema(
 )  # fmt: skip
 
 
+def _write_rows(ctx: Context, n: int, result: Curated) -> None:
+    """train.parquet and dropped.parquet, and with early stopping the rows of held-out queries in validation.parquet."""
+    folder, stopping = ctx.folder.iter(n), ctx.config.train.early_stopping
+    (folder / "validation.parquet").unlink(missing_ok=True)
+    if stopping:
+        kept, held = mixing.hold_out(result.examples, stopping.share, seed_of(ctx.config.seed, "early_stopping", n))
+        if held:
+            folder.mkdir(exist_ok=True)
+            _write_parquet(folder / "validation.parquet", [dict(vars(e)) for e in held], _ROW)
+            result = replace(result, examples=kept)
+        else:
+            ctx.reporter.say(f"iteration {n}: rows of a single query, so none is held out and training does not stop early")
+    _write(folder, result)
+
+
 def _write(folder: Path, result: Curated) -> None:
     folder.mkdir(exist_ok=True)
     _write_parquet(folder / "train.parquet", [dict(vars(e)) for e in result.examples], _ROW)
@@ -405,6 +466,8 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]
         dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
         line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
+    if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
+        line |= read_json(folder.iter(n) / "perplexity.json")
     for key, value in folder.info(n, "train").items():
         if key.startswith("figure/"):
             line[f"train/{key[7:]}"] = value
@@ -424,6 +487,6 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         if (s := folder.info(n, stage).get("seconds")) is not None
     }
     parameters = folder.state.get("parameters", 0)
-    prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0)
+    prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0) + line.get("score/tokens", 0)
     line["cost/flops"] = metrics.flops(parameters, prefilled, line.get("sample/tokens", 0), int(line.get("train/tokens", 0)))
     return {"iteration": n} | line

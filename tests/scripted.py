@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def train(job: TrainJob) -> dict[str, float]:
     if delay := float(os.environ.get("SCRIPTED_DELAY", "0")):
         time.sleep(20 * delay)
     return {"loss": 1.0 / (1 + len(rows)), "steps": len(rows) / 16, "tokens": float(sum(sum(r["loss_mask"]) for r in rows))}
+
+
+def anything(response: str, query) -> bool:
+    """A checker that finds every answer right."""
+    return True
+
+
+def copy_model(job: TrainJob) -> None:
+    """A training that changes nothing."""
+    shutil.copytree(job.model, job.output)
 
 
 HERE = Path(__file__)

@@ -20,4 +20,10 @@ def _sampling() -> Line:
     return sampling()
 
 
-BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling}
+def _training() -> Line:
+    from gsi.bench.training import training
+
+    return training()
+
+
+BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "training": _training}

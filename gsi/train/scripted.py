@@ -15,5 +15,5 @@ class ScriptedTrainer:
 
     function: Callable[[TrainJob], dict[str, float] | None]
 
-    def train(self, job: TrainJob, progress: Any = None) -> dict[str, float]:
+    def train(self, job: TrainJob, progress: Any = None, say: Any = None) -> dict[str, float]:
         return self.function(job) or {}

@@ -1,142 +1,136 @@
 """The training child: TRL's SFTTrainer on exactly the tokens that were sampled.
 
-    python -m gsi.train.sft   # a TrainJob as one line of JSON on standard input; progress as JSON lines on standard output
+    python -m gsi.train.sft JOB.json                                              # a TrainJob; progress as JSON lines on standard output
+    python -m torch.distributed.run --nproc-per-node N -m gsi.train.sft JOB.json  # the same in N processes
 
-Rows come tokenized with their loss mask (`input_ids`, `loss_mask` of train.parquet): nothing is tokenized, truncated or
-dropped here. Left out so far: several processes, packing, resuming inside training, example weights.
+Rows come tokenized with their loss mask (`input_ids`, `loss_mask`, `weight` of train.parquet): nothing is tokenized, truncated or
+dropped here. What it writes under job.work: the log, checkpoints (one at a time), a LoRA adapter before it is merged.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from gsi.train.launch import exit_with_parent
+from gsi.train.launch import OUT_OF_MEMORY, exit_with_parent, hold
+from gsi.train.rows import Plan, read_rows, shown
 from gsi.types import GsiError, TrainJob
 
 
 def main() -> None:
-    job = TrainJob(**json.loads(sys.stdin.readline()))
     exit_with_parent()
+    job = TrainJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    hold(Path(job.work))
     try:
         figures = train(job)
     except GsiError as e:
         emit("error", message=str(e))
-        sys.exit(2)
-    emit("done", figures=figures)
+        leave(2)
+    except RuntimeError as e:  # torch.OutOfMemoryError is one; the CPU's allocator has no class of its own
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not should_reduce_batch_size(e):
+            raise
+        emit("out_of_memory", message=str(e).splitlines()[0])
+        leave(OUT_OF_MEMORY)
+    if first_process():
+        emit("done", figures=figures)
 
 
 def emit(kind: str, **fields: Any) -> None:
     print(json.dumps({"gsi": kind, **fields}), flush=True)
 
 
+def leave(code: int) -> None:
+    """Ends this process at once: the others of its group may wait for it in a collective, and torchrun ends them."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def train(job: TrainJob) -> dict[str, float]:
-    """Trains and writes job.output. Returns loss (mean over steps), steps, tokens (trained, mask 1), seconds_training."""
+    """Trains and writes job.output. Returns loss (mean over steps), steps, tokens (trained, mask 1), seconds_training, and more."""
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from datasets import Dataset
+    from transformers import AutoTokenizer
 
-    s = job.settings
-    device = s["device"] if s["device"] != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = s["dtype"] == "bfloat16" or (s["dtype"] == "auto" and device != "cpu")
-    transformers.set_seed(job.seed % 2**32)
-    rows, tokens = _rows(job)
+    from gsi.train import loading, tracking
+    from gsi.train.parallel import pick_device
+    from gsi.train.stopping import EarlyStopping
+    from gsi.train.trainer import Report, Trainer, last_checkpoint, mean_loss, write_json
+
+    s, work = job.settings, Path(job.work)
+    device = pick_device(s)
+    rows = read_rows(job.data)
+    packing = device != "cpu" if s["packing"] is None else s["packing"]
+    plan = Plan(rows.lengths, s["batch_size"], s["micro_batch_size"], s["epochs"], job.seed, s["processes"], packing)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # in memory, for the collator, which masks padding by length
-    config = transformers.AutoConfig.from_pretrained(job.model)
-    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    # master weights in float32; autocast does the rest on GPU. LoRA keeps the frozen base as it is stored.
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=stored if s["method"] == "lora" and device != "cpu" else torch.float32)
+    if first_process():
+        first = shown(rows, plan.micro_batches(0)[0], tokenizer.decode)
+        write_json(Path(job.data).with_name("first_batch.json"), {"step": 1, "of": plan.steps, "rows": first})
+        emit("first_batch", row=first[0], rows=len(plan.batch(0)))
+        if len(rows) < s["batch_size"]:
+            emit("say", text=f"{len(rows)} rows are fewer than train.batch_size {s['batch_size']}: every step takes all of them")
 
-    class Guarded(SFTTrainer):
-        """Stops at the first loss that is no number, before it reaches the weights of a saved model."""
-
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().training_step(*args, **kwargs)
-            if not torch.isfinite(loss):
-                raise GsiError(
-                    f"the loss became {loss.item()} at step {self.state.global_step + 1}; the last good model is kept. "
-                    "Lower train.learning_rate, or look at the rows of this iteration's train.parquet"
-                )
-            return loss
-
-        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            return None
-
-    class Report(transformers.TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            emit("step", step=state.global_step, steps=state.max_steps)
-
-    micro = max(d for d in range(1, s["micro_batch_size"] + 1) if s["batch_size"] % d == 0)
-    arguments = SFTConfig(
-        output_dir=job.work,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=s["batch_size"] // micro,
-        learning_rate=s["learning_rate"],
-        num_train_epochs=s["epochs"],
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(s["schedule"], s["schedule"]),
-        warmup_steps=s["warmup"],  # below 1: a share of the steps
-        weight_decay=s["weight_decay"],
-        max_grad_norm=s["clip"],
-        seed=job.seed % 2**32,
-        bf16=bf16,
-        use_cpu=device == "cpu",
-        gradient_checkpointing=s["gradient_checkpointing"],
-        train_sampling_strategy="group_by_length",  # batches of similar lengths: little padding, loss per token all the same
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        logging_steps=10,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=s.get("report_to", "none"),
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=device != "cpu",
+    transformers.set_seed(job.seed % 2**32)
+    arguments = loading.arguments(job, plan, device)
+    model, peft, stored = loading.model(job, arguments, device, packing)
+    report = Report(emit if first_process() else lambda *a, **k: None, plan, s["checkpoint_minutes"], s["checkpoint_steps"])
+    callbacks: list[Any] = [report]
+    if s.get("tracking") and first_process():
+        callbacks.append(tracking.callback(s["tracking"]))
+    stopping = None
+    held = Path(job.data).with_name("validation.parquet")
+    if s["early_stopping"] and held.exists():
+        say = (lambda text: emit("say", text=text)) if first_process() else (lambda text: None)
+        stopping = EarlyStopping(read_rows(held), plan, s["early_stopping"], work, say)
+        callbacks.append(stopping)
+    trainer = Trainer(
+        rows=rows,
+        plan=plan,
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),  # a stand-in: the batches come from the plan
+        processing_class=tokenizer,
+        peft_config=peft,
+        callbacks=callbacks,
     )
-    peft = None
-    if s["method"] == "lora":
-        from peft import LoraConfig
-
-        peft = LoraConfig(r=s["lora_r"], lora_alpha=s["lora_alpha"], target_modules="all-linear", task_type="CAUSAL_LM")
-    trainer = Guarded(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, peft_config=peft, callbacks=[Report()])
     for callback in (transformers.PrinterCallback, transformers.trainer_callback.ProgressCallback):
         trainer.remove_callback(callback)
-    started = time.perf_counter()
-    try:
-        result = trainer.train()
-    except torch.cuda.OutOfMemoryError as e:
-        raise GsiError(f"out of GPU memory: {e}; lower train.micro_batch_size or set train.gradient_checkpointing=true") from e
-    seconds = time.perf_counter() - started
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if peft is not None:
-        trained = trained.merge_and_unload()
-    trained.config.use_cache = True
-    trained.to(stored).save_pretrained(job.output)
-    AutoTokenizer.from_pretrained(job.tokenizer).save_pretrained(job.output)  # as it was: no pad token of our making
-    return {"loss": result.training_loss, "steps": trainer.state.global_step, "tokens": tokens * s["epochs"], "seconds_training": seconds}
-
-
-def _rows(job: TrainJob) -> tuple[Any, int]:
-    """The data set of (input_ids, labels) and the number of trained tokens per epoch."""
-    import pyarrow.parquet as pq
-    from datasets import Dataset
-
-    table = pq.read_table(job.data, columns=["input_ids", "loss_mask", "weight"]).to_pydict()
-    if any(w != 1 for w in table["weight"]):
-        raise GsiError(f"{job.data}: rows with a weight other than 1; this trainer has no weighted loss")
-    labels = [[t if m else -100 for t, m in zip(i, k, strict=True)] for i, k in zip(table["input_ids"], table["loss_mask"], strict=True)]
-    if not labels:
-        raise GsiError(f"{job.data}: no rows")
-    if masked := sum(all(x == -100 for x in row) for row in labels):
-        raise GsiError(f"{job.data}: {masked} rows with nothing to train on (loss mask all 0)")
-    trained = sum(x != -100 for row in labels for x in row)
-    lengths = [len(row) for row in labels]
-    return Dataset.from_dict({"input_ids": table["input_ids"], "labels": labels, "length": lengths}), trained
+    if stopping:
+        stopping.trainer = trainer
+    checkpoint = last_checkpoint(work)
+    if checkpoint and first_process():
+        emit("say", text=f"training goes on from step {checkpoint.name[11:]} of {plan.steps}")
+    started, processor = time.perf_counter(), time.process_time()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    print(
+        "gsi " + json.dumps(loading.part(trainer)), file=sys.stderr, flush=True
+    )  # in the log: that every process took part, and with what
+    best = stopping.restore() if stopping else {}
+    loading.save(job, trainer, stored, merge=peft is not None)
+    trained = rows.trained
+    return {
+        "loss": mean_loss(trainer.state.log_history),
+        "steps": trainer.state.global_step,
+        "tokens": int(sum(trained[plan.batch(step)].sum() for step in range(trainer.state.global_step))),
+        "seconds_training": seconds,
+        "seconds_processor": processor,  # of this process; on one busy machine the fairer clock
+        "micro_batch_size": s["micro_batch_size"],
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        **best,
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""Against collapse: rows of earlier iterations again, rows held out, and the best of several weight mixtures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from gsi.runfolder import RunFolder
+from gsi.seeds import seed_of
+from gsi.train.merge import merge
+from gsi.types import Example
+
+
+def replay(folder: RunFolder, n: int, examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    """Rows of iterations before n (the warm start's too) that are not among `examples`: share x len(examples) of them, drawn by the seed."""
+    if not share:
+        return []
+    taken = {_key(e) for e in examples}
+    earlier: dict[tuple[object, ...], Example] = {}
+    for m in range(n):
+        path = folder.iter(m) / "train.parquet"
+        for row in pq.read_table(path).to_pylist() if path.exists() else ():
+            e = Example(**row | {"input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])})
+            if _key(e) not in taken:
+                earlier[_key(e)] = e
+    chosen = sorted(earlier, key=lambda key: seed_of(seed, "replay", n, *key))[: round(share * len(examples))]
+    return [earlier[key] for key in sorted(chosen, key=str)]
+
+
+def _key(e: Example) -> tuple[object, ...]:
+    return e.query_id, e.iteration, e.attempt, e.source
+
+
+def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(rows to train on, rows of `share` of the queries, at least one). Nothing is held out where there is one query only."""
+    queries = sorted({e.query_id for e in examples}, key=lambda q: seed_of(seed, q))
+    held = set(queries[: max(1, round(share * len(queries)))]) if len(queries) > 1 else set()
+    return [e for e in examples if e.query_id not in held], [e for e in examples if e.query_id in held]
+
+
+def interpolate(
+    trained: Path, other: str, weights: float | Sequence[float], score: Callable[[Path], tuple[float, int]]
+) -> dict[str, float]:
+    """Replaces the model folder `trained` by its mixture with `other`; of several weights by the one that scores best.
+
+    `score(folder)` -> (validation accuracy, tokens generated). Equal scores: the weight nearer to the trained model. Returns figures.
+    """
+    if isinstance(weights, float | int):
+        _replace(trained, other, weights)
+        return {"interpolate/weight": float(weights)}
+    figures: dict[str, float] = {"interpolate/tokens": 0}
+    results = []
+    for weight in sorted(set(weights)):
+        candidate = trained.with_name(f"{trained.name}.{weight}")
+        shutil.rmtree(candidate, ignore_errors=True)
+        merge(trained, other, weight, candidate)
+        accuracy, tokens = score(candidate)
+        shutil.rmtree(candidate)
+        results.append((accuracy, weight))
+        figures[f"interpolate/accuracy/{weight:g}"] = accuracy
+        figures["interpolate/tokens"] += tokens
+    _, best = max(results, key=lambda r: (r[0], -r[1]))
+    _replace(trained, other, best)
+    return figures | {"interpolate/weight": best}
+
+
+def _replace(trained: Path, other: str, weight: float) -> None:
+    if weight > 0:
+        mixed = trained.with_name(trained.name + ".mixed")
+        shutil.rmtree(mixed, ignore_errors=True)
+        merge(trained, other, weight, mixed)
+        shutil.rmtree(trained)
+        mixed.rename(trained)

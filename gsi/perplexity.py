@@ -1,0 +1,114 @@
+"""Perplexity of references and of self-generated rows under the base model: the paper's third figure of a narrowing tail.
+
+A training set whose perplexity falls from round to round drifts to what the base model finds likely anyway. Scored is a seeded sample
+(`evaluate.perplexity_rows`), in batches, by engines that can score; the tokens read are part of the run's cost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gsi import build
+from gsi.config import TransformersEngine
+from gsi.runfolder import write_text
+from gsi.seeds import seed_of
+from gsi.stages import Context
+from gsi.types import Completion, Scorer, Text
+
+Row = tuple[int | None, tuple[int, ...], tuple[int, ...]]  # level, prompt ids, completion ids (the end token included)
+
+
+def perplexities(levels: Sequence[int | None], scores: Sequence[Sequence[float]], name: str) -> dict[str, float]:
+    """`name` and `name/level_N`: exp of the mean over responses of the mean negative log-probability per token.
+
+    That is the geometric mean of the responses' perplexities, so one odd response cannot carry it.
+    """
+    groups: dict[str, list[float]] = defaultdict(list)
+    for level, logp in zip(levels, scores, strict=True):
+        if logp:
+            value = -sum(logp) / len(logp)
+            groups[name].append(value)
+            if level is not None:
+                groups[f"{name}/level_{level}"].append(value)
+    return {key: math.exp(sum(v) / len(v)) for key, v in sorted(groups.items())}
+
+
+def measure(ctx: Context, n: int) -> None:
+    """Writes iter_n/perplexity.json: figures of the references (scored once per run) and of the iteration's training rows."""
+    c, path = ctx.config, ctx.folder.iter(n) / "perplexity.json"
+    rows = c.evaluate.perplexity_rows
+    if not rows or path.exists():
+        return
+    if not isinstance(c.engine, TransformersEngine):
+        if n == 1:
+            ctx.reporter.say(
+                f"perplexity under the base model is left out: engine {c.engine.kind} does not score (engine transformers does)"
+            )
+        return
+    stored = ctx.folder.state.get("reference_perplexity", {})
+    with ctx.timed("score"):
+        engine, close = _base_engine(ctx)
+        try:
+            if stored.get("rows") != rows:
+                stored = {"rows": rows, **_score(engine, _references(ctx, rows), "tail/perplexity/reference")}
+                ctx.folder.state["reference_perplexity"] = stored
+                ctx.folder.save()
+                tokens = stored["score/tokens"]
+            else:
+                tokens = 0
+            kept = _score(engine, _kept(ctx, n, rows), "tail/perplexity/kept")
+        finally:
+            if close:
+                engine.close()
+    figures = {k: v for k, v in stored.items() if k.startswith("tail/")} | kept | {"score/tokens": kept["score/tokens"] + tokens}
+    write_text(path, json.dumps(figures, indent=1))
+
+
+def _base_engine(ctx: Context) -> tuple[Any, bool]:
+    """An engine of the base model: the running one where it is that, else one of its own, to be closed."""
+    if ctx.folder.state["models"].get("0") == ctx.base and (ctx.engine_of() in (None, 0)):
+        return ctx.engine(0), False
+    ctx.close_engine()  # two models may not fit
+    with ctx.timed("engine_start"):
+        return build.make_engine(ctx.config, ctx.base, ctx.tokenizer), True
+
+
+def _references(ctx: Context, rows: int) -> list[Row]:
+    queries = [q for q in ctx.data.train if q.rationale]
+    found = []
+    for q in sorted(queries, key=lambda q: seed_of(ctx.config.seed, "perplexity", q.id))[:rows]:
+        prompt = ctx.renderer.prompt(q)
+        ids = ctx.renderer.ending(ctx.renderer.continuation(prompt, q.rationale or "").ids or ())
+        found.append((q.level, prompt.ids or (), ids))
+    return found
+
+
+def _kept(ctx: Context, n: int, rows: int) -> list[Row]:
+    """Trained parts of rows of iter_n/train.parquet."""
+    levels = {q.id: q.level for q in ctx.data.train}
+    table = pq.read_table(
+        ctx.folder.iter(n) / "train.parquet", columns=["query_id", "iteration", "attempt", "source", "input_ids", "loss_mask"]
+    )
+    names = list(zip(*(table[c].to_pylist() for c in ("query_id", "iteration", "attempt", "source")), strict=True))
+    chosen = sorted(range(len(names)), key=lambda i: (seed_of(ctx.config.seed, "perplexity", *names[i]), i))[:rows]
+    found = []
+    for i in sorted(chosen):
+        ids, mask = table["input_ids"][i].as_py(), table["loss_mask"][i].as_py()
+        first = mask.index(1)
+        found.append((levels.get(names[i][0]), tuple(ids[:first]), tuple(ids[first:])))
+    return found
+
+
+def _score(engine: Any, rows: Iterable[Row], name: str) -> dict[str, Any]:
+    """Figures under `name`, and score/tokens, the tokens that were read. Rows beyond the model's context are left out."""
+    scorer: Scorer = engine
+    fitting = [r for r in rows if r[1] and len(r[1]) + len(r[2]) <= engine.context]
+    scores = scorer.score([(Text("", prompt), Completion("", ids, "stop", len(ids))) for _, prompt, ids in fitting])
+    read = sum(len(prompt) + len(ids) for _, prompt, ids in fitting)
+    return perplexities([level for level, *_ in fitting], scores, name) | {"score/tokens": read}
