@@ -102,7 +102,7 @@ def _curve(run: RunView, tally: Tally) -> Figure | None:
     series = {f"iteration {n}": c for n, c in colours.items()}
     rows = [{"x": t - ends.get(n - 1, 0), "y": covered / asked, "s": f"iteration {n}"} for n, t, covered, _ in curve if n in colours]
     rows = [{"x": 0, "y": 0, "s": s} for s in series] + rows
-    body = []
+    body: list[list[Any]] = []
     for n in iterations:
         mine = [(t - ends.get(n - 1, 0), covered / asked) for m, t, covered, _ in curve if m == n]
         half = next((t for t, y in mine if y >= mine[-1][1] / 2), 0)

@@ -67,21 +67,23 @@ def write_report(runs: list[Path], output: Path, figures: Path | None = None) ->
         made = [build(view, name, f"r{i}", tally) for i, (view, name, (tally, _)) in enumerate(zip(views, names, tallies, strict=True), 1)]
         for run, (_, problem) in zip(made, tallies, strict=True):
             run["missing"] += [problem] if problem else []
-        several = _comparison(views, names, [t for t, _ in tallies]) if len(views) > 1 else None
+        several = (
+            compared([comparison.side(*of) for of in zip(names, views, [t for t, _ in tallies], strict=True)]) if len(views) > 1 else None
+        )
         if figures is not None:
             from gsi.report.files import write_figures
 
             write_figures(_figures(made, several), figures)
-        data, room = _data(made, several), LIMIT
-        room -= sum(map(len, data.values())) + sum(len(s) for s in _library(math=True)) + 400_000 * len(made)
+        blocks, room = data(made, several), LIMIT
+        room -= sum(map(len, blocks.values())) + sum(len(s) for s in _library(math=True)) + 400_000 * len(made)
         for run, (tally, _) in zip(made, tallies, strict=True):
             run["samples"] = _packed(pack(tally, max(100_000, room // len(made)))) if tally else Source(0, "")
             if run["samples"].index:
-                data[f"{run['prefix']}-index"] = Markup(run["samples"].index)
+                blocks[f"{run['prefix']}-index"] = Markup(run["samples"].index)
     math = any(run["samples"].math for run in made)
     scripts = [*_library(math), script("plots.js"), script("samples.js")]
     page = render(
-        "report.html", runs=made, comparison=several, title=f"gsi report: {', '.join(names)}", data=data, math=math, live=None, live_panel=None, home=None,
+        "report.html", runs=made, comparison=several, title=f"gsi report: {', '.join(names)}", data=blocks, math=math, live=None, home=None,
         scripts=[Markup(f"<script>{s}</script>") for s in scripts], policy=_policy(scripts),
     )  # fmt: skip
     _write(output, page)
@@ -165,8 +167,8 @@ def _packed(p: Packed) -> Source:
     return Source(p.total, says, [Markup(b) for b in p.blocks], p.index, math=p.math)
 
 
-def _comparison(views: Sequence[RunView], names: Sequence[str], tallies: Sequence[Tally | None]) -> dict[str, Any]:
-    sides = [comparison.side(name, view, tally) for name, view, tally in zip(names, views, tallies, strict=True)]
+def compared(sides: Sequence[comparison.Side]) -> dict[str, Any]:
+    """The comparison as the page shows it."""
     section = comparison.section(sides)
     says = [part.says for part in section.parts if isinstance(part, Figure) and part.id in ("differences", "equal-tokens-coverage")]
     return {"section": section, "sentence": " ".join(says) or "What these runs have in common, side by side."}
@@ -181,7 +183,7 @@ def _figures(made: Sequence[dict[str, Any]], several: dict[str, Any] | None) -> 
 # --------------------------------------------------------------------------------------- the page
 
 
-def _data(made: Sequence[dict[str, Any]], several: dict[str, Any] | None) -> dict[str, Markup]:
+def data(made: Sequence[dict[str, Any]], several: dict[str, Any] | None) -> dict[str, Markup]:
     """Blocks of JSON that the page's scripts read."""
     found = {"theme": plots.theme(), "fields": FIELDS} | {f"plots-{run['prefix']}": specs(run["sections"]) for run in made}
     if several:

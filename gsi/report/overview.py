@@ -27,7 +27,7 @@ def tiles(run: RunView) -> list[dict[str, str]]:
     for split in ("test", "validation"):
         measured = [(n, *hit) for n in sorted(run.evals) if (hit := accuracy(run, n, split))]
         if measured:
-            n, rate, asked = measured[-1]
+            _, rate, asked = measured[-1]
             before = f"{measured[0][1]:.1%} before; " if len(measured) > 1 else ""
             found.append({"name": f"{split} accuracy", "value": f"{rate:.1%}", "note": f"{before}95 %: {interval(rate, asked)}"})
             break

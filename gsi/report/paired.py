@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
 _T = (
@@ -46,7 +47,7 @@ class Difference:
     p: float | None = None  # exact sign-flip p, two-sided
 
 
-def by_questions(a: Mapping[Hashable, bool], b: Mapping[Hashable, bool]) -> Difference | None:
+def by_questions(a: Mapping[Any, bool], b: Mapping[Any, bool]) -> Difference | None:
     """Two models on the same questions; None where they share none.
 
     Interval of the difference of paired proportions: Wald with one added to each kind of disagreement (Bonett and Price 2012,

@@ -173,7 +173,8 @@ def page(tally: Tally, wanted: Mapping[str, str], size: int = 25) -> dict[str, A
 
     Raises ValueError for a number that is none.
     """
-    where, args = ["1"], []
+    where: list[str] = ["1"]
+    args: list[Any] = []
     for key, column in (("iteration", "n"), ("level", "level")):
         if wanted.get(key):
             where.append(f"{column} = ?")

@@ -18,13 +18,13 @@ Rows = list[tuple[Any, ...]]
 
 # What figures need of a row. n = iteration that sampled it; size = the number behind `kind:`; chars = length of the completion;
 # text = a hash of an accepted completion (white space aside); pick = a hash of what the row is, to choose rows by
-_SLIM = """
-CREATE TEMP TABLE slim AS SELECT rowid AS id, CAST(query_id AS TEXT) AS q, CAST(task AS TEXT) AS task, CAST(level AS INTEGER) AS level,
+_COLUMNS = """
+SELECT rowid AS id, CAST(query_id AS TEXT) AS q, CAST(task AS TEXT) AS task, CAST(level AS INTEGER) AS level,
   CAST(iteration AS INTEGER) + 1 AS n, CAST(attempt AS INTEGER) AS attempt,
   CASE WHEN guidance IS NULL THEN 'plain' ELSE replace(substr(guidance, 1, min(80, instr(guidance || ':', ':') - 1)), '|', '/') END AS kind,
   CASE WHEN guidance LIKE '%:%' THEN substr(guidance, instr(guidance, ':') + 1, 80) END AS size,
   {good} AS good, correct <> 0 AS correct, steps_ok IS 0 AND correct <> 0 AS lucky, substr(status, 1, 80) AS status, generated_tokens AS tokens,
-  prompt_tokens AS read, given_tokens AS given, length(completion) AS chars, length(prompt) + length(response) AS bytes,
+  prompt_tokens AS read, given_tokens AS given, length(completion) AS chars,
   CASE WHEN {good} THEN digest(completion) END AS text, pick(query_id, iteration, attempt) AS pick
 FROM rollouts
 """
@@ -50,14 +50,31 @@ class Tally:
             self.tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
             if "rollouts" not in self.tables:
                 raise GsiError(f"{path}: not a readable ledger: it has no table rollouts")
+            self._last: tuple[int, str] | None = None  # number and time of the newest row that was counted
             if slim:
-                self._db.execute(_SLIM.format(good=self.good))
+                self.refresh()
         except sqlite3.Error as e:
             self._db.close()
             raise GsiError(f"{path}: not a readable ledger: {e}") from e
         except GsiError:
             self._db.close()
             raise
+
+    def refresh(self) -> None:
+        """Counts what a run has added since. Rows that a redone stage took away are noticed; then all are counted again."""
+        columns = _COLUMNS.format(good=self.good)
+        if self._last and self._grown_only(*self._last):
+            self._db.execute(f"INSERT INTO slim {columns} WHERE rowid > ?", self._last[:1])
+        else:
+            self._db.execute("DROP TABLE IF EXISTS slim")
+            self._db.execute(f"CREATE TEMP TABLE slim AS {columns}")
+        newest = self._db.execute("SELECT rowid, created_at FROM rollouts WHERE rowid = (SELECT max(id) FROM slim)").fetchone()
+        self._last = newest
+
+    def _grown_only(self, number: int, created_at: str) -> bool:
+        known = self._db.execute("SELECT count(*) FROM slim").fetchone()[0]
+        have = self._db.execute("SELECT count(*) FROM rollouts WHERE rowid <= ?", (number,)).fetchone()[0]
+        return known == have and self._db.execute("SELECT created_at FROM rollouts WHERE rowid = ?", (number,)).fetchone() == (created_at,)
 
     def __call__(self, sql: str, args: Sequence[Any] = ()) -> Rows:
         return self._db.execute(sql, tuple(args)).fetchall()
@@ -162,7 +179,7 @@ class Tally:
         About `points` per iteration, the last row of each among them.
         """
         found: list[tuple[int, int, int, int]] = []
-        sizes = dict(self("SELECT n, count(*) FROM slim GROUP BY n"))
+        sizes: dict[int, int] = dict(self("SELECT n, count(*) FROM slim GROUP BY n"))
         tokens, at, seen = 0, 0, 0
         ever: set[int] = set()
         for n, size in sorted(sizes.items()):
