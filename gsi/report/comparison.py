@@ -154,14 +154,9 @@ def _forest(sides: Sequence[Side]) -> list[Figure | Table]:
             [name, what, number(d.n), number(d.value, "{:+.1%}"), f"{d.low:+.1%} to {d.high:+.1%}", number(d.only_b), number(d.only_a)]
             for name, what, d in found
         ]
-        sure = [
-            f"{name} ({what}): {d.value:+.1%}"
-            for name, what, d in found
-            if d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
-        ]
-        says = f"Difference in {split} accuracy to {sides[0].name} on the same questions. " + (
-            f"Intervals that leave out zero: {'; '.join(sure)}." if sure else "Every interval holds zero."
-        )
+        says = f"On the same {split} questions, against {sides[0].name}: " + "; ".join(
+            f"{name}{' (hard questions)' if what == 'hard' else ''} {100 * d.value:+.1f} points ({100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f})" for name, what, d in found
+        ) + "."  # fmt: skip
         note = "Paired by question. The interval counts questions only; another seed would train another model, so one run of each is no evidence for a strategy."
         x = plots.axis(f"difference in {split} accuracy", percent=True)
         spec = plots.ranges(rows, x, [tip("y", "", "nominal"), tip("x", "difference", format="+.1%"), tip("low", "95 % from", format="+.1%"), tip("high", "to", format="+.1%"), tip("n", "questions"), tip("b", "only this one"), tip("a", "only the baseline")])  # fmt: skip

@@ -170,8 +170,9 @@ def _packed(p: Packed) -> Source:
 def compared(sides: Sequence[comparison.Side]) -> dict[str, Any]:
     """The comparison as the page shows it."""
     section = comparison.section(sides)
-    says = [part.says for part in section.parts if isinstance(part, Figure) and part.id in ("differences", "equal-tokens-coverage")]
-    return {"section": section, "sentence": " ".join(says) or "What these runs have in common, side by side."}
+    says = {part.id: part.says for part in section.parts if isinstance(part, Figure)}
+    first = says.get("differences") or "These runs share no evaluated questions, so their accuracies cannot be paired."
+    return {"section": section, "sentence": first, "second": says.get("equal-tokens-coverage", "")}
 
 
 def _figures(made: Sequence[dict[str, Any]], several: dict[str, Any] | None) -> list[tuple[str, Figure]]:

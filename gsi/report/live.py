@@ -86,7 +86,7 @@ def _levels(tally: Tally, n: int) -> list[dict[str, int]]:
         "SELECT level, count(*), sum(g) FROM (SELECT level, max(good) AS g FROM slim WHERE n = ? AND level IS NOT NULL GROUP BY level, q) GROUP BY level",
         (n,),
     )
-    of = (
+    of: dict[int, int] = (
         dict(tally("SELECT level, count(*) FROM queries WHERE split = 'train' AND level IS NOT NULL GROUP BY level"))
         if "queries" in tally.tables
         else {}

@@ -195,7 +195,7 @@ def ranges(rows: Rows, x: Spec, tips: Rows) -> Spec:
         "encoding": {"y": place, "x": x | {"field": "low", "title": x["axis"]["title"]}, "x2": {"field": "high"}},
     }
     point = {
-        "mark": {"type": "point", "filled": True, "size": 80, "color": COLOURS[0]},
+        "mark": {"type": "point", "filled": True, "opacity": 1, "size": 80, "color": COLOURS[0]},
         "encoding": {"y": place, "x": x | {"field": "x"}, "tooltip": list(tips)},
     }
     return _layered(rows, [zero, rule, point])
