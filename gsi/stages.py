@@ -21,7 +21,7 @@ from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.curate import Curated, Dropped, curate, reference_examples
-from gsi.progress import Reporter, sampling_note
+from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
@@ -91,12 +91,12 @@ def _draw(ctx: Context, n: int, name: str, queries: Sequence[Query], **settings:
             seed=ctx.config.seed,
             model=ctx.folder.state["models"][str(n)],
             accept=ctx.config.accept,
-            on_progress=lambda stats: update(stats.finished, sampling_note(stats, since)),
+            on_progress=lambda stats: update(stats.finished, sampling_figures(stats, since)),
             **settings,
         )
         with ctx.timed("engine_run"), sampler:
             engine.run(sampler)
-        update(len(queries), sampling_note(sampler.stats, since))
+        update(len(queries), sampling_figures(sampler.stats, since))
     spent = {key: value - before.get(key, 0) for key, value in getattr(engine, "stats", {}).items()}
     counters = ctx.folder.state.setdefault("engine", {})
     for key, value in spent.items():

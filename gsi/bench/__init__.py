@@ -20,4 +20,10 @@ def _sampling() -> Line:
     return sampling()
 
 
-BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling}
+def _report() -> Line:
+    from gsi.bench.report import report
+
+    return report()
+
+
+BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "report": _report}

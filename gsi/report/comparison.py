@@ -14,7 +14,7 @@ from gsi.report.parts import NONE, Figure, Section, Table, number, percent, shor
 from gsi.report.plots import tip
 from gsi.report.read import RunView, finite
 from gsi.report.tally import Tally
-from gsi.report.terminal import accuracy, hard_accuracy
+from gsi.report.words import accuracy, hard_accuracy
 
 Answers = dict[tuple[str, str], tuple[int | None, bool]]
 

@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import gsi
-from gsi.report import comparison, cost, guided, overview, plots, tail, terminal
+from gsi.report import comparison, cost, guided, overview, plots, tail, words
 from gsi.report.parts import Figure, Section, clean, shown
 from gsi.report.read import RunView, dig, read_run
 from gsi.report.samples import FIELDS, Packed, pack
@@ -122,8 +122,8 @@ def build(run: RunView, name: str, prefix: str, tally: Tally | None) -> dict[str
     return {
         "name": name,
         "prefix": prefix,
-        "sentence": terminal.result(run) if run.metrics else "No iteration has figures yet.",
-        "tail": terminal.tail(run),
+        "sentence": words.result(run) if run.metrics else "No iteration has figures yet.",
+        "tail": words.tail(run),
         "progress": _progress(run, tally),
         "tiles": overview.tiles(run),
         "warnings": overview.warnings(run),

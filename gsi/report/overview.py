@@ -10,7 +10,7 @@ from gsi.report import plots
 from gsi.report.parts import NONE, Cell, Figure, Section, Table, duration, interval, number, percent, short
 from gsi.report.plots import tip
 from gsi.report.read import RunView, finite, results
-from gsi.report.terminal import accuracy
+from gsi.report.words import accuracy
 from gsi.types import STATUSES
 
 

@@ -6,6 +6,7 @@ Packed: an index (columns of numbers and small dictionaries) and blocks of rows,
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ MATH = ("\\", "$")  # a page without these needs no math rendering
 # of one row, in the order of a packed row; the page reads them by this order
 FIELDS = ("query", "task", "level", "iteration", "attempt", "strategy", "guidance", "prompt", "given", "generated", "prompt_tokens", "given_tokens", "tokens",
           "finish_reason", "seed", "model", "status", "extracted", "detail", "created_at", "steps_ok", "accepted", "gold", "reference")  # fmt: skip
-_TEXTS = ("query", "task", "guidance", "finish_reason", "model", "status", "extracted", "detail", "created_at", "gold", "strategy")
+_TEXTS = ("query", "task", "guidance", "finish_reason", "model", "status", "extracted", "detail", "gold", "strategy")
 
 SORTS = {
     "mixed": "pick, id",
@@ -62,24 +63,16 @@ def pack(tally: Tally, budget: int) -> Packed:
     wanted = min(
         total, max(1, int(0.9 * budget / (each + 8)))
     )  # sorted, rows compress better than the probe did; 8: their part of the index
-    grown = False
-    while True:
+    room = 0.96 * budget  # the rest is for the index
+    for last in (False, False, True):
         chosen = _chosen(tally, wanted, total)
-        blocks = list(_blocks(tally, chosen[0], chosen[1]))
-        index = _index(tally, *chosen)
-        packed = Packed(
-            index,
-            [b for b, _ in blocks],
-            int(tally(f"SELECT count(*) FROM ({chosen[0]})", chosen[1])[0][0]),
-            total,
-            any(m for _, m in blocks),
-        )
-        if packed.bytes > budget and wanted > 1:
-            wanted, grown = min(wanted - 1, int(0.95 * packed.rows * budget / packed.bytes)), True
-        elif packed.rows < total and packed.bytes < 0.8 * budget and not grown:
-            wanted, grown = min(total, int(0.95 * packed.rows * budget / packed.bytes)), True
-        else:
-            return packed
+        blocks = list(_blocks(tally, *chosen))
+        size = sum(len(b) for b, _ in blocks)
+        rows = int(tally(f"SELECT count(*) FROM ({chosen[0]})", chosen[1])[0][0])
+        if size <= room and (rows == total or size > 0.6 * room or last):
+            break
+        wanted = min(total, max(1, int((0.7 if last else 0.9) * rows * room / size)))
+    return Packed(_index(tally, *chosen), [b for b, _ in blocks], rows, total, any(m for _, m in blocks))
 
 
 def _chosen(tally: Tally, wanted: int, total: int) -> tuple[str, tuple[Any, ...]]:
@@ -142,7 +135,7 @@ def read(tally: Tally, ids: Sequence[int], longest: int = LONGEST) -> list[dict[
     for begin in range(0, len(ids), 500):
         some = ids[begin : begin + 500]
         sql = f"SELECT {', '.join(columns)}, {tally.good}, {gold}, r.rowid FROM rollouts r {join} WHERE r.rowid IN ({','.join('?' * len(some))})"
-        for values in tally.stream(sql, some):
+        for values in tally(sql, some):
             row = dict(zip(keys, values, strict=True))
             found[row["id"]] = _readable(row, longest)
     return [found[i] for i in ids if i in found]
@@ -157,11 +150,20 @@ def _readable(row: dict[str, Any], longest: int) -> dict[str, Any]:
     for name in ("prompt", "given", "generated", "reference"):
         row[name] = None if row[name] is None else clean(cut(row[name], longest))
     for name in _TEXTS:
-        row[name] = None if row[name] is None else clean(cut(row[name], 400))
+        row[name] = _short(row[name])
+    row["created_at"] = row["created_at"] and clean(str(row["created_at"])[:40])
     row["iteration"] = _whole(row["iteration"], -1) + 1
     for name in ("level", "attempt", "prompt_tokens", "given_tokens", "tokens", "steps_ok"):
         row[name] = None if row[name] is None else _whole(row[name], None)
-    return row | {"seed": None if row["seed"] is None else clean(str(row["seed"])), "accepted": int(bool(row["accepted"]))}
+    return row | {
+        "seed": None if row["seed"] is None else str(row["seed"]) if isinstance(row["seed"], int) else _short(row["seed"]),
+        "accepted": int(bool(row["accepted"])),
+    }
+
+
+@functools.lru_cache(maxsize=16384)
+def _short(value: Any) -> str | None:
+    return None if value is None else clean(cut(value, 400))
 
 
 def _whole(value: Any, otherwise: Any) -> Any:

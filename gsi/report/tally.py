@@ -5,6 +5,7 @@ The pass streams; what stays in memory is SQLite's page cache. Nothing is writte
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sqlite3
 import zlib
@@ -19,13 +20,12 @@ Rows = list[tuple[Any, ...]]
 # What figures need of a row. n = iteration that sampled it; size = the number behind `kind:`; chars = length of the completion;
 # text = a hash of an accepted completion (white space aside); pick = a hash of what the row is, to choose rows by
 _COLUMNS = """
-SELECT rowid AS id, CAST(query_id AS TEXT) AS q, CAST(task AS TEXT) AS task, CAST(level AS INTEGER) AS level,
+SELECT rowid AS id, decoded(CAST(query_id AS BLOB)) AS q, CAST(level AS INTEGER) AS level,
   CAST(iteration AS INTEGER) + 1 AS n, CAST(attempt AS INTEGER) AS attempt,
-  CASE WHEN guidance IS NULL THEN 'plain' ELSE replace(substr(guidance, 1, min(80, instr(guidance || ':', ':') - 1)), '|', '/') END AS kind,
-  CASE WHEN guidance LIKE '%:%' THEN substr(guidance, instr(guidance, ':') + 1, 80) END AS size,
-  {good} AS good, correct <> 0 AS correct, steps_ok IS 0 AND correct <> 0 AS lucky, substr(status, 1, 80) AS status, generated_tokens AS tokens,
-  prompt_tokens AS read, given_tokens AS given, length(completion) AS chars,
-  CASE WHEN {good} THEN digest(completion) END AS text, pick(query_id, iteration, attempt) AS pick
+  CASE WHEN guidance IS NULL THEN 'plain' ELSE label(CAST(substr(guidance, 1, min(80, instr(guidance || ':', ':') - 1)) AS BLOB)) END AS kind,
+  CASE WHEN guidance LIKE '%:%' THEN label(CAST(substr(guidance, instr(guidance, ':') + 1, 80) AS BLOB)) END AS size,
+  {good} AS good, label(CAST(substr(status, 1, 80) AS BLOB)) AS status, generated_tokens AS tokens, given_tokens AS given, length(completion) AS chars,
+  CASE WHEN {good} THEN digest(CAST(completion AS BLOB)) END AS text, pick(CAST(query_id AS BLOB), iteration, attempt) AS pick
 FROM rollouts
 """
 
@@ -41,9 +41,12 @@ class Tally:
         if not path.exists():
             raise GsiError(f"{path}: no ledger there")
         self.good = "(correct <> 0 AND steps_ok IS 1)" if accept == "steps" else "(correct <> 0)"
-        self._db = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, check_same_thread=False, timeout=30)
+        self._db = sqlite3.connect(
+            path.resolve().as_uri() + "?mode=ro", uri=True, check_same_thread=False, timeout=30, isolation_level=None
+        )
         try:
-            self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # broken UTF-8 is shown as such, it stops nothing
+            self._db.create_function("decoded", 1, _decoded, deterministic=True)
+            self._db.create_function("label", 1, _label, deterministic=True)
             self._db.create_function("digest", 1, _digest, deterministic=True)
             self._db.create_function("pick", 3, lambda *what: _pick(seed, *what), deterministic=True)
             self._db.execute("PRAGMA cache_size=-65536")  # kB
@@ -77,9 +80,16 @@ class Tally:
         return known == have and self._db.execute("SELECT created_at FROM rollouts WHERE rowid = ?", (number,)).fetchone() == (created_at,)
 
     def __call__(self, sql: str, args: Sequence[Any] = ()) -> Rows:
-        return self._db.execute(sql, tuple(args)).fetchall()
+        try:
+            return self._db.execute(sql, tuple(args)).fetchall()
+        except sqlite3.OperationalError as e:
+            if "decode" not in str(e):
+                raise
+            self._db.text_factory = _decoded  # broken UTF-8 is shown as such, it stops nothing; slower, so only from the first one on
+            return self._db.execute(sql, tuple(args)).fetchall()
 
     def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows one by one, of `slim` only: its texts are sound."""
         return self._db.execute(sql, tuple(args))
 
     def close(self) -> None:
@@ -205,7 +215,7 @@ class Tally:
         """(task, query) -> (level, accepted) of the greedy evaluation of the iter_N model."""
         if "evaluations" not in self.tables:
             return {}
-        rows = self.stream(
+        rows = self(
             f"SELECT CAST(task AS TEXT), CAST(query_id AS TEXT), level, {self.good} FROM evaluations WHERE split = ? AND iteration = ? AND attempt = 0",
             (split, iteration),
         )
@@ -217,9 +227,19 @@ class Tally:
         return found or None
 
 
+def _decoded(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "replace")
+
+
+@functools.lru_cache(maxsize=4096)
+def _label(raw: bytes | None) -> str | None:
+    """Of a column in tables, whose heads are written with | between."""
+    return None if raw is None else raw.decode("utf-8", "replace").replace("|", "/")
+
+
 def _pick(*what: Any) -> int:
-    return int.from_bytes(hashlib.blake2b("/".join(map(str, what)).encode("utf-8", "replace"), digest_size=6).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=6).digest(), "big")
 
 
-def _digest(text: Any) -> int:
-    return zlib.crc32(" ".join(str(text).split()).encode("utf-8", "replace"))
+def _digest(text: bytes) -> int:
+    return zlib.crc32(b" ".join(text.split()))

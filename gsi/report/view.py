@@ -28,7 +28,7 @@ from gsi.report.parts import NONE
 from gsi.report.read import RunView, finite, read_run
 from gsi.report.samples import choices, page
 from gsi.report.tally import Tally
-from gsi.report.terminal import accuracy
+from gsi.report.words import accuracy
 from gsi.types import GsiError
 
 MOST = 500  # runs listed

@@ -22,7 +22,7 @@
     const latest = el("ol", {}, ...now.latest.map((r) => el("li", {}, el("strong", { class: r.accepted ? "yes" : "no" }, r.accepted ? "✓ " : "✗ "), `${r.level === null ? "" : `level ${r.level} · `}${r.guidance} · ${r.status} · `, r.response)));
     panel.replaceChildren(
       el("h2", {}, `${title}${at && now.state !== "finished" ? ` · ${at}` : ""}`),
-      el("p", { class: "says", role: "status" }, parts.join(" · ")),
+      el("p", { class: "says" }, parts.join(" · ")),
       el("div", { class: "two" }, el("div", {}, el("div", { class: "label" }, `Coverage by level${now.iteration === null ? "" : `, iteration ${now.iteration}`}`), bars), el("div", {}, el("div", { class: "label" }, "Newest rollouts"), latest)));
     panel.hidden = now.state === "finished";
     panel.dataset.rollouts = now.rollouts;
