@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -152,10 +153,10 @@ def build(run: RunView, name: str, prefix: str, tally: Tally | None) -> dict[str
 
 def _progress(run: RunView, tally: Tally | None) -> str:
     order, left = run.stages()
-    if not run.config or not left:
-        return ""
     drawn = int(tally("SELECT count(*) FROM slim")[0][0]) if tally else 0
     more = f" The ledger holds {drawn:,} rollouts so far." if drawn > run.total("sample/rollouts") else ""
+    if not run.config or not left:
+        return more.strip()
     return f"Not finished: {len(order) - len(left)} of {len(order)} stages are done; left: {', '.join(left[:8])}{', …' if len(left) > 8 else ''}.{more}"
 
 
@@ -207,6 +208,8 @@ def _cleaned(value: Any) -> Any:
         return {_cleaned(k): _cleaned(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return clean(value) if isinstance(value, str) else value
 
 
