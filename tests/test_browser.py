@@ -146,7 +146,7 @@ def test_legend_zoom_and_hover(open_page, one):
     figure.get_by_label("Whole plot").click()
     page.wait_for_timeout(200)
     assert ticks() == whole
-    figure.locator(".drawing svg .mark-symbol path").nth(3).hover()
+    figure.locator(".drawing svg .mark-symbol path").last.hover()
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert "share" in page.locator("#vg-tooltip-element").inner_text()
 
@@ -154,6 +154,7 @@ def test_legend_zoom_and_hover(open_page, one):
 def test_samples_are_filtered_searched_and_paged(open_page, one):
     page = open_page(one)
     page.wait_for_selector(".rollout")
+    form = page.locator(".filters")
     say = page.locator(".found [role=status]")
     total = int(say.inner_text().split()[0].replace(",", ""))
     assert page.locator(".rollout").count() == 25
@@ -164,32 +165,32 @@ def test_samples_are_filtered_searched_and_paged(open_page, one):
     page.locator(".pager input").fill("999999")
     page.keyboard.press("Enter")
     playwright.expect(page.get_by_role("button", name="Next")).to_be_disabled()
-    page.get_by_label("Guidance").select_option("state_reset")
-    page.get_by_label("Verdict").select_option("accepted")
+    form.get_by_label("Guidance", exact=True).select_option("state_reset")
+    form.get_by_label("Verdict", exact=True).select_option("accepted")
     playwright.expect(say).not_to_have_text(f"{total:,} rollouts")
     summaries = page.locator(".rollout summary").all_inner_texts()
     assert all("accepted" in s and "state_reset:" in s for s in summaries)
     page.locator(".rollout summary").first.click()
     assert page.locator(".rollout mark").first.inner_text()
     assert "gold answer" in page.locator(".rollout .body").first.inner_text()
-    page.get_by_label("Guidance").select_option("")
-    page.get_by_label("Verdict").select_option("no_answer")
-    page.get_by_label("Text").fill("HALF IS")
+    form.get_by_label("Guidance", exact=True).select_option("")
+    form.get_by_label("Verdict", exact=True).select_option("")
+    playwright.expect(say).to_have_text(f"{total:,} rollouts")
+    form.get_by_label("Text", exact=True).fill("HALF IS")
     playwright.expect(say).to_have_text("1 rollout")
     page.locator(".rollout summary").first.click()
     assert page.locator(".rollout math").count() == 3
     assert "It costs $5 and then $6, not $$." in page.locator(".rollout pre").nth(1).inner_text()
     page.get_by_label("Math as formulas").uncheck()
-    page.locator(".rollout summary").first.click()
     assert r"$\frac{1}{2}$" in page.locator(".rollout pre").nth(1).inner_text()
-    page.get_by_label("Text").fill("nowhere at all")
+    form.get_by_label("Text", exact=True).fill("nowhere at all")
     playwright.expect(say).to_have_text("0 rollouts")
 
 
 def test_hostile_text_does_nothing(open_page, one):
     page = open_page(one)
     page.wait_for_selector(".rollout")
-    page.get_by_label("Text").fill("{{ 7*7 }}")
+    page.get_by_label("Text", exact=True).fill("{{ 7*7 }}")
     playwright.expect(page.locator(".found [role=status]")).to_have_text("1 rollout")
     page.locator(".rollout summary").first.click()
     assert HOSTILE in page.locator(".rollout pre").first.inner_text()
@@ -260,7 +261,7 @@ def test_view_lists_compares_and_pages(open_page, runs):
         page.goto(f"http://127.0.0.1:{port}/run/state_reset")
         page.wait_for_selector(".rollout")
         say = page.locator(".found [role=status]")
-        page.get_by_label("Text").fill("half is")
+        page.get_by_label("Text", exact=True).fill("half is")
         playwright.expect(say).to_have_text("1 rollout")
         page.locator(".rollout summary").first.click()
         assert page.locator(".rollout math").count() == 3

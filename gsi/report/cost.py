@@ -37,7 +37,7 @@ def _statuses(run: RunView) -> list[tuple[int, str, int]]:
     ]
 
 
-def _price(tally: Tally) -> Figure | None:
+def _price(tally: Tally) -> Figure | Table | None:
     found = tally.price()
     if not found:
         return None
@@ -69,6 +69,8 @@ def _price(tally: Tally) -> Figure | None:
         f"{kind}: {totals[kind][2] / totals[kind][1]:,.0f} tokens per accepted rollout" if totals[kind][1] else f"{kind}: none accepted"
         for kind in kinds
     )
+    if not any(good for _, good, _ in totals.values()):
+        return table
     tips = [
         tip("x", "level", "ordinal"),
         tip("s", "guidance", "nominal"),
@@ -109,7 +111,8 @@ def _curve(run: RunView, tally: Tally) -> Figure | None:
         most = next((t for t, y in mine if y >= 0.95 * mine[-1][1]), 0)
         body.append([f"iteration {n}", percent(mine[-1][1]), number(mine[-1][0]), number(half), number(most)])
     n, *_ = iterations[-1:]
-    says = f"Iteration {n} covers {body[-1][1].text} of the questions with {short(body[-1][2].value)} tokens, half of that after {short(body[-1][3].value)}."
+    says = f"Iteration {n} covers {body[-1][1].text} of the questions with {short(body[-1][2].value)} tokens"
+    says += f", half of that after {short(body[-1][3].value)}." if body[-1][1].value else "."
     spec = plots.lines(rows, plots.axis("tokens generated in the iteration"), plots.axis("questions covered", percent=True, zero=True), series, points=False, tips=[tip("x", "tokens", format=","), tip("s", "", "nominal"), tip("y", "covered", format=".1%")])  # fmt: skip
     head = "|covered|tokens|tokens for half of it|tokens for 95 % of it"
     note = "In the order in which rollouts were graded: earlier questions are finished first, so a straight line means no question is dearer than another."

@@ -96,7 +96,13 @@ def _room(y: Spec, rows: Rows) -> Spec:
     if not values:
         return y
     low, high = min(values), max(values)
-    low = min(0.0, low) if y["scale"]["zero"] else low - 0.06 * ((high - low) or abs(high) or 1)
+    low = (
+        min(0.0, low)
+        if y["scale"]["zero"]
+        else low - 0.06 * ((high - low) or abs(high) or 1)
+        if low < 0
+        else max(0.0, low - 0.06 * ((high - low) or high))
+    )
     high += 0.06 * ((high - low) or abs(high) or 1)
     return y | {"scale": {"zero": False, "nice": False, "domainMin": low, "domainMax": high}}
 

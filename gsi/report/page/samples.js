@@ -127,6 +127,7 @@
       el("span", { class: "where" }, `iteration ${row.iteration} · ${row.guidance ?? "plain"} · ${row.tokens} tokens`),
       el("span", { class: "peek" }, row.prompt.slice(0, 160))));
     details.addEventListener("toggle", () => { if (details.open && !details.querySelector(".body")) details.append(body(row, math())); });
+    details.again = () => details.querySelector(".body")?.replaceWith(body(row, math()));
     return details;
   }
 
@@ -145,7 +146,7 @@
       text: el("input", { type: "search", name: "text", placeholder: "question, prompt, response, answer" }),
     };
     const mathOn = el("input", { type: "checkbox", checked: true });
-    const label = (name, input, cls = "") => el("label", { class: cls }, name, input);
+    const label = (name, input, cls = "") => { input.setAttribute("aria-label", name); return el("label", { class: cls }, name, input); };
     const filters = el("form", { class: "filters", role: "search" }, label("Iteration", inputs.iteration), label("Level", inputs.level), label("Guidance", inputs.guidance), label("Verdict", inputs.verdict), label("Order", inputs.sort), label("Text", inputs.text, "search"),
       window.temml ? el("label", { class: "check" }, mathOn, "Math as formulas") : null);
     const count = el("span", { role: "status" });
@@ -174,7 +175,7 @@
     let typing;
     filters.addEventListener("submit", (e) => { e.preventDefault(); restart(); });
     for (const [name, input] of Object.entries(inputs)) input.addEventListener(name === "text" ? "input" : "change", () => { clearTimeout(typing); typing = setTimeout(restart, name === "text" ? 250 : 0); });
-    mathOn.addEventListener("change", show);
+    mathOn.addEventListener("change", () => list.childNodes.forEach((details) => details.again()));
     prev.addEventListener("click", () => { page--; show(); });
     next.addEventListener("click", () => { page++; show(); });
     number.addEventListener("change", () => { page = Math.max(0, (+number.value || 1) - 1); show(); });
