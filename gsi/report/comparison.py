@@ -60,6 +60,15 @@ def section(sides: Sequence[Side]) -> Section:
     )
 
 
+def headline(sides: Sequence[Side]) -> str:
+    """The comparison in one sentence: accuracy on the same questions, against the first run."""
+    found = [(name, d) for name, what, d in differences(sides) if what == "all"]
+    if not found:
+        return "These runs share no evaluated questions, so their accuracies cannot be paired."
+    said = [f"{name} {100 * d.value:+.1f} points (95 %: {100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f})" for name, d in found]
+    return f"{sides[0].split.capitalize()} accuracy on the same {found[0][1].n:,} questions, against {sides[0].name}: {'; '.join(said)}."
+
+
 def side_by_side(sides: Sequence[Side]) -> Table:
     head = "run|strategy|iteration|validation (95 %)|test (95 %)|hard accuracy|hard share|coverage (95 %)|tokens|accepted|FLOPs"
     rows: list[list[Any]] = []

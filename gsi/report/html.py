@@ -172,8 +172,7 @@ def compared(sides: Sequence[comparison.Side]) -> dict[str, Any]:
     """The comparison as the page shows it."""
     section = comparison.section(sides)
     says = {part.id: part.says for part in section.parts if isinstance(part, Figure)}
-    first = says.get("differences") or "These runs share no evaluated questions, so their accuracies cannot be paired."
-    return {"section": section, "sentence": first, "second": says.get("equal-tokens-coverage", "")}
+    return {"section": section, "sentence": comparison.headline(sides), "second": says.get("equal-tokens-coverage", "")}
 
 
 def _figures(made: Sequence[dict[str, Any]], several: dict[str, Any] | None) -> list[tuple[str, Figure]]:
