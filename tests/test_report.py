@@ -322,6 +322,8 @@ def test_figures_as_files(runs, tmp_path, monkeypatch):
         svg = (tmp_path / "figures" / f"{name}.svg").read_text()
         assert svg.startswith("<svg")
         assert "var(--" not in svg, "colours are written out"
+        if not name.endswith("-coverage") or name.startswith("comparison"):
+            assert ("vanilla" if name.startswith("comparison") else "sampled") in svg, "a legend names the series"
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "figures" / "state_reset-shares.csv").open() as f:
         rows = list(csv.DictReader(f))

@@ -114,19 +114,10 @@ def lines(
     colour = _colour(series)
     y = _room(y, rows)
     encoding = {"x": x | {"field": "x"}, "y": y | {"field": "y"}, "color": colour}
-    names = list(series)
-    dash = {
-        "field": "s",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": names, "range": [_dash(c, 0 if points else i) for i, c in enumerate(series.values())]},
-    }
-    shape = {
-        "field": "s",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": names, "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]},
-    }
+    names, coloured = list(series), [c for c in series.values() if c != GREY]
+    dashes = [_dash(c, 0 if points or c == GREY else coloured.index(c)) for c in series.values()]
+    dash = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": dashes}}
+    shape = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}}
     layers: list[Spec] = []
     line = {"type": "line", "clip": True} | ({"interpolate": "step-after"} if step else {})
     layers.append({"mark": line, "encoding": encoding | {"strokeDash": dash}})
