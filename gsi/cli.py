@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     p = add("report", _report, "a self-contained HTML report from the run folders alone")
     p.add_argument("runs", nargs="+", metavar="RUN")
     p.add_argument("--output", help="file (default: RUN/report.html of the first run)")
+    p.add_argument("--figures", metavar="DIR", help="also write every plot into this folder, as SVG, PNG and CSV")
+
+    p = add("view", _view, "a local web page over runs, which follows a live one; reads only")
+    p.add_argument("folder", help="run folder, or one that holds runs")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    p.add_argument("--port", type=int, default=8765, help="0 = any that is free (default: 8765)")
 
     p = add("compare", _compare, "runs side by side, with intervals")
     p.add_argument("runs", nargs="+", metavar="RUN")
@@ -229,15 +235,21 @@ def _export(args: argparse.Namespace) -> None:
     print(f"{rows} rows written to {args.output}")
 
 
-def _write_report(runs: list[Path], output: Path) -> None:
+def _write_report(runs: list[Path], output: Path, figures: str | None = None) -> None:
     from gsi.report.html import write_report
 
-    print(f"report: {write_report(runs, output)}", file=sys.stderr)
+    print(f"report: {write_report(runs, output, Path(figures) if figures else None)}", file=sys.stderr)
 
 
 def _report(args: argparse.Namespace) -> None:
     runs = [Path(r) for r in args.runs]
-    _write_report(runs, Path(args.output) if args.output else runs[0] / "report.html")
+    _write_report(runs, Path(args.output) if args.output else runs[0] / "report.html", args.figures)
+
+
+def _view(args: argparse.Namespace) -> None:
+    from gsi.report.view import serve
+
+    serve(Path(args.folder), args.host, args.port, said=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def _compare(args: argparse.Namespace) -> None:

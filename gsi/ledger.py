@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gsi.types import GsiError, Reply, Rollout
+from gsi.types import GsiError, Query, Reply, Rollout
 
 SCHEMA_VERSION = 1
 _TYPES = {
@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS teacher_calls (
     query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL,
     model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL,
     UNIQUE (query_id, iteration, attempt));
+CREATE TABLE IF NOT EXISTS queries (
+    split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT,
+    options TEXT, UNIQUE (split, id));
 """
 
 
@@ -97,6 +100,14 @@ class Ledger:
                         f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args)
                     )
                     self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
+
+    def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
+        """Writes the run's queries by split, once: the run's data cannot change, and its answers and references make it readable alone."""
+        known = {(split, q) for split, q in self.query("SELECT split, id FROM queries")}
+        rows = [(split, q.id, q.task, q.level, q.question, q.answer, q.rationale, None if q.options is None else json.dumps(q.options, ensure_ascii=False))
+                for split, queries in splits.items() for q in queries if (split, q.id) not in known]  # fmt: skip
+        if rows:
+            self._write("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_teacher_call(self, key: tuple[str, int, int], messages: Any, reply: Reply, now: str) -> None:
         row = (*key, json.dumps(messages, ensure_ascii=False), reply.text, reply.model, reply.prompt_tokens, reply.generated_tokens, now)

@@ -138,6 +138,7 @@ def open_run(
         teacher = build.make_teacher(config)
         with RunFolder.open(config, data.fingerprints, fork) as folder:
             folder.state["hard_levels"] = data.hard
+            folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs
             ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
             try:

@@ -1,12 +1,14 @@
-"""What a run says while it works: bars on a terminal, plain lines elsewhere, JSON lines for machines (`--log json`)."""
+"""What a run says while it works: bars on a terminal, plain lines elsewhere, JSON lines for machines (`--log json`, see docs/report.md)."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gsi.sampling import Stats
+
+Figures = Mapping[str, float]
 
 
 def table_console() -> Console:
@@ -44,41 +48,77 @@ class Reporter:
             self.console.print(text, markup=False)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Any]:
-        """Yields `update(done, note)`."""
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """Yields `update(done, figures={}, total=None)`; `figures` as `sampling_figures` makes them."""
+        started = time.monotonic()
+        if self.mode == "json":
+            self._json(event="stage", **_parts(name), state="started", total=total)
         if self.mode == "bars":
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            with Progress(*columns, console=self.console, refresh_per_second=4) as bars:
+            with self._bars() as bars:
                 task = bars.add_task(name, total=total, note="")
-                yield lambda done, note="", total=None: bars.update(task, completed=done, note=note, **({"total": total} if total else {}))
+                yield lambda done, figures=None, total=None: bars.update(
+                    task, completed=done, note=_note(figures), **({"total": total} if total else {})
+                )
             return
         self._last = 0.0
+        whole, begun = total, 0  # done at the first update: a resumed stage does not begin at 0
 
-        def update(done: int, note: str = "", total: int | None = total) -> None:
-            at = time.monotonic()
-            if done != total and at - self._last < (0.5 if self.mode == "json" else self.every):
+        def update(done: int, figures: Figures | None = None, total: int | None = None) -> None:
+            nonlocal whole, begun
+            if self._last == 0.0:
+                begun = min(done, whole - 1)
+            whole, at = total or whole, time.monotonic()
+            if done != whole and at - self._last < (0.5 if self.mode == "json" else self.every):
                 return
             self._last = at
+            left = (at - started) * (whole - done) / (done - begun) if done > begun and at > started else None
             if self.mode == "json":
-                self._json(event="progress", stage=name, done=done, total=total, note=note)
+                self._json(event="progress", **_parts(name), done=done, total=whole, seconds=round(at - started, 3), seconds_left=None if left is None else round(left, 1), note=_note(figures), **(figures or {}))  # fmt: skip
             elif self.mode == "lines":
-                self.console.print(f"{name}: {done}/{total} {note}".rstrip(), markup=False)
+                time_left = f", about {_time(left)} left" if left and done != whole else ""
+                self.console.print(f"{name}: {done}/{whole} {_note(figures)}".rstrip() + time_left, markup=False)
 
         yield update
+        if self.mode == "json":
+            self._json(event="stage", **_parts(name), state="done", seconds=round(time.monotonic() - started, 3))
+
+    def _bars(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        return Progress(*columns, console=self.console, refresh_per_second=4)
 
     def _json(self, **fields: Any) -> None:
-        print(json.dumps(fields), file=sys.stderr, flush=True)
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+        print(json.dumps({"time": round(time.time(), 3)} | finite), file=sys.stderr, flush=True)
 
 
-def sampling_note(stats: Stats, since: float) -> str:
-    """Accepted, coverage so far, tokens and their rate."""
+def sampling_figures(stats: Stats, since: float) -> dict[str, float]:
+    """accepted, coverage of the queries finished so far, generated tokens and their rate (tokens per second since `since`)."""
     seconds = max(time.monotonic() - since, 1e-9)
-    covered = f", {stats.covered / stats.finished:.0%} covered" if stats.finished else ""
-    return f"{stats.accepted} accepted{covered}, {stats.tokens} tokens, {stats.tokens / seconds:.0f}/s"
+    covered = {"coverage": stats.covered / stats.finished} if stats.finished else {}
+    return {"accepted": stats.accepted, **covered, "tokens": stats.tokens, "tokens_per_s": round(stats.tokens / seconds, 1)}
+
+
+def _note(figures: Figures | None) -> str:
+    if not figures:
+        return ""
+    covered = f", {figures['coverage']:.0%} covered" if "coverage" in figures else ""
+    return f"{figures['accepted']:,} accepted{covered}, {figures['tokens']:,} tokens, {figures['tokens_per_s']:,.0f}/s"
+
+
+def _parts(name: str) -> dict[str, Any]:
+    """`iteration 2: sample (vanilla)` as fields of an event."""
+    found = re.fullmatch(r"iteration (\d+): (\w+)(?: \((.*)\))?", name)
+    if not found:
+        return {"stage": name, "iteration": None}
+    return {"stage": found[2], "iteration": int(found[1])} | ({"what": found[3]} if found[3] else {})
+
+
+def _time(s: float) -> str:
+    return f"{s:.0f} s" if s < 100 else f"{s / 60:.0f} min" if s < 6000 else f"{s / 3600:.1f} h"

@@ -24,7 +24,7 @@ from gsi.config import Config
 from gsi.curate import Curated, Dropped, curate, reference_examples
 from gsi.guidance.state_reset import StateReset
 from gsi.ledger import Ledger
-from gsi.progress import Reporter, sampling_note
+from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.sampling import RecordingTeacher, Sampler, Stats
@@ -104,12 +104,12 @@ def _draw(
             seed=ctx.config.seed,
             model=ctx.folder.state["models"].get(str(n), ""),
             accept=ctx.config.accept,
-            on_progress=lambda stats: update(stats.finished, sampling_note(stats, since)),
+            on_progress=lambda stats: update(stats.finished, sampling_figures(stats, since)),
             **settings,
         )
         with ctx.timed("engine_run"), sampler:
             engine.run(sampler)
-        update(len(queries), sampling_note(sampler.stats, since))
+        update(len(queries), sampling_figures(sampler.stats, since))
     spent = {key: value - before.get(key, 0) for key, value in getattr(engine, "stats", {}).items()}
     counters = ctx.folder.state.setdefault("engine", {})
     for key, value in spent.items():

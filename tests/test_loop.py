@@ -335,7 +335,7 @@ def test_kill_and_resume_equals_the_undisturbed_run(tmp_path, strategy):
     env = os.environ | {"SCRIPTED_DELAY": "0.002", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "gsi", "run", str(path), "--log", "quiet"]
     kills, seen = 0, 0
-    for delay in (0.7, 0.9, 1.2, 0.8, 1.0, 30):
+    for delay in (0.7, 0.9, 1.2, 0.8, 1.0, 120):
         child = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         started = time.monotonic()
         while child.poll() is None and time.monotonic() - started < delay:

@@ -1,6 +1,11 @@
 """The report of run folders: true to their files, whole when they are not, and unmoved by hostile text."""
 
+import base64
+import csv
+import gzip
+import hashlib
 import json
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -14,8 +19,16 @@ import gsi
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.progress import Reporter
-from gsi.report.html import LONGEST, SAMPLES, write_report
+from gsi.report import html
+from gsi.report.html import write_report
+from gsi.report.samples import FIELDS, LONGEST, pack
+from gsi.report.tally import Tally
 from gsi.types import STATUSES, GsiError
+
+
+def unpack(packed: str):
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = "</pre></mark></details><script>alert('owned')</script><img src=http://evil.test/x onerror=alert(1)>\"'{{ 7*7 }}&amp;"
@@ -33,6 +46,7 @@ class Page(HTMLParser):
         self.values: dict[str, list[list[float | None]]] = {}  # like `tables`, the `<data value>` of a cell
         self.headings: list[int] = []
         self.pre: list[str] = []
+        self.scripts: dict[str, str] = {}  # id, or a number, -> content
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -53,6 +67,9 @@ class Page(HTMLParser):
             self.row_values[-1] = float(dict(attrs)["value"])
         elif tag == "pre":
             self.pre.append("")
+        elif tag == "script":
+            self.script = dict(attrs).get("id") or str(len(self.scripts))
+            self.scripts[self.script] = ""
         elif tag[0] == "h" and tag[1:].isdigit():
             self.headings.append(int(tag[1:]))
 
@@ -65,7 +82,9 @@ class Page(HTMLParser):
             self.values[self.caption].append(self.row_values)
 
     def handle_data(self, data):
-        if "style" in self.open:
+        if "script" in self.open:
+            self.scripts[self.script] += data
+        if {"style", "script"} & set(self.open):
             return
         self.text += data
         if "caption" in self.open:
@@ -74,6 +93,17 @@ class Page(HTMLParser):
             self.row[-1] += data.strip()
         if "pre" in self.open:
             self.pre[-1] += data
+
+    def json(self, name: str):
+        return json.loads(self.scripts[name])
+
+    def rollouts(self, run: str = "r1") -> list[dict]:
+        """What the page's browser over rollouts holds."""
+        found = []
+        for i in range(10_000):
+            if f"{run}-block-{i}" not in self.scripts:
+                return found
+            found += [dict(zip(FIELDS, values, strict=True)) for values in unpack(self.scripts[f"{run}-block-{i}"])]
 
     def row_of(self, caption: str, first: str) -> dict[str, float | str]:
         """A row as column -> exact value, or text where there is none."""
@@ -118,7 +148,7 @@ def test_the_figures_are_those_of_the_run_folder(runs, tmp_path):
         for column in ("rollouts", "accepted", "tokens", "prompt tokens", "given tokens"):
             assert row[column] == line["sample/" + column.replace(" ", "_")]
         assert row["tokens per accepted rollout"] == line["sample/tokens"] / line["sample/accepted"]
-        coverage, share = page.row_of("Coverage", name), page.row_of("Share of the training set", name)
+        coverage, share = page.row_of("Coverage:", name), page.row_of("Share of the training set", name)
         for level in range(1, 11):
             assert coverage[f"level {level}"] == line[f"tail/coverage/level_{level}"]
             assert share[f"level {level}"] == line.get(f"tail/share/level_{level}", 0)
@@ -130,11 +160,12 @@ def test_the_figures_are_those_of_the_run_folder(runs, tmp_path):
         assert reasons, "the cap drops some"
         assert {r: dropped[r] for r in reasons} == reasons
         assert page.row_of("Seconds by stage", name)["train"] == line["time/train"]
-    queries = page.row_of("Share of the training set", "the queries")
+    queries = page.row_of("Share of the training set", "the questions")
     assert [queries[f"level {x}"] for x in range(1, 11)] == [lines[-1][f"tail/query_share/level_{x}"] for x in range(1, 11)]
+    price = page.row_of("Tokens per accepted rollout", "all")
     for kind in ("plain", "state_reset"):
-        row = page.row_of("Tokens per accepted rollout", kind)
-        assert row["tokens"] == sum(line.get(f"sample/{kind}/tokens", 0) for line in lines)
+        tokens, accepted = (sum(line.get(f"sample/{kind}/{what}", 0) for line in lines) for what in ("tokens", "accepted"))
+        assert (price[f"{kind}: accepted"], price[f"{kind}: tokens per accepted"]) == (accepted, tokens / accepted)
     clock = json.loads((run / "run.json").read_text())["clock"]
     assert page.row_of("Seconds by phase", "wall")["seconds"] == clock["wall"]
 
@@ -174,45 +205,130 @@ def test_several_runs_are_compared(runs, tmp_path):
         assert row["validation (95 %)"] == pytest.approx(lines[-1]["eval/chain/pass@1"])
     text = next(row for row in two.tables[next(iter(two.tables))] if row[0] == "vanilla")[3]
     assert "to" in text, "an interval stands beside the accuracy"
-    assert write_report([runs / "vanilla"], tmp_path / "one.html").stat().st_size < 1_000_000
 
 
 def test_the_page_is_whole_alone_and_in_order(runs, tmp_path):
     page = report(runs / "vanilla", runs / "state_reset", to=tmp_path / "r.html")
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "svg"}
+    assert not names & {"link", "img", "iframe", "object", "embed", "base", "form"}
     for tag, attrs in page.tags:
         assert not [a for a in attrs if a.startswith("on")]
         assert all(v and v.startswith("#") for a, v in attrs.items() if a in ("src", "srcset", "href", "action", "data")), (tag, attrs)
-    assert "url(" not in page.source
-    assert "@import" not in page.source
     assert dict(page.tags)["html"]["lang"] == "en"
     assert page.headings[0] == 1
     assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False)), "no level of heading is skipped"
     assert [tag for tag, _ in page.tags].count("table") == [tag for tag, _ in page.tags].count("caption")
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {attrs["href"][1:] for tag, attrs in page.tags if tag == "a"} == set(ids)
+    assert {attrs["href"][1:] for tag, attrs in page.tags if tag == "a"} <= set(ids)
 
 
-def test_samples_are_spread_and_the_same_every_time(runs, tmp_path):
-    page = report(runs / "state_reset", to=tmp_path / "a.html")
-    assert page.source.count("<summary>") == SAMPLES + 1  # and the configuration
-    marks = [tag for tag, _ in page.tags].count("mark")
-    assert 5 < marks < SAMPLES, "guided and plain ones"
-    assert page.text.count("accepted chain, ") > 5
-    assert page.text.count("rejected chain, ") > 5
-    assert {f"level {x}" for x in (1, 2, 3)} & {w.strip() for w in page.text.split(",")}
-    assert {f"level {x}" for x in (8, 9, 10)} & {w.strip() for w in page.text.split(",")}
-    again = report(runs / "state_reset", to=tmp_path / "b.html")
-    assert again.source.split("<h3>Samples")[1] == page.source.split("<h3>Samples")[1]
-    with sqlite3.connect(runs / "state_reset" / "ledger.sqlite") as db:
-        given = {g for (g,) in db.execute("select given from rollouts where given != ''")}
-        written = dict(db.execute("select response, prompt from rollouts"))
-    marked = [page.source.split("<mark>")[i].split("</mark>")[0] for i in range(2, marks + 1)]
-    assert set(marked) <= given, "exactly what was given is set apart"
-    shown = [pre.removeprefix("\n") for pre in page.pre[: 2 * SAMPLES]]
-    assert all(written[response] == prompt for prompt, response in zip(shown[::2], shown[1::2], strict=True)), "given and generated add up"
+def test_only_the_pages_own_scripts_may_run_and_nothing_may_be_fetched(runs, tmp_path):
+    page = report(runs / "vanilla", to=tmp_path / "r.html")
+    (policy,) = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "connect-src" not in policy
+    run = [content for name, content in page.scripts.items() if name.isdigit()]
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == {base64.b64encode(hashlib.sha256(c.encode()).digest()).decode() for c in run}
+
+
+def test_every_plot_has_words_and_a_table_and_its_rows(runs, tmp_path):
+    page = report(runs / "state_reset", to=tmp_path / "r.html")
+    plots = page.json("plots-r1")
+    shown = [attrs["data-plot"] for tag, attrs in page.tags if "data-plot" in attrs]
+    assert sorted(shown) == sorted(plots)
+    assert {"shares", "coverage", "right-counts", "lengths", "gained", "effective", "distinct", "price", "coverage-tokens", "time", "hints", "hint-sizes", "gap", "drops"} <= set(plots)  # fmt: skip
+    drawings = [attrs for tag, attrs in page.tags if attrs.get("class") == "drawing"]
+    assert len(drawings) == len(plots)
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in drawings)
+    assert all(spec["data"]["values"] for spec in plots.values())
+    rows = {(row["s"], row["x"]): row["y"] for row in plots["shares"]["data"]["values"]}
+    line = json.loads((runs / "state_reset" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert [rows["kept", x] for x in range(1, 11)] == [line.get(f"tail/share/level_{x}", 0) for x in range(1, 11)]
+
+
+def test_perplexity_is_drawn_where_it_was_measured(copy, tmp_path):
+    page = report(copy, to=tmp_path / "a.html")
+    assert "perplexity" not in page.json("plots-r1")
+    assert "perplexity (the metrics hold no" in page.text
+    path = copy / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[1:]:
+        line |= {
+            "tail/perplexity/reference": 4.5,
+            "tail/perplexity/kept": 3.25,
+            "tail/perplexity/kept/level_1": 2.0,
+            "tail/perplexity/reference/level_1": 4.0,
+        }
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = report(copy, to=tmp_path / "b.html")
+    assert page.values["Perplexity"][-1][1:] == [3.25, 4.5]
+    assert page.values["Perplexity by level"][-1][1:] == [2.0, 4.0]
+
+
+def test_all_rollouts_are_there_to_read(runs, tmp_path):
+    run = runs / "state_reset"
+    page = report(run, to=tmp_path / "a.html")
+    rows = page.rollouts()
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        stored = {
+            (q, i + 1, a): (prompt, given, response, status)
+            for q, i, a, prompt, given, response, status in db.execute(
+                "select query_id, iteration, attempt, prompt, given, response, status from rollouts"
+            )
+        }
+        golds = dict(db.execute("select id, answer from queries where split = 'train'"))
+    assert len(rows) == len(stored)
+    for row in rows:
+        prompt, given, response, status = stored.pop((row["query"], row["iteration"], row["attempt"]))
+        assert (row["prompt"], row["given"], row["given"] + row["generated"], row["status"]) == (prompt, given, response, status)
+        assert row["gold"] == golds[row["query"]]
+    index = unpack(page.scripts["r1-index"])
+    kinds = index["words"]["guidance"]
+    for name, column in (("iteration", "iteration"), ("level", "level"), ("accepted", "accepted"), ("tokens", "tokens")):
+        assert index["columns"][name] == [row[column] for row in rows], name
+    assert [kinds[i] for i in index["columns"]["guidance"]] == [(row["guidance"] or "plain").split(":")[0] for row in rows]
+
+
+def test_what_does_not_fit_is_sampled_from_every_stratum_and_always_the_same(runs):
+    with Tally(runs / "state_reset", "answer", seed=3) as tally:
+        whole, few, again = pack(tally, 10_000_000), pack(tally, 12_000), pack(tally, 12_000)
+        assert whole.rows == whole.total == few.total
+        assert few == again
+        assert 20 < few.rows < 0.8 * few.total
+        assert few.bytes <= 12_000
+        index = unpack(few.index)["columns"]
+        strata = set(zip(index["iteration"], index["level"], index["accepted"], (g == 0 for g in index["guidance"]), strict=True))
+        assert len(strata) == len(tally("SELECT DISTINCT n, level, good, kind = 'plain' FROM slim")), "no stratum is left out"
+
+
+def test_a_sampled_browser_says_so(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("gsi.report.html.pack", lambda tally, budget: pack(tally, 12_000))
+    page = report(runs / "state_reset", to=tmp_path / "r.html")
+    assert re.search(r"\d+ of 4\d\d rollouts: a sample from every stratum", page.text)
+    assert "gsi view" in page.text
+
+
+def test_figures_as_files(runs, tmp_path, monkeypatch):
+    every = html._figures
+    monkeypatch.setattr(
+        html, "_figures", lambda *args: [(run, f) for run, f in every(*args) if f.id in ("shares", "coverage", "equal-tokens-coverage")]
+    )
+    write_report([runs / "vanilla", runs / "state_reset"], tmp_path / "r.html", tmp_path / "figures")
+    names = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert names == {"state_reset-shares", "vanilla-shares", "state_reset-coverage", "vanilla-coverage", "comparison-equal-tokens-coverage"}
+    for name in names:
+        svg = (tmp_path / "figures" / f"{name}.svg").read_text()
+        assert svg.startswith("<svg")
+        assert "var(--" not in svg, "colours are written out"
+        if not name.endswith("-coverage") or name.startswith("comparison"):
+            assert ("vanilla" if name.startswith("comparison") else "sampled") in svg, "a legend names the series"
+        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "figures" / "state_reset-shares.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    line = json.loads((runs / "state_reset" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert [float(row["kept"]) for row in rows] == [line.get(f"tail/share/level_{x}", 0) for x in range(1, 11)]
 
 
 def test_hostile_text_is_shown_and_does_nothing(copy, tmp_path):
@@ -224,19 +340,41 @@ def test_hostile_text_is_shown_and_does_nothing(copy, tmp_path):
     )
     ledger.add([replace(row, **bad, response=response, attempt=i, level=99) for i in range(9)])
     ledger.close()
+    with sqlite3.connect(copy / "ledger.sqlite") as db:  # broken UTF-8, wherever text is kept
+        for i, column in enumerate(("prompt", "response", "completion", "extracted", "status", "guidance", "query_id")):
+            db.execute(f"update rollouts set {column} = cast(x'61ff62c328' as text) where level = 99 and attempt = ?", (i,))
     path = copy / "config.yaml"
     path.write_text(path.read_text().replace("model: scripted-base", "model: " + json.dumps(HOSTILE)))
+    path = copy / "metrics.jsonl"
+    lines = [json.loads(line) | {f"train/dropped/{HOSTILE}": 3} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report(copy, to=tmp_path / "r.html")
-    assert "script" not in {tag for tag, _ in page.tags}
     assert "img" not in {tag for tag, _ in page.tags}
-    assert "<script" not in page.source
+    assert page.source.count("<script") == len(page.scripts)
+    assert "<script>alert" not in page.source
     assert HOSTILE in page.text, "as text, every character of it"
-    assert "characters left out" in page.text
-    assert "END" in page.text
-    assert max(map(len, page.pre)) < 2 * LONGEST + 100
+    (shown,) = [r for r in page.rollouts() if r["attempt"] == 8 and r["level"] == 99]
+    assert shown["given"] == HOSTILE
+    assert shown["generated"].startswith("\\x1b[31m\\x00\\x202ered\\x9b")
+    assert "characters left out" in shown["generated"]
+    assert shown["generated"].endswith("END")
+    assert shown["extracted"] == HOSTILE
+    broken = [r for r in page.rollouts() if "a\ufffdb" in json.dumps(r, ensure_ascii=False)]
+    assert len(broken) == 6, "all but the one in `completion`, which is not shown"
+    assert max(len(r["generated"]) for r in page.rollouts()) < 1.1 * LONGEST
     assert not {"\x1b", "\x00", "\u202e", "\x9b"} & set(page.source)
-    assert "\\x1b[31m\\x00\\x202ered" in page.text
-    assert len(page.source) < 1_000_000
+    assert len(page.source) < 3_000_000
+
+
+def test_no_accepted_rollout_and_no_levels(copy, tmp_path):
+    with sqlite3.connect(copy / "ledger.sqlite") as db:
+        db.execute("update rollouts set correct = 0, status = 'wrong', level = null")
+    path = copy / "metrics.jsonl"
+    lines = [{k: v for k, v in json.loads(line).items() if "level" not in k and "hard" not in k} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {"sample/accepted": 0}) + "\n" for line in lines))
+    page = report(copy, copy, to=tmp_path / "r.html")
+    assert "No rollout was accepted" in page.text
+    assert "declare no levels" in page.text
 
 
 def remove_stages(run: Path) -> None:
@@ -295,8 +433,8 @@ def test_figures_that_are_no_numbers_are_dashes(copy, tmp_path):
     page = report(copy, copy, to=tmp_path / "r.html")
     name = next(c for c in page.tables if c.startswith("Coverage"))
     assert page.tables[name][2][-1] == "–"
-    assert "nan" not in page.source.split("</style>")[1]
-    assert "inf%" not in page.source
+    assert "inf%" not in page.text
+    assert "NaN" not in page.scripts["plots-r1"]
 
 
 def test_what_cannot_be_reported_is_refused(runs, tmp_path):

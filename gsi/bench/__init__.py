@@ -26,4 +26,10 @@ def _training() -> Line:
     return training()
 
 
-BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "training": _training}
+def _report() -> Line:
+    from gsi.bench.report import report
+
+    return report()
+
+
+BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "training": _training, "report": _report}

@@ -124,7 +124,9 @@ def _run(config: dict[str, Any], path: Path, bars: Progress) -> tuple[int, str]:
             if event.get("event") == "progress":
                 bars.update(
                     bar,
-                    description=f"{name}: {event['stage'].split(' (')[0]}",
+                    description=f"{name}: {event['stage']}"
+                    if event["iteration"] is None
+                    else f"{name}: iteration {event['iteration']}: {event['stage']}",
                     completed=event["done"],
                     total=event["total"],
                     note=event["note"],

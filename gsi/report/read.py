@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class RunView:
 
     def stages(self) -> tuple[list[str], list[str]]:
         """(all stages of the run in order, those of them that are left), as run.json names them."""
-        order = [f"iter_{n}/{s}" for n in range(int(self.config.get("iterations") or 0) + 1) for s in (STAGES if n else STAGES[2:])]
+        order = [f"iter_{n}/{s}" for n in range(int(finite(self.config.get("iterations")) or 0) + 1) for s in (STAGES if n else STAGES[2:])]
         order += ["test"] if dig(self.config, "evaluate", "tasks") else []
         return order, [s for s in order if s not in (self.state.get("stages") or {})]
 
@@ -46,7 +47,11 @@ class RunView:
 
     def total(self, key: str) -> float:
         """Sum of a figure over the iterations."""
-        return sum(line.get(key) or 0 for line in self.metrics)
+        return sum(finite(line.get(key)) or 0 for line in self.metrics)
+
+    def measured(self, key: str) -> float | None:
+        """The sum, or None where no iteration has the figure: not measured is not zero."""
+        return self.total(key) if any(finite(line.get(key)) is not None for line in self.metrics) else None
 
 
 def read_run(path: Path) -> RunView:
@@ -64,7 +69,7 @@ def read_run(path: Path) -> RunView:
             missing.append(f"{name}/eval.json: not the results of an evaluation")
         evals[int(name[5:])] = kept
     for stage in dig(state, "stages") or {}:
-        if stage.endswith("/evaluate") and int(stage[5:-9]) not in evals:
+        if stage.endswith("/evaluate") and stage[5:-9].isdigit() and int(stage[5:-9]) not in evals:
             missing.append(f"{stage.split('/')[0]}/eval.json: not there, though its stage is done")
     if state and "stages" not in state:
         missing.append("run.json: it does not say which stages are done")
@@ -104,8 +109,24 @@ def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def results(run: RunView) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
+    """(iteration, split, task, result) of every evaluation."""
+    for n, splits in sorted(run.evals.items()):
+        for split, found in splits.items():
+            for task, result in sorted(found.items()):
+                yield n, split, task, result
+
+
+def by_level(name: str, line: dict[str, Any]) -> dict[int, float]:
+    """The figures `NAME/level_N` of a line of metrics."""
+    prefix = f"{name}/level_"
+    return {
+        int(k[len(prefix) :]): v for k, v in line.items() if k.startswith(prefix) and k[len(prefix) :].isdigit() and finite(v) is not None
+    }
+
+
 def finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def dig(value: Any, *keys: str) -> Any:
@@ -119,5 +140,5 @@ def _is_result(r: Any) -> bool:
     return (
         all(finite(dig(r, key)) is not None for key in ("n", "pass@1"))
         and isinstance(counts, dict)
-        and all(level.isdigit() and finite(dig(c, "right")) is not None and dig(c, "n") for level, c in counts.items())
+        and all(level.isdigit() and finite(dig(c, "right")) is not None and (finite(dig(c, "n")) or 0) > 0 for level, c in counts.items())
     )

@@ -1,0 +1,277 @@
+"""Several runs side by side: a table, paired differences, and curves at equal tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gsi.metrics import wilson
+from gsi.report import plots
+from gsi.report.paired import Difference, by_questions, by_seeds
+from gsi.report.parts import NONE, Figure, Section, Table, number, percent, short, with_interval
+from gsi.report.plots import tip
+from gsi.report.read import RunView, finite
+from gsi.report.tally import Tally
+from gsi.report.words import accuracy, hard_accuracy
+
+Answers = dict[tuple[str, str], tuple[int | None, bool]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a comparison needs of one run."""
+
+    name: str
+    run: RunView
+    split: str  # test where there is one, else validation
+    answers: Answers  # of the final model
+    curve: Sequence[tuple[int, int, int, int]]  # (iteration, tokens so far, covered, ever covered)
+    queries: int | None
+
+
+def side(name: str, run: RunView, tally: Tally | None) -> Side:
+    n = int(run.final().get("iteration") or 0)
+    tested = max((m for m, found in run.evals.items() if found.get("test")), default=None)
+    split = "test" if tested is not None else "validation"
+    answers = tally.answers(split, n if tested is None else tested) if tally else {}
+    asked = (tally.queries() if tally else None) or next(
+        (line["sample/queries"] for line in reversed(run.metrics) if finite(line.get("sample/queries"))), None
+    )
+    return Side(name, run, split, answers, tally.curve(60) if tally else [], asked)
+
+
+def names_of(runs: Sequence[RunView]) -> list[str]:
+    """Folder names, with as much of the path as makes them differ."""
+    names = [run.path.resolve().name for run in runs]
+    for depth in (2, 3):
+        names = [
+            "/".join(run.path.resolve().parts[-depth:]) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)
+        ]
+    return [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
+
+
+def section(sides: Sequence[Side]) -> Section:
+    made = [side_by_side(sides), *_forest(sides), _tokens_accuracy(sides), _tokens_coverage(sides), _hard(sides)]
+    parts: list[Figure | Table] = [part for part in made if part is not None]
+    return Section(
+        "compare", "Comparison", parts, f"{sides[0].name} is the baseline: differences are the others minus it." if len(sides) > 1 else ""
+    )
+
+
+def headline(sides: Sequence[Side]) -> str:
+    """The comparison in one sentence: accuracy on the same questions, against the first run."""
+    found = [(name, d) for name, what, d in differences(sides) if what == "all"]
+    if not found:
+        return "These runs share no evaluated questions, so their accuracies cannot be paired."
+    said = [f"{name} {100 * d.value:+.1f} points (95 %: {100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f})" for name, d in found]
+    return f"{sides[0].split.capitalize()} accuracy on the same {found[0][1].n:,} questions, against {sides[0].name}: {'; '.join(said)}."
+
+
+def side_by_side(sides: Sequence[Side]) -> Table:
+    head = "run|strategy|iteration|validation (95 %)|test (95 %)|hard accuracy|hard share|coverage (95 %)|tokens|accepted|FLOPs"
+    rows: list[list[Any]] = []
+    for s in sides:
+        run, final = s.run, s.run.final()
+        n = final.get("iteration", 0)
+        row: list[Any] = [s.name, run.strategy, f"{final.get('iteration', NONE)} of {run.config.get('iterations', '?')}"]
+        row += [with_interval(*(accuracy(run, n, split) or (None, 0))) for split in ("validation", "test")]
+        row += [
+            percent(hard_accuracy(run, n)),
+            percent(final.get("tail/hard_share")),
+            with_interval(final.get("tail/coverage"), final.get("sample/queries")),
+        ]
+        flops = (run.measured("cost/flops") or None) if run.state.get("parameters") else None
+        rows.append([*row, number(run.measured("sample/tokens")), number(run.measured("sample/accepted")), number(flops, "{:.3g}")])
+    return Table("Runs side by side, each at its last iteration; tokens, accepted rollouts and FLOPs over the whole run", head, rows)
+
+
+def differences(sides: Sequence[Side]) -> list[tuple[str, str, Difference]]:
+    """(run, on what, difference to the first run) on shared questions: all, and the hard ones where levels are declared hard."""
+    base, found = sides[0], []
+    hard = base.run.state.get("hard_levels")
+    hard = hard if isinstance(hard, dict) else {}
+    for other in sides[1:]:
+        if other.split != base.split:
+            continue
+        for what, keep in (("all", lambda task, level: True), ("hard", lambda task, level: level in (hard.get(task) or ()))):
+            a, b = ({q: good for q, (level, good) in s.answers.items() if keep(q[0], level)} for s in (base, other))
+            if d := by_questions(a, b):
+                found.append((other.name, what, d))
+    return found
+
+
+def arms(sides: Sequence[Side]) -> dict[str, dict[Any, Side]]:
+    """Runs whose configs differ by seed (and output_dir) only, by seed; named after the arm's first run."""
+    groups: dict[str, dict[Any, Side]] = {}
+    firsts: dict[str, str] = {}
+    for s in sides:
+        same = json.dumps({k: v for k, v in s.run.config.items() if k not in ("seed", "output_dir")}, sort_keys=True, default=str)
+        groups.setdefault(firsts.setdefault(same, s.name), {}).setdefault(s.run.config.get("seed"), s)
+    return groups
+
+
+def seed_differences(sides: Sequence[Side]) -> list[tuple[str, str, Difference]]:
+    """(arm, figure, difference to the first arm) over seeds that both have; nothing below two shared seeds."""
+    (base_name, base), *others = arms(sides).items()
+    found = []
+    for name, arm in others:
+        shared = [seed for seed in base if seed in arm]
+        if len(shared) < 2:
+            continue
+        for figure, value in (("accuracy", lambda s: _rate(s)), ("hard accuracy", lambda s: hard_accuracy(s.run, s.run.final().get("iteration", 0))), ("coverage", lambda s: finite(s.run.final().get("tail/coverage")))):  # fmt: skip
+            pairs = [(value(base[seed]), value(arm[seed])) for seed in shared]
+            if d := by_seeds([b - a for a, b in pairs if a is not None and b is not None]):
+                found.append((f"{name} - {base_name}", figure, d))
+    return found
+
+
+def _rate(s: Side) -> float | None:
+    measured = accuracy(s.run, s.run.final().get("iteration", 0), s.split)
+    return measured[0] if measured else None
+
+
+def at_equal_tokens(sides: Sequence[Side]) -> tuple[int, list[tuple[Side, float | None, int | None, float | None]]] | None:
+    """The most tokens that every run has spent, and there: (run, share of questions ever covered, iteration trained by then, its accuracy)."""
+    spent = [s.curve[-1][1] for s in sides if s.curve]
+    if len(spent) < 2:
+        return None
+    budget = min(spent)
+    found: list[tuple[Side, float | None, int | None, float | None]] = []
+    for s in sides:
+        ever = max((e for _, tokens, _, e in s.curve if tokens <= budget), default=0)
+        ends = {n: max(t for m, t, *_ in s.curve if m == n) for n in {m for m, *_ in s.curve}}
+        known = [n for n, end in ends.items() if end <= budget and accuracy(s.run, n, s.split)]
+        n = max(known, default=0)
+        measured = accuracy(s.run, n, s.split)
+        found.append((s, ever / s.queries if s.queries else None, n if measured else None, measured[0] if measured else None))
+    return budget, found
+
+
+def _colours(sides: Sequence[Side]) -> dict[str, str]:
+    return {s.name: plots.COLOURS[i % 6] for i, s in enumerate(sides[:6])}
+
+
+def _forest(sides: Sequence[Side]) -> list[Figure | Table]:
+    found = differences(sides)
+    made: list[Figure | Table] = []
+    if found:
+        split = sides[0].split
+        rows = [{"y": f"{name}, {what}" if any(w == "hard" for _, w, _ in found) else name, "x": d.value, "low": d.low, "high": d.high, "n": d.n, "a": d.only_a, "b": d.only_b} for name, what, d in found]  # fmt: skip
+        body = [
+            [name, what, number(d.n), number(d.value, "{:+.1%}"), f"{d.low:+.1%} to {d.high:+.1%}", number(d.only_b), number(d.only_a)]
+            for name, what, d in found
+        ]
+        says = f"On the same {split} questions, against {sides[0].name}: " + "; ".join(
+            f"{name}{' (hard questions)' if what == 'hard' else ''} {100 * d.value:+.1f} points ({100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f})" for name, what, d in found
+        ) + "."  # fmt: skip
+        note = "Paired by question. The interval counts questions only; another seed would train another model, so one run of each is no evidence for a strategy."
+        x = plots.axis(f"difference in {split} accuracy", percent=True)
+        spec = plots.ranges(rows, x, [tip("y", "", "nominal"), tip("x", "difference", format="+.1%"), tip("low", "95 % from", format="+.1%"), tip("high", "to", format="+.1%"), tip("n", "questions"), tip("b", "only this one"), tip("a", "only the baseline")])  # fmt: skip
+        made.append(Figure("differences", f"Paired differences to {sides[0].name}", says, spec, Table(f"Difference in {split} accuracy on the same questions", "run|questions of|shared|difference|95 % interval|only it solves|only the baseline", body, note)))  # fmt: skip
+    if seeds := seed_differences(sides):
+        body = [
+            [
+                name,
+                figure,
+                number(d.n),
+                number(d.value, "{:+.1%}"),
+                f"{d.low:+.1%} to {d.high:+.1%}" if d.low is not None else NONE,
+                number(d.p, "{:.3f}"),
+            ]
+            for name, figure, d in seeds
+        ]
+        made.append(
+            Table(
+                "Paired by seed",
+                "arms|figure|seeds|mean difference|95 % t interval|sign-flip p",
+                body,
+                "Exact two-sided sign-flip p; with five seeds it cannot be below .06.",
+            )
+        )
+    return made
+
+
+def _tokens_accuracy(sides: Sequence[Side]) -> Figure | None:
+    series = _colours(sides)
+    rows = []
+    for s in sides[:6]:
+        spent = 0.0
+        for line in s.run.metrics:
+            spent += finite(line.get("sample/tokens")) or 0
+            if measured := accuracy(s.run, line["iteration"], s.split):
+                low, high = wilson(round(measured[0] * measured[1]), measured[1])
+                rows.append({"x": spent, "y": measured[0], "low": low, "high": high, "s": s.name, "n": line["iteration"]})
+    if not rows:
+        return None
+    equal = at_equal_tokens(sides)
+    body = [[row["s"], row["n"], number(row["x"], "{:,.0f}"), percent(row["y"]), f"{row['low']:.1%} to {row['high']:.1%}"] for row in rows]
+    says = ""
+    if equal:
+        says = (
+            f"At {short(equal[0])} tokens, the most that all runs have spent: "
+            + ", ".join(f"{s.name} {rate:.1%} (iteration {n})" for s, _, n, rate in equal[1] if rate is not None)
+            + "."
+        )
+    spec = plots.lines(rows, plots.axis("tokens generated so far"), plots.axis("accuracy", percent=True), series, band=True, tips=[tip("s", "run", "nominal"), tip("n", "iteration"), tip("x", "tokens", format=","), tip("y", "accuracy", format=".1%"), tip("low", "95 % from", format=".1%"), tip("high", "to", format=".1%")])  # fmt: skip
+    return Figure("equal-tokens-accuracy", "Accuracy against tokens", says or "Accuracy of every evaluated model against the tokens generated until it was trained.", spec, Table("Accuracy against tokens generated so far", "run|iteration|tokens|accuracy|95 % interval", body), list(series.items()))  # fmt: skip
+
+
+def _tokens_coverage(sides: Sequence[Side]) -> Figure | None:
+    equal = at_equal_tokens(sides)
+    if not equal:
+        return None
+    series = _colours(sides)
+    rows = [{"x": t, "y": ever / s.queries, "s": s.name} for s in sides[:6] if s.queries for _, t, _, ever in s.curve]
+    rows = [{"x": 0, "y": 0, "s": s.name} for s in sides[:6] if s.queries] + rows
+    body = [
+        [s.name, percent(ever), "" if n is None else n, percent(rate), number(s.curve[-1][1]), percent(s.curve[-1][3] / s.queries)]
+        for s, ever, n, rate in equal[1]
+        if s.queries and s.curve
+    ]
+    says = (
+        f"At {short(equal[0])} tokens each: "
+        + ", ".join(f"{s.name} has covered {ever:.1%}" for s, ever, *_ in equal[1] if ever is not None)
+        + " of the questions at least once."
+    )
+    head = "run|ever covered|model trained by then: iteration|its accuracy|tokens of the whole run|ever covered by the whole run"
+    spec = plots.lines(rows, plots.axis("tokens generated so far"), plots.axis("questions ever covered", percent=True, zero=True), series, points=False, tips=[tip("s", "run", "nominal"), tip("x", "tokens", format=","), tip("y", "covered", format=".1%")])  # fmt: skip
+    return Figure(
+        "equal-tokens-coverage",
+        "Questions ever covered against tokens",
+        says,
+        spec,
+        Table(f"At equal tokens: {equal[0]:,} generated by each run", head, body),
+        list(series.items()),
+    )
+
+
+def _hard(sides: Sequence[Side]) -> Figure | None:
+    rows = [
+        {"x": line["iteration"], "y": line["tail/hard_share"], "s": s.name}
+        for s in sides[:6]
+        for line in s.run.metrics
+        if finite(line.get("tail/hard_share")) is not None
+    ]
+    if not rows:
+        return None
+    series = _colours(sides)
+    own = next((line["tail/query_hard_share"] for s in sides for line in s.run.metrics if finite(line.get("tail/query_hard_share"))), None)
+    iterations = sorted({row["x"] for row in rows})
+    body = [[s, *(percent(next((r["y"] for r in rows if r["s"] == s and r["x"] == n), None)) for n in iterations)] for s in series]
+    says = "; ".join(f"{s}: {mine[0]:.1%} to {mine[-1]:.1%}" for s in series if (mine := [r["y"] for r in rows if r["s"] == s])) + (
+        f"; of the questions {own:.1%}." if own else "."
+    )
+    if own:
+        rows += [{"x": n, "y": own, "s": "the questions"} for n in iterations]
+        series = {"the questions": plots.GREY} | series
+    spec = plots.lines(rows, plots.axis("iteration", integer=iterations), plots.axis("hard share of training rows", percent=True, zero=True), series, tips=[tip("s", "run", "nominal"), tip("x", "iteration"), tip("y", "hard share", format=".1%")])  # fmt: skip
+    return Figure(
+        "hard-shares",
+        "Hard share of the training rows",
+        says,
+        spec,
+        Table("Hard share of the training rows", "|".join(["", *(f"iteration {n}" for n in iterations)]), body),
+        list(series.items()),
+    )

@@ -1,0 +1,280 @@
+"""`gsi view`, `gsi compare` and `gsi status` as a user meets them: a real server process, real HTTP, real run folders."""
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import scripted
+
+import gsi
+from gsi.cli import main
+from gsi.ledger import Ledger
+from gsi.progress import Reporter
+from gsi.report.paired import by_questions, by_seeds
+from gsi.report.tally import Tally
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two arms with two seeds each."""
+    root = tmp_path_factory.mktemp("runs")
+    evaluate = {"validation": 0.2, "tasks": [{"name": "chain", "args": {"seed": 77, "per_level": 3}}]}
+    for strategy in ("vanilla", "state_reset"):
+        for seed in (1, 2):
+            gsi.run(
+                scripted.config(root / f"{strategy}-{seed}", strategy=strategy, seed=seed, evaluate=evaluate), reporter=Reporter("quiet")
+            )
+    return root
+
+
+@contextmanager
+def viewing(folder: Path):
+    """`gsi view` in a process of its own; gives its port."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gsi", "view", str(folder), "--port", "0"], stderr=subprocess.PIPE, text=True, env=env
+    ) as child:
+        try:
+            line = child.stderr.readline()
+            yield int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1])
+        finally:
+            child.send_signal(signal.SIGINT)
+            child.wait(20)
+
+
+@pytest.fixture(scope="module")
+def port(runs):
+    with viewing(runs) as port:
+        yield port
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), answer.headers
+    connection.close()
+    return found
+
+
+def test_runs_are_listed_and_shown(port):
+    status, page, headers = ask(port, "/")
+    assert status == 200
+    assert sorted(re.findall(r'href="/run/([^"]+)"', page)) == ["state_reset-1", "state_reset-2", "vanilla-1", "vanilla-2"]
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    status, page, _ = ask(port, "/run/state_reset-1")
+    assert status == 200
+    assert 'data-source="/samples/state_reset-1"' in page
+    assert 'data-live="/live/state_reset-1"' in page
+    for script in re.findall(r'<script src="([^"]+)"', page):
+        assert ask(port, script)[0] == 200
+    assert "runs side by side" in ask(port, "/compare?run=vanilla-1&run=state_reset-1")[1]
+
+
+def test_all_rollouts_can_be_paged_and_filtered(runs, port):
+    with sqlite3.connect(runs / "state_reset-1" / "ledger.sqlite") as db:
+        (total,) = db.execute("select count(*) from rollouts").fetchone()
+        (hard,) = db.execute("select count(*) from rollouts where level = 9 and correct and guidance like 'state_reset%'").fetchone()
+    seen, page = set(), 0
+    while True:
+        got = json.loads(ask(port, f"/samples/state_reset-1?sort=question&page={page}")[1])
+        assert got["count"] == total
+        assert (got["page"], len(got["rows"])) == (page, min(25, total - 25 * page))
+        seen |= {(r["query"], r["iteration"], r["attempt"]) for r in got["rows"]}
+        page += 1
+        if 25 * page >= total:
+            break
+    assert len(seen) == total
+    got = json.loads(ask(port, "/samples/state_reset-1?level=9&verdict=accepted&guidance=state_reset")[1])
+    assert got["count"] == hard > 0
+    assert all(r["accepted"] and r["given"] and r["gold"] == r["extracted"] for r in got["rows"])
+    name = got["rows"][0]["query"]
+    assert json.loads(ask(port, f"/samples/state_reset-1?text={name.upper()}")[1])["count"] > 0
+    assert json.loads(ask(port, "/samples/state_reset-1?text=nowhere%20at%20all")[1]) == {"count": 0, "page": 0, "size": 25, "rows": []}
+    choices = json.loads(ask(port, "/samples/state_reset-1?choices=1")[1])
+    assert choices["guidance"] == ["plain", "state_reset"]
+    assert json.loads(ask(port, "/samples/state_reset-1?page=100000")[1])["rows"], "the last page"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "headers", "status"),
+    [
+        ("/", "GET", {"Host": "evil.test"}, 400),
+        ("/run/vanilla-1", "GET", {"Host": "127.0.0.1.evil.test"}, 400),
+        ("/samples/vanilla-1", "GET", {"Host": "evil.test:8765"}, 400),
+        ("/", "GET", {"Host": "localhost"}, 200),
+        ("/run/../../../../etc/passwd", "GET", {}, 404),
+        ("/run/%2e%2e/%2e%2e/etc/passwd", "GET", {}, 404),
+        ("/static/../view.py", "GET", {}, 404),
+        ("/static/%2e%2e%2fview.py", "GET", {}, 404),
+        ("/samples//etc/passwd", "GET", {}, 404),
+        ("/live/vanilla-1/../vanilla-2", "GET", {}, 404),
+        ("/run/none", "GET", {}, 404),
+        ("/compare?run=vanilla-1", "GET", {}, 400),
+        ("/compare?run=vanilla-1&run=none", "GET", {}, 404),
+        ("/samples/vanilla-1?level=x", "GET", {}, 400),
+        ("/samples/vanilla-1?level=99999999999999999999", "GET", {}, 400),
+        ("/samples/vanilla-1?sort=id;drop%20table%20rollouts", "GET", {}, 200),
+        ("/run/vanilla-1", "POST", {}, 405),
+        ("/run/vanilla-1", "DELETE", {}, 405),
+    ],
+)
+def test_what_is_refused(port, path, method, headers, status):
+    assert ask(port, path, method, **headers)[0] == status
+
+
+def test_looking_changes_nothing(runs, tmp_path):
+    shutil.copytree(runs / "vanilla-1", tmp_path / "runs" / "one")
+
+    def state():
+        files = sorted(
+            p
+            for p in (tmp_path / "runs").rglob("*")
+            if p.is_file() and p.suffix not in (".sqlite-wal", ".sqlite-shm") and not p.name.endswith(("-wal", "-shm"))
+        )
+        return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    before = state()
+    with viewing(tmp_path / "runs") as port:
+        for path in ("/", "/run/one", "/live/one", "/samples/one?text=a"):
+            assert ask(port, path)[0] == 200
+    assert state() == before
+
+
+def test_a_run_at_work_is_followed(runs, tmp_path):
+    shutil.copytree(runs / "vanilla-1", tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "run.json").read_text())
+    state["stages"] = {k: v for k, v in state["stages"].items() if not k.startswith("iter_2") and k != "test"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(state))
+    ledger = Ledger(tmp_path / "run" / "ledger.sqlite")
+    row = next(ledger.rows())
+    with viewing(tmp_path / "run") as port:
+        first = json.loads(ask(port, "/live/run")[1])
+        assert (first["state"], first["stage"], first["iteration"]) == ("stopped", "iter_2/sample", 2)
+        ledger.add(
+            [
+                replace(row, query_id="new", iteration=1, attempt=i, correct=i == 0, status="correct" if i == 0 else "wrong")
+                for i in range(7)
+            ]
+        )
+        second = json.loads(ask(port, "/live/run")[1])
+        assert second["rollouts"] - first["rollouts"] == 7
+        assert second["covered"] - first["covered"] == 1
+        assert second["latest"][0]["query"] == "new"
+        ledger.archive(1, None, "2026-01-01")  # the stage is redone: rows go away, others take their numbers
+        ledger.add([replace(row, query_id=f"again-{i}", iteration=1, attempt=0, correct=True, status="correct") for i in range(3)])
+        third = json.loads(ask(port, "/live/run")[1])
+        assert (third["rollouts"], third["covered"]) == (3, 3)
+    ledger.close()
+
+
+def test_what_cannot_be_viewed_is_refused(runs, port, tmp_path, capsys):
+    assert main(["view", str(tmp_path / "none")]) == 2
+    assert main(["view", str(tmp_path)]) == 2
+    assert main(["view", str(runs), "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    for words in ("no such folder", "holds no run", "choose another --port"):
+        assert words in said
+
+
+def test_a_refreshed_tally_equals_a_new_one(runs, tmp_path):
+    shutil.copytree(runs / "state_reset-1", tmp_path / "run")
+    ledger = Ledger(tmp_path / "run" / "ledger.sqlite")
+    row = next(ledger.rows())
+    with Tally(tmp_path / "run", "answer") as old:
+        for i in range(3):
+            ledger.add([replace(row, query_id=f"new-{i}", attempt=a) for a in range(5)])
+            old.refresh()
+            with Tally(tmp_path / "run", "answer") as new:
+                everything = "SELECT * FROM slim ORDER BY id"
+                assert old(everything) == new(everything)
+    ledger.close()
+
+
+# --------------------------------------------------------------------------------------- comparing
+
+
+def test_compare_prints_paired_differences_and_equal_tokens(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    assert main(["compare", *(str(runs / name) for name in ("vanilla-1", "vanilla-2", "state_reset-1", "state_reset-2"))]) == 0
+    out = capsys.readouterr().out
+    answers = {}
+    for name in ("vanilla-1", "state_reset-1"):
+        with sqlite3.connect(runs / name / "ledger.sqlite") as db:
+            answers[name] = dict(
+                db.execute("select query_id, correct from evaluations where split = 'test' and iteration = 2 and attempt = 0")
+            )
+    a, b = answers["vanilla-1"], answers["state_reset-1"]
+    row = next(line for line in out.split("same questions")[1].splitlines() if "state_reset-1" in line and " all " in line)
+    assert f"{sum(b.values()) / len(b) - sum(a.values()) / len(a):+.1%}" in row
+    assert str(sum(b[q] and not a[q] for q in a)) in row
+    assert "At equal tokens" in out
+    assert "Paired by seed" in out
+    assert "state_reset-1 - vanilla-1" in out
+
+
+def test_paired_by_question():
+    a = dict.fromkeys(range(100), False) | dict.fromkeys(range(40), True)
+    b = dict.fromkeys(range(100), False) | dict.fromkeys(range(10, 60), True)
+    d = by_questions(a, b)
+    assert (d.n, d.only_a, d.only_b) == (100, 10, 20)
+    assert d.value == pytest.approx(0.1)
+    # p = 21/102 and 11/102: their difference .09804, its variance (.31373 - .00961) / 102
+    assert (d.low, d.high) == (pytest.approx(-0.00898, abs=1e-4), pytest.approx(0.20506, abs=1e-4))
+    assert by_questions(a, {}) is None
+    assert by_questions({1: True, 2: False, 3: True}, {1: True, 3: False}).n == 2, "only what both have"
+
+
+def test_paired_by_seed():
+    d = by_seeds([0.02, 0.04, 0.03, 0.05, 0.01])
+    assert d.value == pytest.approx(0.03)
+    assert (d.low, d.high) == (pytest.approx(0.01037, abs=1e-4), pytest.approx(0.04963, abs=1e-4))
+    assert d.p == 2 / 32, "the smallest that five seeds can give"
+    assert by_seeds([0.02, -0.02]).p == 1
+    assert by_seeds([0.3]).low is None
+    assert by_seeds([]) is None
+
+
+def test_status_says_where_a_run_is(runs, capsys):
+    assert main(["status", str(runs / "state_reset-1")]) == 0
+    out = capsys.readouterr().out
+    assert "stages done: 11 of 11; finished" in out
+    assert "hard share" in out
+
+
+def test_progress_events_are_json_with_figures(tmp_path, capsys):
+    gsi.run(scripted.config(tmp_path / "run", iterations=1), reporter=Reporter("json"))
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    sampled = [e for e in events if e["event"] == "progress" and e["stage"] == "sample"]
+    last = sampled[-1]
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["iteration"], last["done"], last["total"]) == (1, 32, 32)
+    assert (last["accepted"], last["tokens"], last["coverage"]) == (line["sample/accepted"], line["sample/tokens"], line["tail/coverage"])
+    assert {"tokens_per_s", "seconds", "seconds_left", "time"} <= set(last)
+    stages = [(e["iteration"], e["stage"], e["state"]) for e in events if e["event"] == "stage"]
+    assert [s for s in stages if s[0] == 1] == [
+        (1, name, state) for name in ("sample", "train", "evaluate") for state in ("started", "done")
+    ]
+
+
+def test_progress_lines_say_what_is_left(capsys):
+    reporter = Reporter("lines", every=0.0)
+    with reporter.stage("iteration 1: sample (vanilla)", 4) as update:
+        for done in range(5):
+            update(done, {"accepted": 2 * done, "coverage": 0.5, "tokens": 1000 * done, "tokens_per_s": 10.0})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "iteration 1: sample (vanilla): 4/4 8 accepted, 50% covered, 4,000 tokens, 10/s"
+    assert re.search(r"2/4 .* left$", lines[2])
