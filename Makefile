@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm check fuzz remainder acceptance lab-check findings install clean
+.PHONY: demo test test-training test-browser test-vllm check fuzz remainder acceptance lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -47,9 +47,6 @@ acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from 
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
-
-findings: .venv/done  ## docs/findings.md again, from the committed results of the studies
-	$(BIN)/python -m gsi.lab.findings studies/screen.yaml --heading docs/findings_heading.md --output docs/findings.md
 
 install: .venv/done
 
