@@ -172,9 +172,7 @@ def _time(run: RunView) -> Figure | None:
         for i, s in enumerate(STAGES)
         if (v := finite(x.get(f"time/{s}"))) is not None
     ]
-    worked = {row["x"] for row in rows if row["y"] >= 0.05}
-    rows = [row for row in rows if row["x"] in worked]
-    if not rows:
+    if not any(row["y"] for row in rows):
         return None
     totals = {s: sum(row["y"] for row in rows if row["s"] == s) for s in STAGES}
     whole = sum(totals.values()) or 1

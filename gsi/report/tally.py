@@ -23,7 +23,7 @@ _COLUMNS = """
 SELECT rowid AS id, decoded(CAST(query_id AS BLOB)) AS q, CAST(level AS INTEGER) AS level,
   CAST(iteration AS INTEGER) + 1 AS n, CAST(attempt AS INTEGER) AS attempt,
   CASE WHEN guidance IS NULL OR guidance LIKE 'shuffle:%' THEN 'plain' ELSE label(CAST(substr(guidance, 1, min(80, instr(guidance || ':', ':') - 1)) AS BLOB)) END AS kind,
-  CASE WHEN guidance LIKE '%:%' AND guidance NOT LIKE 'shuffle:%' THEN label(CAST(substr(guidance, instr(guidance, ':') + 1, 80) AS BLOB)) END AS size,
+  CASE WHEN guidance LIKE 'shuffle:%' THEN 'options in other orders' WHEN guidance LIKE '%:%' THEN label(CAST(substr(guidance, instr(guidance, ':') + 1, 80) AS BLOB)) END AS size,
   {good} AS good, label(CAST(substr(status, 1, 80) AS BLOB)) AS status, generated_tokens AS tokens, given_tokens AS given, length(completion) AS chars,
   CASE WHEN {good} THEN digest(CAST(completion AS BLOB)) END AS text, pick(CAST(query_id AS BLOB), iteration, attempt) AS pick
 FROM rollouts
