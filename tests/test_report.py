@@ -445,3 +445,20 @@ def test_what_cannot_be_reported_is_refused(runs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GsiError, match="cannot be written"):
         write_report([runs / "vanilla"], tmp_path / "file" / "r.html")
+
+
+def test_the_first_training_batch_is_shown_with_its_mask(copy, tmp_path):
+    pieces = [{"trained": False, "tokens": 3, "text": "d 3 ? "}, {"trained": True, "tokens": 2, "text": "<script>alert(1)</script># 3"}]
+    batch = {"step": 1, "of": 9, "rows": [{"row": f"q{i}, attempt 0", "weight": 0.5, "pieces": pieces} for i in range(12)]}
+    (copy / "iter_2" / "first_batch.json").write_text(json.dumps(batch))
+    (copy / "iter_1" / "first_batch.json").write_text("{}")
+    page = report(copy, to=tmp_path / "r.html")
+    assert "First training batch of iteration 2" in page.text
+    assert "8 of its 12 rows" in page.text
+    assert "q7, attempt 0, weight 0.5" in page.text
+    assert "q8, attempt 0" not in page.text
+    assert "<script>alert(1)</script># 3" in page.text  # as text, not as a script
+    assert not any("alert(1)" in content for content in page.scripts.values())
+    assert any(tag == "mark" and attrs.get("title") == "2 tokens, trained" for tag, attrs in page.tags)
+    (copy / "iter_2" / "first_batch.json").write_text('{"rows": [{}]}')
+    assert "first_batch.json cannot be read" in report(copy, to=tmp_path / "r.html").text

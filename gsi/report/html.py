@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 import gsi
 from gsi.report import comparison, cost, guided, overview, plots, tail, words
-from gsi.report.parts import Figure, Section, clean, shown
+from gsi.report.parts import Figure, Section, clean, cut, shown
 from gsi.report.read import RunView, dig, read_run
 from gsi.report.samples import FIELDS, Packed, pack
 from gsi.report.tally import Tally
@@ -146,9 +146,31 @@ def build(run: RunView, name: str, prefix: str, tally: Tally | None) -> dict[str
         "sections": sections,
         "samples": Source(0, ""),
         "command": f"gsi run {shlex.quote(str(run.path / 'config.yaml'))} output_dir=NEW",
+        "batch": _first_batch(run),
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
         "versions": {key: run.state.get(key) for key in ("gsi", "git_sha", "seed")} | (dig(run.state, "versions") or {}),
     }
+
+
+def _first_batch(run: RunView) -> dict[str, Any] | None:
+    """The first training batch of the last iteration that trained, as the trainer wrote it: rows in pieces, trained or context."""
+    found = [path for path in run.path.glob("iter_*/first_batch.json") if path.parent.name[5:].isdigit()]
+    if not found:
+        return None
+    path = max(found, key=lambda p: int(p.parent.name[5:]))
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8", errors="replace"))["rows"]
+        shown = [
+            {
+                "row": clean(str(row["row"])),
+                "weight": row["weight"],
+                "pieces": [(bool(piece["trained"]), piece["tokens"], clean(cut(str(piece["text"]), 2000))) for piece in row["pieces"]],
+            }
+            for row in rows[:8]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"iteration": path.parent.name[5:], "rows": [], "total": 0}
+    return {"iteration": path.parent.name[5:], "rows": shown, "total": len(rows)}
 
 
 def _progress(run: RunView, tally: Tally | None) -> str:
