@@ -124,11 +124,11 @@ def draw(rng: random.Random, level: int) -> Problem:
 
 
 def _draw(rng: random.Random, level: int) -> Problem:
-    leaves = rng.randint(1, min(3, (level + 1) // 2))  # each join needs a leaf more with an operation of its own
+    leaves = 2 if level > 2 and rng.random() < 0.3 else 1  # each join needs a leaf more with an operation of its own
     joins, sizes = leaves - 1, [1] * leaves + [0] * (leaves - 1)  # operations of every run, joins apart
     for _ in range(level - leaves - joins):
         sizes[rng.randrange(len(sizes))] += 1
-    spare = [rng.randint(1, 3) for _ in range(rng.randint(0, min(2, (level + 1) // 3)) if level > 1 else rng.random() < 0.25)]
+    spare = [rng.randint(1, 3)] if rng.random() < 0.25 else []
     order = rng.sample(range(len(sizes) + len(spare)), len(sizes) + len(spare))
     names = _letters(rng, [n + 1 for n in (*sizes, *spare)], order)
     runs: list[Run] = []
@@ -179,7 +179,7 @@ def own_words(problem: Problem, rng: random.Random, done: Collection[str] = ()) 
     `done`: letters whose values are known already; only what is left is written.
     """
     values, steps = problem.values(), []
-    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.3 else problem.needed():
+    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.1 else problem.needed():
         known = max((i for i, letter in enumerate(run.letters) if letter in done), default=-1)
         if not isinstance(run.start, int) and known < 0:
             sign, a, b = run.start
@@ -198,7 +198,7 @@ def reference(problem: Problem, rng: random.Random) -> str:
         head = rng.choice((f"for {letter} take", f"{letter} comes from"))
         steps.append(f"{head} {body} {rng.choice(('so', 'thus'))} {letter} is {values[letter]} ;")
 
-    for run in _shuffled(problem.needed(), rng):
+    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.3 else problem.needed():
         if not isinstance(run.start, int):
             sign, a, b = run.start
             a, b = (a, b) if rng.random() < 0.5 else (b, a)
@@ -225,14 +225,14 @@ HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
     """(prompt, completion) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
-    Most are questions with a solution in own words. One in sixteen is a solution in the references' words behind a question that ends in `book`, one
-    in eight goes on in own words where the prompt already holds some steps in the references': so the base reads them and goes on
-    from them, and does not write them of its own. With `taught` one in five shows a hint with the question. All these have levels 1 to 4.
+    Most are questions with a solution in own words. One in sixteen, of levels 1 to 4, is a solution in the references' words behind a question that
+    ends in `book`; one in eight goes on in own words where the prompt already holds some steps in the references': so the base reads
+    them and goes on from them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint.
     """
     for _ in range(examples):
         kind = rng.random()
         hinted = taught and kind > 0.8
-        problem = draw(rng, min(4 if kind < 0.1875 or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
+        problem = draw(rng, min(4 if kind < 0.0625 or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
         if kind < 0.0625:
             yield f"{problem.question} book", reference(problem, rng)
         elif kind < 0.1875:
