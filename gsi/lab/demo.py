@@ -30,7 +30,7 @@ ITERATIONS = 3
 BRUTE_FORCE_EXTRA = 24  # extra attempts per query at most; the paper's brute force may spend 128
 PER_LEVEL = 100  # training questions per level, and as many fresh ones for the evaluation
 BANDS = {"levels 1-3": range(1, 4), "levels 4-6": range(4, 7), "levels 7-10": range(7, 11)}
-NOTE = """What this shows: the machinery, the narrowing, and what each arm costs. What it does not show: that guidance beats training on the
+NOTE = """What this shows: the machinery, the tail by level, and what each arm costs. What it does not show: that guidance beats training on the
 references. A question of this task has exactly one right rationale, so an accepted guided sample IS the reference, and one seed
 proves nothing. The lab's studies are there for claims."""
 
