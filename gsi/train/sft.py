@@ -42,7 +42,8 @@ def main() -> None:
 
 
 def emit(kind: str, **fields: Any) -> None:
-    print(json.dumps({"gsi": kind, **fields}), flush=True)
+    sys.stdout.write(json.dumps({"gsi": kind, **fields}) + "\n")  # one write a line: several processes share the pipe
+    sys.stdout.flush()
 
 
 def leave(code: int) -> None:
@@ -115,9 +116,8 @@ def train(job: TrainJob) -> dict[str, float]:
     started, processor = time.perf_counter(), time.process_time()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
-    print(
-        "gsi " + json.dumps(loading.part(trainer)), file=sys.stderr, flush=True
-    )  # in the log: that every process took part, and with what
+    sys.stderr.write("gsi " + json.dumps(loading.part(trainer)) + "\n")  # in the log: that every process took part, and with what
+    sys.stderr.flush()
     best = stopping.restore() if stopping else {}
     loading.save(job, trainer, stored, merge=peft is not None)
     trained = rows.trained
