@@ -104,9 +104,14 @@ def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str) -> Line:
 # --------------------------------------------------------------------------------------- one line per iteration
 
 
+def accepted_sql(accept: str) -> str:
+    """In SQL over the ledger's tables: whether an attempt counts (see Rollout.accepted)."""
+    return "correct" if accept == "answer" else "(correct AND steps_ok IS 1)"
+
+
 def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept: str, hard: Mapping[str, Sequence[int]]) -> Line:
     """Sampling and coverage figures of the ledger's `iteration`."""
-    good = "correct" if accept == "answer" else "(correct AND steps_ok IS 1)"
+    good = accepted_sql(accept)
     line: Line = {}
     totals = ledger.query(
         f"SELECT count(*), sum(correct), sum({good}), sum(generated_tokens), sum(prompt_tokens), sum(given_tokens), "

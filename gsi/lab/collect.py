@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from gsi import tasks
 from gsi.config import Config
+from gsi.metrics import PLAIN, accepted_sql
 from gsi.runfolder import read_json
 from gsi.types import Query
 
@@ -33,7 +34,7 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
         return _draws(run, config)
     metrics = {line["iteration"]: line for line in _lines(run / "metrics.jsonl")}
     pool = {q.id: q for t in config.tasks for q in tasks.load(t).queries}
-    good = "correct" if config.accept == "answer" else "(correct AND steps_ok IS 1)"
+    good = accepted_sql(config.accept)
     found: list[Record] = []
     with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
         for n in range(config.iterations + 1):
@@ -51,9 +52,9 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
 
 
 def _draws(run: Path, config: Config) -> Record:
-    good = "correct" if config.accept == "answer" else "(correct AND steps_ok IS 1)"
+    good = accepted_sql(config.accept)
     with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
-        query = f"SELECT sum({good}), count(*) FROM rollouts WHERE iteration = 0 AND guidance IS NULL GROUP BY query_id ORDER BY query_id"
+        query = f"SELECT sum({good}), count(*) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
         rows = db.execute(query).fetchall()
     return {"draws": config.sample.k, "right": [right for right, _ in rows]}
 
@@ -90,13 +91,13 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
     solved: dict[str, int] = Counter()
     accepted = identical = guided = guided_identical = given = generated = 0
     texts: set[tuple[str, str]] = set()
-    query = f"SELECT query_id, level, guidance, {good}, correct, given_tokens, generated_tokens, response FROM rollouts WHERE iteration = ?"
-    for query_id, level, guidance, right, answer, given_tokens, tokens, response in db.execute(query, (iteration,)):
+    query = f"SELECT query_id, level, NOT {PLAIN}, guidance, {good}, correct, given_tokens, generated_tokens, response FROM rollouts WHERE iteration = ?"
+    for query_id, level, helped, guidance, right, answer, given_tokens, tokens, response in db.execute(query, (iteration,)):
         counts = levels[str(level)]
         counts[0] += 1
         counts[4] += tokens
         counts[5] += bool(answer and not right)
-        if guidance is None:
+        if not helped:
             counts[1] += bool(right)
             solved[query_id] += bool(right)
         else:
@@ -110,7 +111,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             accepted += 1
             identical += same
             texts.add((query_id, " ".join(response.split())))
-            if guidance is not None:
+            if helped:
                 guided += 1
                 guided_identical += same
                 given += given_tokens

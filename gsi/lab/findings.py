@@ -109,6 +109,11 @@ def cost(record: Record, n: int | None = None) -> float:
     return sum(i.get("flops", 0.0) for i in record["iterations"][: None if n is None else n + 1])
 
 
+def tokens(record: Record) -> int:
+    """Generated tokens over the run."""
+    return sum(counts[4] for i in record["iterations"] for counts in i.get("sample", {}).values())
+
+
 def at_cost(table: Table, record: Record, budget: float, which: str) -> float:
     """Accuracy when `budget` FLOPs are spent, linear between iterations; the last one's where it costs less."""
     before, value = 0.0, table.accuracy(record, 0, which)
@@ -178,7 +183,6 @@ def arm_rows(table: Table) -> list[list[str]]:
     for arm in shown:
         runs, last = table.arms[arm], [r["iterations"][-1] for r in table.arms[arm].values()]
         strategy = arms(table.study)[arm].get("strategy", "vanilla")
-        tokens = [sum(sum(c[4] for c in i.get("sample", {}).values()) for i in r["iterations"]) for r in runs.values()]
         coverage = [i["tail"].get("tail/coverage", math.nan) for i in last]
         rows.append(
             [
@@ -189,7 +193,7 @@ def arm_rows(table: Table) -> list[list[str]]:
                 percent(fmean(table.accuracy(r, -1, "hard", True) for r in runs.values())),
                 spread([table.hard_share(r, -1) for r in runs.values()]),
                 percent(fmean(coverage)),
-                count(fmean(tokens)),
+                count(fmean(tokens(r) for r in runs.values())),
                 count(fmean(cost(r) for r in runs.values())),
                 str(len(runs)),
             ]
@@ -254,7 +258,7 @@ def guidance(table: Table) -> list[str]:
         hard = [[c for level, c in i["sample"].items() if int(level) in table.hard] for i in firsts]
         plain = [sum(c[1] for c in h) / max(1, sum(c[0] - c[2] for c in h)) for h in hard]
         guided = [sum(c[3] for c in h) / n for h in hard if (n := sum(c[2] for c in h))]
-        tokens = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
+        paid = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
         lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
         same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
         same_guided = [i["accepted"]["guided_identical"] / i["accepted"]["guided"] for i in firsts if i["accepted"]["guided"]]
@@ -263,7 +267,7 @@ def guidance(table: Table) -> list[str]:
                 arm,
                 spread(plain),
                 spread(guided),
-                count(fmean(tokens)),
+                count(fmean(paid)),
                 spread(lucky),
                 spread(same),
                 spread(same_guided),
@@ -309,11 +313,10 @@ def contrasts(table: Table) -> list[str]:
     for c in table.study.contrasts:
         if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
             continue
+        name = f"{c.a} - {c.b}" + (f" (best: {_best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else "")
         for way, differences in contrast(table, c).items():
             low = stats.t_interval(differences)[1]
             verdict = "yes" if low > c.margin else "no"
-            b = _best(table, c.b, MEASURES[c.measure])
-            name = f"{c.a} - {c.b}" + (f" (best: {b})" if "|" in c.b else "")
             rows.append(
                 [
                     name,
@@ -358,8 +361,7 @@ def write(paths: Sequence[str], heading: str = "") -> str:
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
         for table in tables(study, results):
-            chance = ""
-            lines += [f"### {table.task}, {table.model}{chance}", "", *markdown(ARM_HEADER, arm_rows(table))]
+            lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]
             for title, section in SECTIONS:
                 if body := section(table):
                     lines += [f"#### {title}", "", *body]

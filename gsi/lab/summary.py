@@ -6,7 +6,7 @@ import json
 import sys
 from statistics import fmean
 
-from gsi.lab.findings import Table, cost, tables
+from gsi.lab.findings import Table, cost, tables, tokens
 from gsi.lab.study import Results, arms, load_study
 from gsi.types import GsiError
 
@@ -23,7 +23,7 @@ def summary(table: Table) -> dict[str, dict[str, float]]:
                 "hard_accuracy": fmean(table.accuracy(r, -1, "hard") for r in runs),
                 "hard_share": fmean(table.hard_share(r, -1) for r in runs),
                 "coverage": fmean(r["iterations"][-1]["tail"]["tail/coverage"] for r in runs),
-                "tokens": fmean(sum(c[4] for i in r["iterations"] for c in i.get("sample", {}).values()) for r in runs),
+                "tokens": fmean(tokens(r) for r in runs),
                 "cost": fmean(cost(r) for r in runs),
             }
     return found
