@@ -69,18 +69,20 @@ def match_levels(rows: Sequence[Example], target: Mapping[int | None, int], leve
 
 def match_rows(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
     """`count` of the rows, drawn by the seed (all of them where there are fewer), in their order."""
-    drawn = sorted(range(len(rows)), key=lambda i: seed_of(seed, "match", rows[i].query_id, rows[i].iteration, rows[i].attempt, i))[:count]
-    return [rows[i] for i in sorted(drawn)]
+    return [rows[i] for i in sorted(_shuffled(rows, seed, "match")[:count])]
 
 
 def up_to_tokens(rows: Sequence[Example], tokens: int, seed: int) -> list[Example]:
     """Rows drawn by the seed, one after the other as long as their trained tokens fit into `tokens`, in their order."""
-    order = sorted(range(len(rows)), key=lambda i: seed_of(seed, "tokens", rows[i].query_id, rows[i].iteration, rows[i].attempt, i))
     kept: list[int] = []
-    left = tokens
-    for i in order:
+    for i in _shuffled(rows, seed, "tokens"):
         size = sum(rows[i].loss_mask)
-        if size <= left:
+        if size <= tokens:
             kept.append(i)
-            left -= size
+            tokens -= size
     return [rows[i] for i in sorted(kept)]
+
+
+def _shuffled(rows: Sequence[Example], seed: int, purpose: str) -> list[int]:
+    """Row numbers in an order drawn by the seed; it depends on the rows' identities."""
+    return sorted(range(len(rows)), key=lambda i: seed_of(seed, purpose, rows[i].query_id, rows[i].iteration, rows[i].attempt, i))

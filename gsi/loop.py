@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsi import build, perplexity, stages
+from gsi import build, perplexity, stages, trainset
 from gsi.config import Config, load_config
+from gsi.context import Context
+from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
 from gsi.runfolder import RunFolder
 from gsi.types import GsiError, Query
@@ -54,7 +56,7 @@ def run(
         return Result(ctx.folder.path, loop(ctx))
 
 
-def loop(ctx: stages.Context) -> list[dict[str, Any]]:
+def loop(ctx: Context) -> list[dict[str, Any]]:
     folder, last = ctx.folder, ctx.config.iterations
 
     if not folder.done(0, "train"):
@@ -69,8 +71,8 @@ def loop(ctx: stages.Context) -> list[dict[str, Any]]:
             if not folder.done(n, "sample"):
                 stages.sample(ctx, n)
             if not folder.done(n, "curate"):
-                stages.write_metrics(ctx)  # what was sampled is worth reading even if nothing can be trained on
-                stages.curate_rows(ctx, n)
+                write_metrics(ctx)  # what was sampled is worth reading even if nothing can be trained on
+                trainset.curate_rows(ctx, n)
             if not folder.done(n, "train"):
                 train(ctx, n)
         if not folder.done(n, "evaluate"):
@@ -79,19 +81,19 @@ def loop(ctx: stages.Context) -> list[dict[str, Any]]:
 
     if ctx.data.test and folder.state["stages"].get("test", {}).get("final") != last:
         stages.test(ctx)
-    return stages.write_metrics(ctx)
+    return write_metrics(ctx)
 
 
-def train(ctx: stages.Context, n: int) -> None:
+def train(ctx: Context, n: int) -> None:
     if n == 0:
         return stages.warm_start(ctx)
     perplexity.measure(ctx, n)  # of the rows, under the base model
     return stages.train(ctx, n)
 
 
-STAGES: dict[str, Callable[[stages.Context, int], None]] = {
+STAGES: dict[str, Callable[[Context, int], None]] = {
     "sample": stages.sample,
-    "curate": stages.curate_rows,
+    "curate": trainset.curate_rows,
     "train": train,
     "evaluate": stages.evaluate,
 }
@@ -109,7 +111,7 @@ def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -
         if not (name == "sample" and folder.done(n, name)):
             folder.invalidate(n, name)
             STAGES[name](ctx, n)
-        stages.write_metrics(ctx)
+        write_metrics(ctx)
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def open_run(
     *,
     fork: str | None = None,
     reporter: Reporter | None = None,
-) -> Iterator[stages.Context]:
+) -> Iterator[Context]:
     """Loads data and model, opens the run folder, and closes everything again."""
     started, reporter = time.perf_counter(), reporter or Reporter()
     data = build.load_data(config, queries, check)
@@ -140,7 +142,7 @@ def open_run(
             folder.state["hard_levels"] = data.hard
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs
-            ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
+            ctx = Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
             try:
                 yield ctx
             finally:

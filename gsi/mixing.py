@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from gsi import parquet
 from gsi.runfolder import RunFolder
 from gsi.seeds import seed_of
 from gsi.train.merge import merge
@@ -22,8 +21,7 @@ def replay(folder: RunFolder, n: int, examples: Sequence[Example], share: float,
     earlier: dict[tuple[object, ...], Example] = {}
     for m in range(n):
         path = folder.iter(m) / "train.parquet"
-        for row in pq.read_table(path).to_pylist() if path.exists() else ():
-            e = Example(**row | {"input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])})
+        for e in parquet.read(path) if path.exists() else ():
             if _key(e) not in taken:
                 earlier[_key(e)] = e
     chosen = sorted(earlier, key=lambda key: seed_of(seed, "replay", n, *key))[: round(share * len(examples))]

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from gsi import build
 from gsi.config import TransformersEngine
+from gsi.context import Context
 from gsi.runfolder import write_text
 from gsi.seeds import seed_of
-from gsi.stages import Context
 from gsi.types import Completion, Scorer, Text
 
 Row = tuple[int | None, tuple[int, ...], tuple[int, ...]]  # level, prompt ids, completion ids (the end token included)

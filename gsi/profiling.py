@@ -14,6 +14,7 @@ from rich.table import Table
 from gsi import stages, tasks
 from gsi.config import load_config
 from gsi.loop import open_run
+from gsi.metrics_file import write_metrics
 from gsi.progress import table_console
 from gsi.types import Rollout
 
@@ -32,7 +33,7 @@ def profile(model: str, data: str, output: str, task: str | None = None, overrid
             ctx.folder.mark(0, "train", skipped=True)
         if not ctx.folder.done(1, "sample"):
             stages.sample(ctx, 1)
-        stages.write_metrics(ctx)
+        write_metrics(ctx)
         rows: dict[str, list[Rollout]] = defaultdict(list)
         for r in ctx.folder.ledger.rows(0):
             rows[r.query_id].append(r)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gsi.train import tracking
 
 if TYPE_CHECKING:
-    from gsi.stages import Context
+    from gsi.context import Context
 
 
 def where(ctx: Context, n: int) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """Fixtures shared by the tests. Everything runs offline, on one torch thread per process."""
 
 import os
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,12 @@ def data_dir() -> Path:
     if not (path / "train").is_dir():
         pytest.skip(f"real data not found at {path}; set GSI_DATA to a folder with train/ and test/")
     return path
+
+
+@pytest.fixture(scope="session")
+def check_folder() -> Callable[[Path], list[str]]:
+    """The contract's own checker of run folders, where it is at hand; else the test is skipped."""
+    path = ROOT.parent / "shared" / "check_run_folder.py"
+    if not path.exists():
+        pytest.skip(f"no {path.name} beside the project")
+    return runpy.run_path(str(path))["check"]

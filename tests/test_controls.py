@@ -1,6 +1,5 @@
 """The control arms, through the public entry points, in the scripted world: each lacks exactly one thing of the arms it is compared with."""
 
-import runpy
 import sqlite3
 from collections import Counter
 
@@ -35,12 +34,6 @@ def texts(row):
 
 def levels(rows):
     return Counter(QUERIES[r["query_id"]].level for r in rows)
-
-
-@pytest.fixture
-def check_folder():
-    path = scripted.HERE.parent.parent.parent / "shared" / "check_run_folder.py"
-    return runpy.run_path(str(path))["check"] if path.exists() else lambda folder: []
 
 
 def test_all_references_and_nothing_drawn(tmp_path, check_folder):

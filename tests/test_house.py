@@ -18,12 +18,12 @@ GSI = ROOT / "gsi"
 BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
-    "types": set(), "seeds": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
+    "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "sampling": BASIC | {"ledger", "shuffle"}, "progress": {"sampling"},
-    "runfolder": BASIC | {"ledger"}, "train": BASIC,
-    "report": BASIC | {"ledger", "metrics", "progress", "tasks", "verify"},
+    "runfolder": BASIC | {"ledger"}, "parquet": {"types"}, "train": BASIC,
+    "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import tokenizers_of_kinds
 from transformers import AutoTokenizer
 
 import gsi
-from gsi import stages
+from gsi import trainset
 from gsi.config import load_config
 from gsi.loop import open_run
 from gsi.progress import Reporter
@@ -88,7 +88,7 @@ def test_a_template_that_writes_another_prompt_than_was_sampled_is_refused(tmp_p
         open_run(config, QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")) as ctx,
         pytest.raises(GsiError, match=r"query q\d.*the prompt is rendered differently now"),
     ):
-        stages.curate_rows(ctx, 1)
+        trainset.curate_rows(ctx, 1)
 
 
 def test_a_template_that_rewrites_the_question_once_it_is_answered_does_no_harm(tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import signal
 import sqlite3
 import subprocess
@@ -42,15 +41,6 @@ def dump(run: Path, table: str = "rollouts") -> list[tuple]:
 
 def train_rows(run: Path, n: int) -> list[dict]:
     return pq.read_table(run / f"iter_{n}" / "train.parquet").to_pylist()
-
-
-@pytest.fixture
-def check_folder():
-    """The contract's own checker, where it is at hand."""
-    path = scripted.HERE.parent.parent.parent / "shared" / "check_run_folder.py"
-    if not path.exists():
-        pytest.skip(f"no {path.name} beside the project")
-    return runpy.run_path(str(path))["check"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

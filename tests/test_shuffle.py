@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 
 import pyarrow.parquet as pq
@@ -136,10 +134,10 @@ def test_a_run_with_shuffled_options(tmp_path):
     said = [item.rollout for item in audit(result.path, 200)[0]]
     assert len(said) == len(trained)
     assert all(r.completion == stored[r.query_id, r.attempt].response for r in said), "read beside the prompt that the model saw"
-    contract = scripted.HERE.parent.parent.parent / "shared" / "check_run_folder.py"
-    if contract.exists():
-        said = subprocess.run([sys.executable, contract, result.path], capture_output=True, text=True)
-        assert said.stdout.strip() == "ok"
+
+
+def test_the_run_folder_keeps_the_contract(tmp_path, check_folder):
+    assert check_folder(run(tmp_path, "knows").path) == []
 
 
 def test_orders_do_not_depend_on_who_finishes_first(tmp_path):

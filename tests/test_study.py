@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsi import stats
 from gsi.cli import main
-from gsi.lab import stats
+from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import bits
 from gsi.lab.study import arms, cells, load_study
 from gsi.strategies import CONTROLS
@@ -218,9 +219,9 @@ def test_lost_by_chance_agrees_with_simulation():
     rates = [rng.betavariate(0.5, 0.5) for _ in range(3000)]
     solved = [sum(rng.random() < p for _ in range(64)) for p in rates]
     lost = sum(any(rng.random() < p for _ in range(8)) and not any(rng.random() < p for _ in range(8)) for p in rates)
-    assert abs(stats.lost_by_chance(solved, 64, 8) - lost / 3000) < 0.012  # three standard errors of the simulation
-    assert stats.lost_by_chance([0] * 50, 64, 8) < 0.06
-    assert stats.lost_by_chance([64] * 50, 64, 8) < 0.001
+    assert abs(lost_by_chance(solved, 64, 8) - lost / 3000) < 0.012  # three standard errors of the simulation
+    assert lost_by_chance([0] * 50, 64, 8) < 0.06
+    assert lost_by_chance([64] * 50, 64, 8) < 0.001
 
 
 def test_packed_items_come_back():

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from gsi import tasks
-from gsi.lab import stats
+from gsi import stats, tasks
+from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
 from gsi.lab.study import Contrast, Results, Study, arms, load_study
 from gsi.strategies import STRATEGIES
@@ -299,7 +299,7 @@ def lost(table: Table) -> list[str]:
             first, last = bits(sampled[0]["solved"]), bits(sampled[-1]["solved"])
             seen.append(sum(a and not b for a, b in zip(first, last, strict=True)) / len(first))
             draws = table.arms["draws"][seed]
-            expected.append(stats.lost_by_chance(draws["right"], draws["draws"], table.study.config.get("sample", {}).get("k", 8)))
+            expected.append(lost_by_chance(draws["right"], draws["draws"], table.study.config.get("sample", {}).get("k", 8)))
         if seen:
             rows.append([arm, spread(seen), spread(expected), points([a - b for a, b in zip(seen, expected, strict=True)])])
     if not rows:

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 from typing import Any
 
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
-_T = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-)
+from gsi import stats
 
 
 @dataclass(frozen=True)
@@ -66,20 +42,11 @@ def by_questions(a: Mapping[Any, bool], b: Mapping[Any, bool]) -> Difference | N
 
 
 def by_seeds(differences: Sequence[float]) -> Difference | None:
-    """Differences of runs paired by seed: t interval and exact sign-flip p (2 ** n assignments; at most 20 pairs)."""
+    """Differences of runs paired by seed: t interval and exact sign-flip p (at most 20 pairs)."""
     n = len(differences)
     if n == 0:
         return None
-    value = mean(differences)
+    value, low, high = stats.t_interval(differences)
     if n == 1:
         return Difference(1, value, None, None)
-    half = (_T[n - 2] if n - 2 < len(_T) else 1.96 + 2.4 / (n - 1)) * stdev(differences) / math.sqrt(n)
-    p = None
-    if n <= 20:
-        # |mean| of every assignment of signs; one sign is fixed, for the test is symmetric
-        sizes = [
-            abs(differences[0] + sum(s * d for s, d in zip(signs, differences[1:], strict=True)))
-            for signs in itertools.product((1, -1), repeat=n - 1)
-        ]
-        p = sum(size >= abs(value * n) * (1 - 1e-12) for size in sizes) / len(sizes)
-    return Difference(n, value, value - half, value + half, p=p)
+    return Difference(n, value, low, high, p=stats.sign_flip(differences) if n <= 20 else None)

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gsi.lab.chain import check as check_chain
+from gsi.lab.dag_check import check as check_dag
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify.checks import check_auto, check_math, check_number, check_theoremqa
 from gsi.verify.choices import check_choice
@@ -13,18 +15,6 @@ from gsi.verify.pool import Check, GraderPool, refer
 from gsi.verify.programs import with_programs
 
 __all__ = ["CHECKERS", "GraderPool", "grade", "make_grader", "with_programs"]
-
-
-def _check_chain(response: str, query: Query) -> Verdict:
-    from gsi.lab.chain import check
-
-    return check(response, query)
-
-
-def _check_dag(response: str, query: Query) -> Verdict:
-    from gsi.lab.dag_check import check
-
-    return check(response, query)
 
 
 CHECKERS: dict[str, Check] = {
@@ -35,8 +25,8 @@ CHECKERS: dict[str, Check] = {
     "aqua": check_choice,
     "mathqa": check_choice,
     "auto": check_auto,
-    "chain": _check_chain,
-    "dag": _check_dag,
+    "chain": check_chain,
+    "dag": check_dag,
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).

@@ -1,9 +1,10 @@
-"""Statistics of paired seeds: t-interval, exact sign-flip test, and what "solved, then lost" is expected to be by chance alone."""
+"""Statistics of paired seeds: t-interval and exact sign-flip test."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from statistics import fmean, stdev
 
@@ -16,6 +17,7 @@ def t_cdf(t: float, df: int) -> float:
     return 1 - tail if t > 0 else tail
 
 
+@lru_cache
 def t_quantile(p: float, df: int) -> float:
     """Inverse of `t_cdf` for p above 0.5, by bisection."""
     low, high = 0.0, 1e6
@@ -43,26 +45,6 @@ def sign_flip(differences: Sequence[float]) -> float:
     n = len(differences)
     if n > 20:
         raise ValueError(f"{n} differences are too many for the exact test; use at most 20")
-    seen = abs(sum(differences)) - 1e-12
-    return sum(abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= seen for signs in product((1, -1), repeat=n)) / 2**n
-
-
-def lost_by_chance(solved: Sequence[int], draws: int, k: int) -> float:
-    """Expected share of queries solved in one set of k draws and in no draw of another such set, if nothing changed.
-
-    Args:
-        solved: right draws of each query among `draws` draws of the same model, used for nothing else.
-
-    Each query's rate has a Beta(1/2, 1/2) prior (Jeffreys), so its number right among k new draws is beta-binomial.
-    """
-    total = 0.0
-    for right in solved:
-        a, b = right + 0.5, draws - right + 0.5
-        never = math.exp(_beta(a, b + k) - _beta(a, b))  # E (1-p)^k
-        never_twice = math.exp(_beta(a, b + 2 * k) - _beta(a, b))  # E (1-p)^2k
-        total += never - never_twice  # E (1 - (1-p)^k) (1-p)^k
-    return total / len(solved) if solved else 0.0
-
-
-def _beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    seen = abs(sum(differences)) * (1 - 1e-12)
+    first, *others = differences  # its sign is fixed, for the test is symmetric
+    return fmean(abs(first + sum(s * d for s, d in zip(signs, others, strict=True))) >= seen for signs in product((1, -1), repeat=n - 1))

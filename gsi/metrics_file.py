@@ -1,0 +1,55 @@
+"""metrics.jsonl: one line per iteration, made from the run folder alone and rewritten whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow.parquet as pq
+
+from gsi import metrics
+from gsi.context import Context
+from gsi.runfolder import json_line, read_json, write_text
+
+
+def write_metrics(ctx: Context) -> list[metrics.Line]:
+    """Rewrites metrics.jsonl from the folder: one line per iteration that has begun."""
+    lines = [line for n in range(ctx.config.iterations + 1) if (line := _line(ctx, n))]
+    write_text(ctx.folder.path / "metrics.jsonl", "".join(json_line(line) + "\n" for line in lines))
+    return lines
+
+
+def _line(ctx: Context, n: int) -> metrics.Line:
+    folder, c, queries = ctx.folder, ctx.config, {q.id: q for q in ctx.data.train}
+    line: metrics.Line = {}
+    if n > 0 and folder.done(n, "sample"):
+        line |= metrics.sample_line(folder.ledger, n - 1, ctx.data.train, c.accept, ctx.data.hard)
+        line |= {key[7:]: value for key, value in folder.info(n, "sample").items() if key.startswith("figure/")}
+    if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
+        table = pq.read_table(folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
+        rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]
+        dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
+        line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
+    if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
+        line |= read_json(folder.iter(n) / "perplexity.json")
+    for key, value in folder.info(n, "train").items():
+        if key.startswith("figure/"):
+            line[f"train/{key[7:]}"] = value
+    results = read_json(folder.iter(n) / "eval.json") if (folder.iter(n) / "eval.json").exists() else {}
+    for split, prefix in (("validation", "eval"), ("test", "test")):
+        for task, result in results.get(split, {}).items():
+            for key, value in result.items():
+                if key == "levels":
+                    line |= {f"{prefix}/{task}/level_{level}": v["right"] / v["n"] for level, v in value.items()}
+                elif isinstance(value, int | float):
+                    line[f"{prefix}/{task}/{key}"] = value
+    if not line:
+        return line
+    line |= {
+        f"time/{stage}": round(s, 3)
+        for stage in ("sample", "curate", "train", "evaluate")
+        if (s := folder.info(n, stage).get("seconds")) is not None
+    }
+    parameters = folder.state.get("parameters", 0)
+    prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0) + line.get("score/tokens", 0)
+    line["cost/flops"] = metrics.flops(parameters, prefilled, line.get("sample/tokens", 0), int(line.get("train/tokens", 0)))
+    return {"iteration": n} | line

@@ -1,0 +1,136 @@
+"""The stage that makes a training set: from the ledger to iter_N/train.parquet and dropped.parquet."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from gsi import controls, mixing, parquet
+from gsi.context import Context
+from gsi.curate import Curated, curate, reference_examples
+from gsi.guidance.state_reset import StateReset
+from gsi.seeds import seed_of
+from gsi.strategies import STRATEGIES
+from gsi.types import Example, GsiError, NothingAccepted, Query, Rollout
+
+
+def curate_rows(ctx: Context, n: int) -> None:
+    """Writes iter_n/train.parquet and dropped.parquet. Raises NothingAccepted when there is nothing to train on."""
+    c, started = ctx.config, time.perf_counter()
+    queries = {q.id: q for q in ctx.data.train}
+    drawn = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
+    rows: Iterable[Rollout] = (r for r in drawn if r.iteration < n)
+    result = curate(
+        rows if c.curate.verdicts else controls.whatever_verdict(rows, c.accept, c.seed),
+        queries,
+        ctx.renderer,
+        accept=c.accept,
+        control=c.control,
+        cap=c.curate.cap,
+        floor=c.curate.floor,
+        distinct=c.curate.distinct,
+        max_length=c.train.max_length,
+        on_given=c.train.on_given,
+        stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
+        seed=c.seed,
+    )
+    if c.curate.rows_of:
+        result = Curated(_rows_of(Path(c.curate.rows_of), queries), [])
+    result = _match(ctx, n, _references(ctx, n, result))
+    if c.curate.tokens:
+        result = Curated(controls.up_to_tokens(result.examples, c.curate.tokens, c.seed), result.dropped)
+    if not result.examples:
+        raise NothingAccepted(_nothing_accepted(ctx, n, result))
+    result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
+    write_rows(ctx, n, result)
+    (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
+    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
+
+
+def _references(ctx: Context, n: int, result: Curated) -> Curated:
+    """Adds what a control arm takes from the references (`curate.references`)."""
+    c, kind = ctx.config, ctx.config.curate.references
+    if kind in (None, "none"):
+        return result
+    queries = ctx.data.train
+    if kind != "all":
+        queries = controls.under_quota(ctx.folder.ledger.rows(n - 1), queries, c.sample.wanted, c.accept)
+    if kind == "prefixes":
+        guidance = StateReset(ctx.renderer, c.guidance.mode)
+        return Curated(
+            result.examples + controls.openings(queries, guidance, ctx.renderer, STRATEGIES["state_reset"].max_extra), result.dropped
+        )
+    added = reference_examples(queries, ctx.renderer, "reference", c.train.max_length)
+    return Curated(result.examples + added.examples, result.dropped + added.dropped)
+
+
+def _rows_of(run: Path, queries: Mapping[str, Query]) -> list[Example]:
+    """The last training rows of another run, with its name as their source."""
+    found = sorted(run.glob("iter_*/train.parquet"), key=lambda p: int(p.parent.name[5:]))
+    if not found:
+        raise GsiError(f"curate.rows_of: {run} holds no iter_N/train.parquet; name the folder of a run that has trained")
+    rows = [replace(row, source=row.source or run.name) for row in parquet.read(found[-1])]
+    if strange := next((r.query_id for r in rows if r.query_id not in queries), None):
+        raise GsiError(f"curate.rows_of: {found[-1]} has the query {strange!r}, which this run does not have; both need the same tasks")
+    return rows
+
+
+def _match(ctx: Context, n: int, result: Curated) -> Curated:
+    """Brings a control arm's rows to those of the run it is matched to (`curate.match`, `curate.like`)."""
+    c = ctx.config
+    if not c.curate.match:
+        return result
+    path = Path(c.curate.like or "") / f"iter_{n}" / "train.parquet"
+    if not path.exists():
+        raise GsiError(f"curate.like: {path} does not exist; run {c.curate.like} up to iteration {n} first")
+    ids = pq.read_table(path, columns=["query_id"])["query_id"].to_pylist()
+    levels = {q.id: q.level for q in ctx.data.train}
+    if strange := next((i for i in ids if i not in levels), None):
+        raise GsiError(
+            f"curate.like: {path} has the query {strange!r}, which this run does not train on; both need the same tasks, seed and split"
+        )
+    if c.curate.match == "rows":
+        return Curated(controls.match_rows(result.examples, len(ids), c.seed), result.dropped)
+    return Curated(controls.match_levels(result.examples, Counter(levels[i] for i in ids), levels.__getitem__, c.seed), result.dropped)
+
+
+def _nothing_accepted(ctx: Context, n: int, result: Curated) -> str:
+    counts = Counter(dict(ctx.folder.ledger.query("SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status", (n - 1,))))
+    seen = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    dropped = Counter(d.reason for d in result.dropped)
+    why = f"; of the correct ones dropped: {', '.join(f'{c} {r}' for r, c in dropped.items())}" if dropped else ""
+    fixes = ["a stronger model or a warm start (`warm_start: {}` trains on the reference rationales first)"]
+    if counts["no_answer"] > 0.5 * counts.total():
+        fixes.append("a prompt that makes the model end with `The answer is ...` (prompt.instruction): most responses commit to no answer")
+    if counts["truncated"] > 0.2 * counts.total():
+        fixes.append(f"a larger sample.max_new_tokens (now {ctx.config.sample.max_new_tokens}) or sample.stop: many responses were cut off")
+    if ctx.config.accept == "steps":
+        fixes.append("accept: answer")
+    if ctx.config.guidance.kind == "none":
+        fixes.append("a guided strategy such as state_reset, which needs references, or answer_driven")
+    return (
+        f"iteration {n}: no rollout was accepted, so there is nothing to train on ({counts.total()} rollouts: {seen}{why}).\n"
+        "Everything drawn is kept in the ledger. What may help: " + "; ".join(fixes) + "."
+    )
+
+
+def write_rows(ctx: Context, n: int, result: Curated) -> None:
+    """train.parquet and dropped.parquet, and with early stopping the rows of held-out queries in validation.parquet."""
+    folder, stopping = ctx.folder.iter(n), ctx.config.train.early_stopping
+    (folder / "validation.parquet").unlink(missing_ok=True)
+    if stopping:
+        kept, held = mixing.hold_out(result.examples, stopping.share, seed_of(ctx.config.seed, "early_stopping", n))
+        if held:
+            folder.mkdir(exist_ok=True)
+            parquet.write(folder / "validation.parquet", held)
+            result = replace(result, examples=kept)
+        else:
+            ctx.reporter.say(f"iteration {n}: rows of a single query, so none is held out and training does not stop early")
+    folder.mkdir(exist_ok=True)
+    parquet.write(folder / "train.parquet", result.examples)
+    parquet.write(folder / "dropped.parquet", [d.example for d in result.dropped], [d.reason for d in result.dropped])
