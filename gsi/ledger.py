@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gsi.types import GsiError, Query, Reply, Rollout
+from gsi.types import GsiError, Query, Reply, Rollout, Tried
 
 SCHEMA_VERSION = 1
 _TYPES = {
@@ -77,6 +77,15 @@ class Ledger:
     def rows(self, iteration: int | None = None, split: str | None = None) -> Iterator[Rollout]:
         """Rows in (iteration, query, attempt) order, streamed; of one iteration where it is named."""
         return self._select(split, *(("1", ()) if iteration is None else ("iteration = ?", (iteration,))))
+
+    def past(self, iteration: int, accept: str) -> dict[str, list[Tried]]:
+        """What earlier iterations tried, by query, without the texts: a few hundred bytes per attempt."""
+        found: dict[str, list[Tried]] = {}
+        sql = "SELECT query_id, iteration, attempt, guidance, correct, steps_ok FROM rollouts WHERE iteration < ? ORDER BY query_id, iteration, attempt"
+        for query_id, drawn, attempt, guidance, correct, steps in self.query(sql, (iteration,)):
+            accepted = bool(correct) and (accept == "answer" or steps == 1)
+            found.setdefault(query_id, []).append(Tried(drawn, attempt, guidance, accepted))
+        return found
 
     def count(self, iteration: int, split: str | None = None) -> int:
         table, where, args = _where(split, "iteration = ?", (iteration,))

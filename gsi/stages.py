@@ -33,7 +33,7 @@ def sample(ctx: Context, n: int) -> None:
         n - 1,
         f"iteration {n}: sample ({c.strategy})",
         ctx.data.train,
-        allocation=build_allocation(c),
+        allocation=build_allocation(c, lambda: ctx.folder.ledger.past(n - 1, c.accept)),
         guidance=build.make_guidance(c, ctx.renderer, teacher, ctx.data.train),
         sampling=lambda attempt: s,
         strategy=c.strategy,

@@ -162,6 +162,19 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What a policy remembers of an attempt of an earlier iteration."""
+
+    iteration: int
+    attempt: int
+    guidance: str | None  # the hint's label as in the ledger
+    accepted: bool
+
+
+Past = Mapping[str, Sequence[Tried]]  # query id -> its attempts of earlier iterations, in order; frozen while an iteration samples
+
+
+@dataclass(frozen=True)
 class Example:
     """One training row: the plain question with a completion, as tokens."""
 
