@@ -84,8 +84,14 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
 
     before = (tmp_path / "small.jsonl").read_text()
     assert main(["study", path]) == 0
-    assert "0 of 13 cells to run" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 of 13 cells to run" in printed
+    assert "another version" not in printed
     assert (tmp_path / "small.jsonl").read_text() == before
+
+    (tmp_path / "small.jsonl").write_text(before.replace(record["code"], "0" * 12, 2))
+    assert main(["study", path]) == 0
+    assert "2 of the results" in capsys.readouterr().out
 
 
 def test_the_same_results_whatever_the_number_of_processes(tmp_path):

@@ -352,10 +352,10 @@ def write(paths: Sequence[str], heading: str = "") -> str:
         study, mark = load_study(path)
         results = Results(study.results)
         lines += [f"## Study `{study.name}`", ""]
-        ran = sorted({r["study"] for r in results.records.values() if "study" in r})
+        ran, code = (sorted({r[key] for r in results.records.values() if key in r}) for key in ("study", "code"))
         hours = sum(r["seconds"] for r in results.records.values()) / 3600
         lines += [
-            f"`{path}`, hash {mark} (results made under {', '.join(ran) or 'none'}); {len(results.records)} cells, {hours:.1f} core-hours.",
+            f"`{path}`, hash {mark} (results made under {', '.join(ran) or 'none'}, by the code {', '.join(code) or 'unknown'}); {len(results.records)} cells, {hours:.1f} core-hours.",
             "",
         ]
         if study.exclusions:

@@ -39,6 +39,7 @@ from gsi.runfolder import write_text
 from gsi.strategies import CONTROLS, STRATEGIES
 from gsi.types import GsiError
 
+SOURCE = Path(__file__).parent.parent
 FRESH = 1_000_000  # added to a seed: data that no cell trains on
 
 
@@ -222,6 +223,14 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- running
 
 
+def code_mark() -> str:
+    """Identifies the code that made a result: a hash of all source files of `gsi`."""
+    hashed = hashlib.sha256()
+    for path in sorted(SOURCE.rglob("*.py")):
+        hashed.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+    return hashed.hexdigest()[:12]
+
+
 class Results:
     """The JSONL file of finished cells, rewritten whole, sorted by key."""
 
@@ -267,6 +276,11 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
             raise GsiError(
                 f"{study.results}: the result of {cell.key} was made with another config; remove its line, or name another file under `results`"
             )
+    code = code_mark()
+    if others := sum(results.records[key].get("code") != code for key in done):
+        say(
+            f"{others} of the results in {study.results} were made by another version of gsi; they count as done (the findings name the versions)"
+        )
     check(study, todo, path)
     left = [c for c in todo if c.key not in done and not (isinstance(c, _Base) and all(o.key in done for o in todo if c.key in o.needs))]
     say(estimate(study, todo, results, jobs))
@@ -295,7 +309,7 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
                         continue
                     done.add(cell.key)
                     if record is not None:
-                        results.add(record | {"study": mark})
+                        results.add(record | {"study": mark, "code": code})
                         say(f"{len(done)}/{len(todo)} {cell.key}: {record['seconds']:.0f} s")
         except BaseException:
             stop.set()  # the children end; what they finished is kept, and the same command goes on
