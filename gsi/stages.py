@@ -26,8 +26,9 @@ from gsi.guidance.state_reset import StateReset
 from gsi.ledger import Ledger
 from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
+from gsi.recording import RecordingTeacher
 from gsi.runfolder import RunFolder, json_line, read_json, write_text
-from gsi.sampling import RecordingTeacher, Sampler, Stats
+from gsi.sampling import Sampler, Stats
 from gsi.seeds import seed_of
 from gsi.strategies import STRATEGIES
 from gsi.types import Engine, Example, GsiError, NothingAccepted, Query, Rollout, Sampling, Teacher, TrainJob
