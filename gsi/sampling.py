@@ -14,34 +14,16 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from gsi.attempts import Attempts
 from gsi.ledger import Ledger
 from gsi.prompts import Renderer
-from gsi.seeds import seed_of
-from gsi.shuffle import restored, shuffled
-from gsi.types import (
-    SHUFFLE,
-    Allocation,
-    Completion,
-    Grader,
-    Guidance,
-    Hint,
-    Plan,
-    Query,
-    Reply,
-    Request,
-    Rollout,
-    Sampling,
-    Stop,
-    Teacher,
-    Text,
-    Verdict,
-)
+from gsi.recording import asking
+from gsi.types import Allocation, Completion, Grader, Guidance, Hint, Plan, Query, Request, Rollout, Sampling, Stop, Text, Verdict
 
 MAX_BACKLOG = 1024  # completions that wait to be graded or committed
 
@@ -80,10 +62,7 @@ class Sampler:
 
     Args:
         queries: who may be sampled, in order; earlier queries are finished first.
-        iteration: the ledger's iteration, the index of the model that draws.
-        sampling: settings of attempt number n.
-        shuffle: tasks whose attempts without a hint show the options of a choice query in an order of their own.
-        split: None = rollouts, else the split of the table `evaluations`.
+        renderer, iteration, sampling, seed, strategy, model, shuffle, split: see `Attempts`.
         hint_workers: threads for a guidance that may block (a teacher); 0 = guidance is called in place.
         on_progress: called with Stats after every commit.
     """
@@ -109,9 +88,9 @@ class Sampler:
         on_progress: Callable[[Stats], None] | None = None,
     ):
         self.queries, self.iteration, self.allocation, self.guidance = queries, iteration, allocation, guidance
-        self.renderer, self.grader, self.ledger, self.sampling = renderer, grader, ledger, sampling
-        self.seed, self.strategy, self.model, self.accept, self.split = seed, strategy, model, accept, split
-        self.shuffle, self.on_progress = frozenset(shuffle), on_progress
+        self.grader, self.ledger, self.accept, self.split = grader, ledger, accept, split
+        self.attempts = Attempts(renderer, iteration, sampling, seed, strategy, model, frozenset(shuffle), split)
+        self.on_progress = on_progress
         self.stats = Stats(len(queries))
         self._resuming = ledger.count(iteration, split) > 0
         self._next = 0  # the next query to open
@@ -201,10 +180,8 @@ class Sampler:
                 self._changed.notify_all()
 
     def _grade(self, request: Request, completion: Completion, rows: list[Rollout]) -> None:
-        reason = completion.finish_reason
-        if reason != "stop":
-            status = {"length": "truncated", "repetition": "truncated", "too_long": "too_long", "error": "error"}[reason]
-            rows.append(self._rollout(request, completion, Verdict("error", detail=completion.detail), status))
+        if completion.finish_reason != "stop":  # no whole response
+            rows.append(self._rollout(request, completion, Verdict("error", detail=completion.detail)))
             return
         verdict = self.grader.submit(request.query, request.given.text + completion.text)
         if verdict.done():
@@ -213,39 +190,8 @@ class Sampler:
         self._grading += 1
         verdict.add_done_callback(lambda done: self._inbox.put(("verdict", request, completion, done)))
 
-    def _rollout(self, request: Request, completion: Completion, verdict: Verdict, status: str | None = None) -> Rollout:
-        response = request.given.text + completion.text
-        ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
-        trained: str | None = response
-        if request.guidance and request.guidance.startswith(SHUFFLE):
-            trained = restored(response, request.guidance, self._open[request.query.id].query.question, verdict.extracted)
-        return Rollout(
-            query_id=request.query.id,
-            task=request.query.task,
-            level=request.query.level,
-            iteration=request.iteration,
-            attempt=request.attempt,
-            strategy=self.strategy,
-            guidance=request.guidance,
-            prompt=request.prompt.text,
-            given=request.given.text,
-            response=response,
-            completion=trained or "",
-            prompt_ids=request.prompt.ids,
-            response_ids=ids,
-            prompt_tokens=request.prompt.n_tokens if completion.prompt_tokens is None else completion.prompt_tokens,
-            given_tokens=request.given.n_tokens,
-            generated_tokens=completion.generated_tokens,
-            finish_reason=completion.finish_reason,
-            seed=request.seed,
-            model=self.model,
-            status=status or verdict.status,
-            correct=(status or verdict.status) == "correct",
-            steps_ok=verdict.steps_ok,
-            extracted=verdict.extracted,
-            detail=verdict.detail,
-            created_at=now(),
-        )
+    def _rollout(self, request: Request, completion: Completion, verdict: Verdict) -> Rollout:
+        return self.attempts.rollout(self._open[request.query.id].query, request, completion, verdict)
 
     def _record(self, rows: list[Rollout], decide: bool) -> None:
         with self._changed:
@@ -266,7 +212,7 @@ class Sampler:
 
     def _open_next(self) -> None:
         query = self.queries[self._next]
-        progress = _Progress(query, self._next, self.renderer.prompt(query))
+        progress = _Progress(query, self._next, self.attempts.prompt(query))
         if self._resuming:
             progress.ahead = {r.attempt: r for r in self.ledger.attempts(query.id, self.iteration, self.split)}
             self.stats.resumed += len(progress.ahead)
@@ -313,55 +259,11 @@ class Sampler:
 
     def _hint(self, query: Query, history: Sequence[Rollout], attempt: int, index: int) -> Hint | None:
         assert self.guidance is not None
-        _asking.key = (query.id, self.iteration, attempt)
+        asking.key = (query.id, self.iteration, attempt)
         return self.guidance.hint(query, history, index)
 
     def _launch(self, p: _Progress, attempt: int, hint: Hint | None) -> None:
-        query, prompt, label = p.query, p.prompt, hint.label if hint else None
-        if hint is None and query.task in self.shuffle and (other := shuffled(query, self.seed, self.iteration, attempt)):
-            query, label = other
-            prompt = self.renderer.prompt(query)
-        elif hint is not None and hint.question is not None:
-            prompt = self.renderer.prompt(query, hint.question)
-        given = hint.given if hint else Text("")
-        if given.ids is None:
-            given = self.renderer.continuation(prompt, given.text)
-        request = Request(
-            query=query,
-            iteration=self.iteration,
-            attempt=attempt,
-            prompt=prompt,
-            given=given,
-            sampling=self.sampling(attempt),
-            seed=seed_of(self.seed, self.split or "sample", self.iteration, p.query.id, attempt),
-            guidance=label,
-        )
+        request = self.attempts.request(p.query, p.prompt, attempt, hint)
         with self._changed:
             heapq.heappush(self._ready, (p.order, attempt, request))
             self._changed.notify_all()
-
-
-# --------------------------------------------------------------------------------------- teachers
-
-_asking = threading.local()  # which attempt the current hint worker works for
-
-
-class RecordingTeacher:
-    """A teacher whose exchanges are kept: each is stored when it comes and never paid for twice.
-
-    The recorded reply of an attempt serves again when the run resumes and the same messages are asked.
-    """
-
-    def __init__(self, teacher: Teacher, ledger: Ledger):
-        self.teacher, self.ledger = teacher, ledger
-
-    def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
-        reply = self.ledger.teacher_call(_asking.key, messages)
-        if reply is None:
-            reply = self.teacher.ask(messages)
-            self.ledger.add_teacher_call(_asking.key, messages, reply, now())
-        return reply
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

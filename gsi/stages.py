@@ -17,8 +17,8 @@ from gsi.context import Context, draw
 from gsi.curate import reference_examples
 from gsi.ledger import Ledger
 from gsi.metrics_file import write_metrics
+from gsi.recording import RecordingTeacher
 from gsi.runfolder import RunFolder, read_json, write_text
-from gsi.sampling import RecordingTeacher
 from gsi.seeds import seed_of
 from gsi.types import GsiError, NothingAccepted, Query, Sampling, TrainJob
 

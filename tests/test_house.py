@@ -21,7 +21,8 @@ ALLOWED = {
     "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
-    "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "sampling": BASIC | {"ledger", "shuffle"}, "progress": {"sampling"},
+    "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
+    "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
     "runfolder": BASIC | {"ledger"}, "parquet": {"types"}, "train": BASIC,
     "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip

@@ -222,7 +222,7 @@ def test_attempts_do_not_depend_on_who_finishes_first_nor_on_interruptions(world
 
 
 def test_interactive_calls_are_recorded_and_not_paid_twice(tmp_path):
-    from gsi.sampling import RecordingTeacher, _asking
+    from gsi.recording import RecordingTeacher, asking
 
     class Counting:
         calls = 0
@@ -233,7 +233,7 @@ def test_interactive_calls_are_recorded_and_not_paid_twice(tmp_path):
 
     ledger, inner = Ledger(tmp_path / "l.sqlite"), Counting()
     teacher = RecordingTeacher(inner, ledger)
-    _asking.key = ("q1", 0, 8)
+    asking.key = ("q1", 0, 8)
     messages = [{"role": "user", "content": "why?"}]
     assert teacher.ask(messages) == teacher.ask(messages) == Reply("because", 5, 7, "big")
     assert inner.calls == 1
