@@ -62,6 +62,12 @@ class WarmStart(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
 
 
+class Strata(Section):
+    """Tasks without levels get five, by how often the initial model solves a query; the last counts as hard."""
+
+    draws: Annotated[int, Field(ge=0)] = 0  # attempts per query of training, validation and test sets, used for nothing else; 0 = no strata
+
+
 class Prompt(Section):
     template: str = "auto"  # auto = chat where the tokenizer has a template, else plain; or text with {question}
     instruction: str = ""  # appended to every question, plain and hinted alike
@@ -241,6 +247,7 @@ class Config(Section):
     control: bool = False  # a control arm may train on rows that are not correct
     tasks: Annotated[list[Task], Field(min_length=1)]
     warm_start: WarmStart | None = None
+    strata: Strata = Strata()
     prompt: Prompt = Prompt()
     sample: Sample = Sample()
     allocation: Allocation = Allocation()

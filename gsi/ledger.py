@@ -118,6 +118,12 @@ class Ledger:
         if rows:
             self._write("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
+    def set_levels(self, split: str, levels: Mapping[str, int]) -> None:
+        """Gives queries of a split the levels that were found for them."""
+        self._write(
+            "UPDATE queries SET level = ? WHERE split = ? AND id = ?", [(level, split, query_id) for query_id, level in levels.items()]
+        )
+
     def add_teacher_call(self, key: tuple[str, int, int], messages: Any, reply: Reply, now: str) -> None:
         row = (*key, json.dumps(messages, ensure_ascii=False), reply.text, reply.model, reply.prompt_tokens, reply.generated_tokens, now)
         self._write("INSERT OR REPLACE INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsi import build, perplexity, stages, trainset
+from gsi import build, perplexity, stages, strata, trainset
 from gsi.config import Config, load_config
 from gsi.context import Context
 from gsi.metrics_file import write_metrics
@@ -65,6 +65,7 @@ def loop(ctx: Context) -> list[dict[str, Any]]:
         else:
             folder.set_model(0, ctx.base)
             folder.mark(0, "train", skipped=True)
+    strata.measure(ctx)
 
     for n in range(last + 1):
         if n > 0:
@@ -143,6 +144,7 @@ def open_run(
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs
             ctx = Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
+            strata.apply(ctx)
             try:
                 yield ctx
             finally:

@@ -1,0 +1,89 @@
+"""Data without levels: the initial model's own draws say what is hard, once and for all."""
+
+import json
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+import scripted
+
+from gsi import run
+from gsi.types import Request
+
+
+def respond(request: Request, model: str) -> str:
+    """Right with a probability that falls with the number in the question; every trained model is hopeless at what was easy and good at the rest."""
+    difficulty = int(request.query.question.split()[1]) / 50
+    if Path(model).is_dir():
+        difficulty = 1 - difficulty
+    right = random.Random(request.seed).random() > difficulty
+    return f"The answer is {request.query.answer if right else -1}."
+
+
+def config(tmp_path, draws=16, **changes):
+    for name in ("train", "test"):
+        rows = [{"id": f"{name}-{i}", "question": f"Question {i} of {name}", "answer": str(i)} for i in range(50)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "mine", "check": f"{__file__}:check"}
+    return (
+        scripted.config(
+            tmp_path / "run",
+            tasks=[task | {"path": str(tmp_path / "train.jsonl")}],
+            strata={"draws": draws},
+            engine={"kind": "scripted", "function": f"{__file__}:respond"},
+            train={"kind": "scripted", "function": f"{scripted.HERE}:make_folder"},
+            evaluate={"validation": 0, "tasks": [task | {"path": str(tmp_path / "test.jsonl")}]},
+        )
+        | changes
+    )
+
+
+def check(response: str, query) -> bool:
+    return response.rstrip(".").endswith(f" {query.answer}") or response == query.answer
+
+
+def levels(path, split="train"):
+    with sqlite3.connect(path / "ledger.sqlite") as db:
+        return dict(db.execute("select id, level from queries where split = ?", (split,)))
+
+
+def test_five_strata_of_equal_size_that_no_later_model_changes(tmp_path, check_folder):
+    result = run(config(tmp_path))
+    found = levels(result.path)
+    assert [sum(level == n for level in found.values()) for n in range(1, 6)] == [10] * 5
+    by_level = {n: [int(i.split("-")[1]) for i, level in found.items() if level == n] for n in range(1, 6)}
+    means = [sum(v) / len(v) for v in by_level.values()]
+    assert means == sorted(means)
+    assert means[4] - means[0] > 30
+    assert set(levels(result.path, "test").values()) == {1, 2, 3, 4, 5}
+    # the trained model finds the hard ones easy; they stay the hard ones
+    first, second = result.metrics[1], result.metrics[2]
+    assert first["tail/share/level_5"] < 0.1 < 0.3 < second["tail/share/level_5"]
+    assert second["tail/hard_share"] == second["tail/share/level_5"]
+    assert check_folder(result.path) == []
+    with sqlite3.connect(result.path / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from evaluations where split = 'strata'").fetchone() == (50 * 16,)
+        assert {row[0] for row in db.execute("select distinct level from rollouts")} == {1, 2, 3, 4, 5}
+
+
+def test_a_second_call_draws_nothing_and_keeps_the_strata(tmp_path):
+    before = levels(run(config(tmp_path)).path)
+    result = run(config(tmp_path, iterations=3))
+    assert levels(result.path) == before
+    with sqlite3.connect(result.path / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from evaluations where split like 'strata%'").fetchone() == (100 * 16,)
+
+
+def test_without_draws_there_are_no_strata(tmp_path):
+    result = run(config(tmp_path, draws=0))
+    assert set(levels(result.path).values()) == {None}
+    assert "tail/hard_share" not in result.metrics[1]
+
+
+@pytest.mark.parametrize("draws", [4])
+def test_a_task_with_levels_keeps_them(tmp_path, draws):
+    result = run(scripted.config(tmp_path / "run", strata={"draws": draws}))
+    assert set(levels(result.path).values()) == set(range(1, 11))
+    with sqlite3.connect(result.path / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from evaluations where split like 'strata%'").fetchone() == (0,)
