@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,13 +21,15 @@ from gsi.runfolder import write_text
 from gsi.seeds import seed_of
 from gsi.types import Completion, Scorer, Text
 
+STEPS = 4  # bins of the distribution per doubling of the perplexity
 Row = tuple[int | None, tuple[int, ...], tuple[int, ...]]  # level, prompt ids, completion ids (the end token included)
 
 
 def perplexities(levels: Sequence[int | None], scores: Sequence[Sequence[float]], name: str) -> dict[str, float]:
     """`name` and `name/level_N`: exp of the mean over responses of the mean negative log-probability per token.
 
-    That is the geometric mean of the responses' perplexities, so one odd response cannot carry it.
+    That is the geometric mean of the responses' perplexities, so one odd response cannot carry it. `name/from_P`: share of the responses
+    whose own perplexity is P or more and below the next of the STEPS per doubling.
     """
     groups: dict[str, list[float]] = defaultdict(list)
     for level, logp in zip(levels, scores, strict=True):
@@ -36,7 +38,9 @@ def perplexities(levels: Sequence[int | None], scores: Sequence[Sequence[float]]
             groups[name].append(value)
             if level is not None:
                 groups[f"{name}/level_{level}"].append(value)
-    return {key: math.exp(sum(v) / len(v)) for key, v in sorted(groups.items())}
+    figures = {key: math.exp(sum(v) / len(v)) for key, v in sorted(groups.items())}
+    bins = Counter(math.floor(STEPS * value / math.log(2)) for value in groups[name])
+    return figures | {f"{name}/from_{2 ** (b / STEPS):.3f}": count / bins.total() for b, count in sorted(bins.items())}
 
 
 def measure(ctx: Context, n: int) -> None:

@@ -260,11 +260,15 @@ def test_perplexity_is_drawn_where_it_was_measured(copy, tmp_path):
             "tail/perplexity/kept": 3.25,
             "tail/perplexity/kept/level_1": 2.0,
             "tail/perplexity/reference/level_1": 4.0,
+            "tail/perplexity/reference/from_4.000": 1.0,
+            "tail/perplexity/kept/from_2.828": 0.25,
+            "tail/perplexity/kept/from_3.364": 0.75,
         }
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report(copy, to=tmp_path / "b.html")
     assert page.values["Perplexity"][-1][1:] == [3.25, 4.5]
     assert page.values["Perplexity by level"][-1][1:] == [2.0, 4.0]
+    assert [row[1:] for row in page.values["Share of responses by perplexity"][-3:]] == [[0.25, 0.0], [0.75, 0.0], [0.0, 1.0]]
 
 
 def test_all_rollouts_are_there_to_read(runs, tmp_path):

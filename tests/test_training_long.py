@@ -265,6 +265,9 @@ def test_replay_interpolation_early_stopping_and_perplexity_in_a_run(tmp_path, c
     assert low <= lines[2]["tail/perplexity/kept"] <= high
     if len(kept) <= 12:
         assert lines[2]["tail/perplexity/kept"] == pytest.approx(math.exp(sum(values) / len(values)), rel=1e-4)
+    shares = {key: value for key, value in lines[2].items() if key.startswith("tail/perplexity/kept/from_")}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(low * 0.84 <= float(key.partition("/from_")[2]) <= high for key in shares)
     flops = 2 * lines[2]["score/tokens"] + 2 * (lines[2]["sample/prompt_tokens"] + lines[2]["sample/tokens"]) + 6 * lines[2]["train/tokens"]
     assert lines[2]["cost/flops"] == pytest.approx(flops * model.num_parameters())
 

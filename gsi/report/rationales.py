@@ -76,7 +76,7 @@ def perplexity(run: RunView) -> Iterable[Figure]:
     """Of references and of what is kept, where the run measured it (keys tail/perplexity/...)."""
     prefix = "tail/perplexity/"
     names = sorted({key[len(prefix) :].split("/")[0] for line in run.metrics for key in line if key.startswith(prefix)} - {""})
-    names = [x for x in names if not x.startswith("level_")][:6]
+    names = [x for x in names if not x.startswith(("level_", "from_"))][:6]
     colours = {"reference": plots.GREY, "kept": plots.COLOURS[0]} | {
         n: plots.COLOURS[1 + i % 5] for i, n in enumerate(x for x in names if x not in ("reference", "kept"))
     }
@@ -110,6 +110,37 @@ def perplexity(run: RunView) -> Iterable[Figure]:
         body = [[x, *(number(of[name].get(x), "{:,.3f}") for name in series)] for x in levels]
         spec = plots.lines(rows, plots.axis("level", integer=levels), plots.axis("perplexity"), series, tips=[tip("x", "level"), tip("s", "of", "nominal"), tip("y", "perplexity", format=".3f")])  # fmt: skip
         yield Figure("perplexity-levels", f"Perplexity by level (iteration {n})", f"Perplexity of {' and '.join(series)} at levels {levels[0]} to {levels[-1]}.", spec, Table("Perplexity by level", "|".join(["level", *series]), body), list(series.items()))  # fmt: skip
+
+
+def perplexity_shares(run: RunView) -> Figure | None:
+    """The paper's perplexity figure: how the responses are spread, in the last iteration that measured it (keys tail/perplexity/NAME/from_P)."""
+    for line in reversed(run.metrics):
+        found: dict[str, dict[float, float]] = defaultdict(dict)
+        for key, value in line.items():
+            name, _, low = key.removeprefix("tail/perplexity/").partition("/from_")
+            if key.startswith("tail/perplexity/") and finite(value) is not None and _float(low) is not None:
+                found[name][float(low)] = value
+        if found:
+            break
+    else:
+        return None
+    colours = {"reference": plots.GREY, "kept": plots.COLOURS[0]}
+    series = {name: colours.get(name, plots.COLOURS[1]) for name in sorted(found)[:4]}
+    lows = sorted({low for of in found.values() for low in of})
+    rows = [{"x": low, "y": found[name].get(low, 0.0), "s": name} for name in series for low in (*lows, lows[-1] * 2**0.25)]
+    spec = plots.lines(rows, plots.axis("perplexity"), plots.axis("share", percent=True, zero=True), series, points=False, step=True, tips=[tip("x", "from", format=".2f"), tip("s", "of", "nominal"), tip("y", "share", format=".1%")])  # fmt: skip
+    most = {name: max(found[name], key=lambda low: found[name][low]) for name in series}
+    says = "Most responses lie from " + ", ".join(f"{low:.2f} ({name})" for name, low in most.items()) + "."
+    body = [[f"{low:.2f}", *(percent(found[name].get(low, 0.0)) for name in series)] for low in lows]
+    title = f"How perplexities are spread (iteration {line['iteration']})"
+    return Figure("perplexity-shares", title, says, spec, Table("Share of responses by perplexity", "|".join(["from", *series]), body), list(series.items()))  # fmt: skip
+
+
+def _float(text: str) -> float | None:
+    try:
+        return finite(float(text))
+    except ValueError:
+        return None
 
 
 def distinct(tally: Tally) -> Figure | None:

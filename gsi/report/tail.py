@@ -19,7 +19,7 @@ def section(run: RunView, tally: Tally | None) -> Section:
     made: list[Figure | Table | None] = [_shares(run, tally), _drift(run), _coverage(run)]
     if tally:
         made += [_right(run, tally), *rationales.lengths(tally)]
-    made += list(rationales.perplexity(run))
+    made += [*rationales.perplexity(run), rationales.perplexity_shares(run)]
     if tally:
         made += [_gained(tally), _lost(tally)]
     made += [_effective(run, tally)]
