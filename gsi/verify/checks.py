@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment, ends_with_number
+from gsi.verify.answers import commitment
 from gsi.verify.choices import check_choice, choose
+from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
-from gsi.verify.numbers import HEDGE, Number, new_number, parse_gold, plain, read_number, same
+from gsi.verify.numbers import Number, plain, same
+from gsi.verify.shortcut import stated_at_the_end
+from gsi.verify.statements import HEDGE, new_number, parse_gold, read_number
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,6 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     return Symbolic(query.answer, got[:1000], relative)
 
 
-def stated_at_the_end(response: str, question: str) -> Number | None:
-    """The short way for the commonest responses: a marked plain number is the last thing said. Says the same as the long way."""
-    digits = ends_with_number(response, question)
-    return None if digits is None else Number(Fraction(digits))
-
-
 def _has_number(clause: str) -> bool:
     return read_number(clause) is not None
 
@@ -148,11 +145,21 @@ def _check_bool(response: str, query: Query) -> Verdict:
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
+    if re.search(
+        r"\b(?:wrong|incorrect|not|cannot|doubt|deny|hard)\b[^,.]*\b(?:say|claim|state|whether|tell)\b|n't\b[^,.]*\b(?:say|know|tell|sure)\b",
+        clause,
+    ):
+        return Verdict("no_answer", detail="neither true nor false")
+    if committed and not committed.mark and (first := _FIRST.match(response)) and not REVISED.search(response):
+        found = [("", first[1])]  # `False. True would need ...`
     said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
     if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail="neither true nor false")
     value = said.pop()
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
+
+
+_FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 
 def _check_list(response: str, query: Query) -> Verdict | Symbolic:

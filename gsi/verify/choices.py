@@ -6,7 +6,8 @@ import re
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
-from gsi.verify.numbers import HEDGE, plain, read_number
+from gsi.verify.numbers import Number, plain
+from gsi.verify.statements import HEDGE, read_number
 from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -47,6 +48,11 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     """The letter of the one option that a clause names. `mark` is what marks the clause as the answer."""
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
     text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
+    text = re.sub(
+        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?\W*$",
+        r"\1",
+        text,
+    )
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
@@ -71,7 +77,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter = m[1].upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"
         letter, rest = m[1], ""
-        if re.search(r"\bor\b|\band\b", text[: m.start()][-6:]):
+        if re.search(r"\bor\b|\band\b|\b[A-H]\W*$", text[: m.start()][-6:]):
             return None
     if letter is None:
         return _by_value(text, options, mark)
@@ -94,12 +100,16 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
     stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
+    if len(ratios := re.findall(r"\d+\s*:\s*\d+(?:\s*:\s*\d+)*", text)) == 1 and not HEDGE.search(text):
+        stated.add(_squeeze(ratios[0]))
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact:
         got = read_number(_join(text))
         if got is None or HEDGE.search(text):
             return None
         numbers = [read_number(_join(o)) for o in options]
+        if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):
+            got = Number(got.value / 100)  # 40% for 2/5
         exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
         if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
             return None
@@ -122,10 +132,10 @@ def _fits(text: str, option: str, mark: str) -> bool:
     unit = re.search(r"\d[\d.,]*\s*([A-Za-z%][A-Za-z%/]*)", option)
     if unit is None:
         return True
-    said = re.search(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
-    if said is None:
-        return False
-    return said[1] == unit[1] or said[1].lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s"))
+    if unit[1] in ("%", "percent"):
+        return bool(re.search(r"%|\bper\s?cent", text, re.IGNORECASE))
+    said = re.findall(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
+    return any(word == unit[1] or word.lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s")) for word in said)
 
 
 def _join(text: str) -> str:

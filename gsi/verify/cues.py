@@ -35,6 +35,14 @@ EXPLAINS = re.compile(
     r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]",
     re.IGNORECASE,
 )
+# what is said behind an answer without being one
+REMARK = re.compile(
+    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
+    r"(?!.*\b(?:so|thus|therefore|hence|answer|total|in\s+all|altogether)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+# `Options A and C are wrong` takes back nothing
+OTHERS = re.compile(r"\b(?:options?|choices?|others?|rest|distractors?|[A-H](?:\s*,|\s+and|\s+or)|common|not)\b[^.!?\n]*$", re.IGNORECASE)
 POLITE = re.compile(
     r"\W*(?:i hope|hope (?:this|that)|let me know|thank|thanks|feel free|would you like|do you|is there anything|if you (?:have|need|want)|good luck|"
     r"please|happy to|you're welcome|great job|have a )",
@@ -48,7 +56,9 @@ REVISED = re.compile(
 )
 # an answer that somebody had before, or others have
 ONCE = re.compile(
-    r"\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
+    r"\b(?:false|untrue|wrong|incorrect|impossible|unlikely|doubtful)\s+that\s+(?:the\s+)?$"
+    r"|\b(?:if|suppose|supposing|assuming|whether|unless|had|were)\b(?:(?!\bthen\b)[^,;:])*$|\b(?:wrong|incorrect|false|tempting|naive|obvious)\s+$"
+    r"|\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
     r"|\b(?:express|write|round|simplify)\s+(?:the|your|our|this)\s+$"
     r"|\b(?:people|students|someone|somebody|one|you)\s+(?:\w+\s+)?(?:say|think|guess|assume|answer|believe|claim)s?\b[^,;]*$",
     re.IGNORECASE,

@@ -60,6 +60,7 @@ def as_latex(text: str) -> str:
         if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text
         else text.replace("{,}", "")
     )
+    text = re.sub(r"(?<=[)\]])\s*U\s*(?=[(\[])", r" \\cup ", text)
     text = re.sub(r"\*\*", "^", text)
     text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
     text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))
