@@ -74,10 +74,10 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if (
         len(text) <= 60
         and "\n" not in text.strip()
-        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$", text, re.IGNORECASE)
+        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|\d[.!?]\s+[a-z]", text, re.IGNORECASE)
         and text.strip()
     ):
-        return Clause(_strip(text), "")  # nothing but an answer
+        return Clause(_after_revision(text) or _strip(text), "")  # nothing but an answer
     marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]
@@ -237,7 +237,9 @@ def _last_result(text: str) -> str | None:
 
 def _after_revision(clause: str) -> str | None:
     cues = list(REVISED.finditer(clause))
-    return _strip(clause[cues[-1].end() :]) or None if cues else None
+    if not cues or (_BLAMES.match(cues[-1][0]) and cues[-1][0].rstrip()[-1].isalpha()):
+        return None
+    return _strip(clause[cues[-1].end() :]) or None
 
 
 def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> str | None:

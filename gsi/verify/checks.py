@@ -14,7 +14,7 @@ from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
 from gsi.verify.shortcut import stated_at_the_end
-from gsi.verify.statements import HEDGE, new_number, parse_gold, read_number
+from gsi.verify.statements import doubtful, new_number, parse_gold, read_number
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     got = mathematics(clause)
     if gold is not None:
-        number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
+        number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
         if number is None and query.question:
             number = new_number(clause, query.question)
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
-        if HEDGE.search(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
+        if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
             return Verdict("no_answer", detail=f"no single value in {clause[:80]!r}")
         words = re.search(r"[A-Za-z]{3}", re.sub(r"\b(?:sqrt|sin|cos|tan|log|exp|arcsin|arccos|arctan|infinity)\b", "", got))
         if "\\" not in got and (not expressions or words):

@@ -7,7 +7,7 @@ import re
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
 from gsi.verify.numbers import Number, plain
-from gsi.verify.statements import HEDGE, read_number
+from gsi.verify.statements import doubtful, read_number
 from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -100,12 +100,14 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
     stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
-    if len(ratios := re.findall(r"\d+\s*:\s*\d+(?:\s*:\s*\d+)*", text)) == 1 and not HEDGE.search(text):
+    if len(ratios := re.findall(r"\d+\s*:\s*\d+(?:\s*:\s*\d+)*", text)) == 1 and not doubtful(text):
         stated.add(_squeeze(ratios[0]))
+    if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
+        stated.add(f"{over[1]}:{over[2]}")
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact:
         got = read_number(_join(text))
-        if got is None or HEDGE.search(text):
+        if got is None or doubtful(text):
             return None
         numbers = [read_number(_join(o)) for o in options]
         if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):

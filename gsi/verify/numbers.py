@@ -66,9 +66,7 @@ def plain(text: str) -> str:
     if _SIGNED.search(text):
         text = _SIGNED.sub(r"\1-", text)
     if "below" in text:
-        text = re.sub(
-            r"(?<![-\d.])(\d[\d,.]*)(?=\s*(?:degrees?\s+)?(?:(?:celsius|fahrenheit|centigrade|[CF])\s+)?below\s+zero\b)", r"-\1", text
-        )
+        text = re.sub(r"(?<![-\d.])(\d[\d,.]*[^\d.,;]{0,25}?)\s*below\s+zero\b", r"-\1", text)
     if "cent" in text:
         text = re.sub(r"\$?(\d+)(?:\s+dollars?)?\s+and\s+(\d\d)\s+cents\b", r"$\1.\2", text)
     if ":00" in text:
@@ -80,6 +78,8 @@ def plain(text: str) -> str:
     )
     if "\\cdot" in text:
         text = re.sub(r"(?<=[A-Za-z])\s*\\cdot\s*(?=[A-Za-z])", " ", text)  # J·s
+    if "^" in text:  # m s^{-2}, m/s^{2}
+        text = re.sub(r"\^\s*\{\s*(\d)\s*\}", r"^\1", re.sub(r"(?<=[A-Za-z])\s?\^\s?\{?\s?-\s?\d\s?\}?", "", text))
     text = re.sub(r"\{,\}|,\\?!|,\s*\\!", ",", text)
     text = re.sub(r"(?<=\d),\s(?=\d{3}\b)(?!\d{3}\s*,)", ",", text) if "\\!" in text else text
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " degrees", text)

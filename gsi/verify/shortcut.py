@@ -14,39 +14,10 @@ _END = re.compile(
 )
 # whatever could make another place of the response count; with one of these it is read the long way
 _ELSEWHERE = (
-    *(
-        "reference",
-        "gold",
-        "expected",
-        "official",
-        "truth",
-        "textbook",
-        "key",
-        "question",
-        "problem",
-        "exercise",
-        "example",
-        "user",
-        "human",
-    ),
-    *(
-        "instruction",
-        "<",
-        "not",
-        "n't",
-        "maybe",
-        "perhaps",
-        "possibly",
-        "probably",
-        "\nq",
-        "people",
-        "students",
-        "thought",
-        "guess",
-        "inst]",
-        "express",
-        "round",
-    ),
+    *["reference", "gold", "expected", "official", "truth", "textbook", "key", "question", "problem", "exercise", "example", "user", "human", "instruction", "<", "not", "n't", "maybe", "perhaps", "possibly"],
+    *["probably", "people", "students", "thought", "guess", "inst]", "express", "round", "wrong", "incorrect", "false", "untrue", "unlikely", "impossible", "suppos", "assum", "whether", "unless", "tempting", "naive"],
+    "\nq",
+    "if the",
 )
 
 

@@ -42,6 +42,11 @@ _OTHERS = re.compile(
     re.IGNORECASE,
 )
 _SINCE = re.compile(r"^\W*(?:since|as|because)\b[^,]*(?<!\d),\s+(?=[^,]*\d)", re.IGNORECASE)
+# x = 4 works, since x = -1 makes the denominator zero
+_REJECTED = re.compile(
+    r"(=\s*-?\d[\d./]*)(?:\s+(?:works|is\s+(?:valid|fine)|is\s+(?:the|a)\s+(?:only\s+|valid\s+)*(?:solution|answer|root)))?\s*,?\s*\b(?:since|because|as|while|but|whereas)\s+[a-z]\s*=\s*-?\d[^=]*"
+    r"(?:\bnot\b|n't\b|extraneous|zero|negative|undefined|invalid|fails?|impossible|reject)[^=]*$|(?<=\d)\s+works\W*$"
+)
 _THEREFORE = re.compile(
     r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
     re.IGNORECASE,
@@ -60,7 +65,7 @@ _ARITHMETIC = re.compile(
 _TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
 _FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
-    r"\s+\[[^\[\]]*[-+*/=][^\[\]]*\]\s*$|(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$"
+    r"\s+\[[^\[\]]*[-+*/=\\][^\[\]]*\]\s*$|(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$"
 )
 
 
@@ -68,9 +73,10 @@ _AFTERTHOUGHT = re.compile(
 def read_number(clause: str) -> Number | None:
     """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
     text = re.sub(r"^\s*\\approx", "", plain(clause))
-    if _UNSURE.search(text) or _WRONG.search(text):
+    if taken_back(text):
         return None
     text = _SINCE.sub("", text)
+    text = _REJECTED.sub(r"\1", text) if "=" in text else text
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
     text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
@@ -145,6 +151,16 @@ def read_number(clause: str) -> Number | None:
     return _number(first, value)
 
 
+def taken_back(text: str) -> bool:
+    """Whether a sentence denies or doubts what it names: `42 is the wrong answer`, `anything but 42`."""
+    return bool(_UNSURE.search(text) or _WRONG.search(text))
+
+
+def doubtful(text: str) -> bool:
+    """Whether a sentence takes back, hedges or bounds the value in it."""
+    return bool(HEDGE.search(text)) or taken_back(text)
+
+
 def _restated(text: str) -> bool:
     """Whether a sentence with `or` and no other doubt says the same value twice: `180 rings, or 180 years`."""
     rest = re.sub(r"\bor\b", ",", text)
@@ -156,7 +172,7 @@ def new_number(clause: str, question: str) -> Number | None:
     """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
     text = plain(clause)
     found = list(NUMBER.finditer(text))
-    if not 2 <= len(found) <= 5 or HEDGE.search(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
+    if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
         return None
     asked = plain(question)
     given = {value_of(m) for m in NUMBER.finditer(asked)} | {
