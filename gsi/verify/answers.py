@@ -41,6 +41,7 @@ MAX_CLAUSE = 1000
 
 
 _BLAMES = re.compile(r"wrong|incorrect|mistake", re.IGNORECASE)
+_ADMITS = re.compile(r"sorry|oops|scratch|correction|mistake|wrong|incorrect|i\s+mean", re.IGNORECASE)
 _ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
 
 
@@ -106,7 +107,11 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if revised := [m for m in REVISED.finditer(tail) if not (_BLAMES.match(m[0]) and OTHERS.search(tail[: m.start()]))]:
         corrected = tail[revised[-1].end() :]
         later = _last_sentence(corrected) or _last_result(corrected)
-        if later is None and re.fullmatch(r"\W*(?:it(?:'s|\s+is)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected):
+        if later is None and re.fullmatch(
+            r"\W*(?:no\W+)?(?:(?:it(?:'s|\s+is)|make\s+(?:it|that)|i\s+mean|option)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected, re.IGNORECASE
+        ):
+            later = _strip(re.sub(r"^\W*no\W+", "", corrected))
+        if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):
             return None

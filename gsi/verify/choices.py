@@ -18,7 +18,7 @@ _NAMED = re.compile(r"\b(?:(?:option|choice)\s*:?\s*\(?|(?:get|gives?|have|obtai
 _BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
 _SAID_RIGHT = re.compile(
-    r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b"
+    r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b|(?:(?<=\s)|^)([A-H])\s+(?:remains|is\s+left|is\s+all\s+that\s+is\s+left)\b"
 )
 _PICKED = re.compile(
     r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?\(?([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
@@ -68,7 +68,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
     elif m := _SAID_RIGHT.search(text):
-        return m[1].upper()
+        return (m[1] or m[2]).upper()
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
         return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):

@@ -71,6 +71,10 @@ def plain(text: str) -> str:
         text = re.sub(r"\$?(\d+)(?:\s+dollars?)?\s+and\s+(\d\d)\s+cents\b", r"$\1.\2", text)
     if ":00" in text:
         text = re.sub(r"\b(\d{1,2}):00\b(?!:)", r"\1", text)
+    if "\\" in text:
+        text = re.sub(r"(?<!\\)\\[,;:](?=[A-Za-z])", " ", text)  # m\,s
+    if "^" in text:  # m s^{-2}, m/s^{2}
+        text = re.sub(r"\^\s*\{\s*(\d)\s*\}", r"^\1", re.sub(r"(?:(?<=[A-Za-z])|(\\(?:text|mathrm)\s*\{[^{}]*\}))\s?\^\s?\{?\s?-\s?\d\s?\}?", r"\1", text))
     text = re.sub(
         r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname|underline|textrm|textsf|mathit|mathsf|bm|boldsymbol|emph|underset\{[^{}]*\}|color\{[^{}]*\})\s*\{([^{}]*)\}",
         r" \1",
@@ -78,8 +82,6 @@ def plain(text: str) -> str:
     )
     if "\\cdot" in text:
         text = re.sub(r"(?<=[A-Za-z])\s*\\cdot\s*(?=[A-Za-z])", " ", text)  # J·s
-    if "^" in text:  # m s^{-2}, m/s^{2}
-        text = re.sub(r"\^\s*\{\s*(\d)\s*\}", r"^\1", re.sub(r"(?<=[A-Za-z])\s?\^\s?\{?\s?-\s?\d\s?\}?", "", text))
     text = re.sub(r"\{,\}|,\\?!|,\s*\\!", ",", text)
     text = re.sub(r"(?<=\d),\s(?=\d{3}\b)(?!\d{3}\s*,)", ",", text) if "\\!" in text else text
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " degrees", text)

@@ -47,6 +47,15 @@ _REJECTED = re.compile(
     r"(=\s*-?\d[\d./]*)(?:\s+(?:works|is\s+(?:valid|fine)|is\s+(?:the|a)\s+(?:only\s+|valid\s+)*(?:solution|answer|root)))?\s*,?\s*\b(?:since|because|as|while|but|whereas)\s+[a-z]\s*=\s*-?\d[^=]*"
     r"(?:\bnot\b|n't\b|extraneous|zero|negative|undefined|invalid|fails?|impossible|reject)[^=]*$|(?<=\d)\s+works\W*$"
 )
+# the least value is -4, attained at x = 2
+_ATTAINED = re.compile(
+    r"(?<=[\d)}])\s*,?\s+(?:(?:is\s+|which\s+is\s+)?(?:attained|achieved|reached|occurring|obtained)\s+|which\s+(?:occurs|happens)\s+)?(?:at|when|where|if|for)\s+\(?[a-z]\s*=[^=]*$",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(
+    r"^\W*not\b[^.;]*?\bbut\s+|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
+    re.IGNORECASE,
+)
 _THEREFORE = re.compile(
     r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
     re.IGNORECASE,
@@ -84,7 +93,9 @@ def read_number(clause: str) -> Number | None:
     text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
     head = _REASON.sub("", text, count=1)
     text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
-    text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
+    text = _INSTEAD.sub("", text)
+    if "=" in text:
+        text = _solved(_ATTAINED.sub("", text))
     if "\\approx" in text:
         exact, _, rounded = text.partition("\\approx")
         text = (
@@ -151,6 +162,22 @@ def read_number(clause: str) -> Number | None:
     return _number(first, value)
 
 
+def _solved(text: str) -> str:
+    """The last of several equations, where it is the only one that is solved: `30x = 180, x = 6`."""
+    *before, last = re.split(r"[,;]\s+(?:and\s+|so\s+|then\s+)?", text)
+    if not before or not re.fullmatch(r"\W*[a-zA-Z]\s*=\s*[$]?-?[\d.,/]+\W*", last) or not all("=" in part for part in before):
+        return text
+    return text if any(re.search(r"(?:^|\s)[a-zA-Z]\s*=\s*[$]?-?[\d.,/]+\W*$", part) for part in before) else last
+
+
+def given(question: str) -> set[Fraction | None]:
+    """The numbers that a question gives, in digits and in words."""
+    asked = plain(question)
+    return {value_of(m) for m in NUMBER.finditer(asked)} | {
+        Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
+    }
+
+
 def taken_back(text: str) -> bool:
     """Whether a sentence denies or doubts what it names: `42 is the wrong answer`, `anything but 42`."""
     return bool(_UNSURE.search(text) or _WRONG.search(text))
@@ -174,11 +201,8 @@ def new_number(clause: str, question: str) -> Number | None:
     found = list(NUMBER.finditer(text))
     if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
         return None
-    asked = plain(question)
-    given = {value_of(m) for m in NUMBER.finditer(asked)} | {
-        Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
-    }
-    fresh = [i for i, m in enumerate(found) if value_of(m) not in given]
+    known = given(question)
+    fresh = [i for i, m in enumerate(found) if value_of(m) not in known]
     gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
     if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
         return None

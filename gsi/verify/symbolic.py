@@ -210,6 +210,8 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
             and (relative or gold[1:3] == ("(", ")"))
             and all(_same(a, b, relative) for a, b in zip(gold[3:], items, strict=True))
         )
+    if kind == "list" and other == "seq" and all(item[0] == "named" for item in gold[1:]):
+        return _same(("seq", "(", ")", *(item[2] for item in sorted(gold[1:], key=lambda item: str(item[1])))), got, relative)
     if {kind, other} <= {"set", "list", "union"} and (kind == other or "union" not in (kind, other) or len(gold) == len(got)):
         golds, gots = gold[1:], got[1:]
         return all(any(_same(a, b, relative) for b in gots) for a in golds) and all(any(_same(a, b, relative) for a in golds) for b in gots)
