@@ -74,7 +74,11 @@ def plain(text: str) -> str:
     if "\\" in text:
         text = re.sub(r"(?<!\\)\\[,;:](?=[A-Za-z])", " ", text)  # m\,s
     if "^" in text:  # m s^{-2}, m/s^{2}
-        text = re.sub(r"\^\s*\{\s*(\d)\s*\}", r"^\1", re.sub(r"(?:(?<=[A-Za-z])|(\\(?:text|mathrm)\s*\{[^{}]*\}))\s?\^\s?\{?\s?-\s?\d\s?\}?", r"\1", text))
+        text = re.sub(
+            r"\^\s*\{\s*(\d)\s*\}",
+            r"^\1",
+            re.sub(r"(?:(?<=[A-Za-z])|(\\(?:text|mathrm)\s*\{[^{}]*\}))\s?\^\s?\{?\s?-\s?\d\s?\}?", r"\1", text),
+        )
     text = re.sub(
         r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname|underline|textrm|textsf|mathit|mathsf|bm|boldsymbol|emph|underset\{[^{}]*\}|color\{[^{}]*\})\s*\{([^{}]*)\}",
         r" \1",
