@@ -25,6 +25,7 @@ from gsi.verify.cues import (
     OTHERS,
     POLITE,
     QUOTED,
+    RECONSIDERED,
     REMARK,
     RESULT,
     REVISED,
@@ -78,7 +79,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|\d[.!?]\s+[a-z]", text, re.IGNORECASE)
         and text.strip()
     ):
-        return Clause(_after_revision(text) or _strip(text), "")  # nothing but an answer
+        return Clause(_reconsidered(text), "")  # nothing but an answer
     marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]
@@ -93,12 +94,13 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             return None  # a piece of the question
         if found and _enumerated(text, found):
             return None
-        return Clause(_after_revision(found) or found, "") if found else None
+        return Clause(_reconsidered(found), "") if found else None
     if (explained := EXPLAINS.search(text, end)) and not re.search(
         r"\b(?:wait|actually|oops|correction|scratch)\b", text[end:], re.IGNORECASE
     ):
         text = text[: explained.start()]
-    tail, after = text[end:], text[_clause_end(text, end) :]
+    closed = re.match(r"[ \t}.]*\n?[ \t]*(?:\$\$|\\\])", text[end:]) if mark.startswith("boxed") else None  # no new display begins here
+    tail, after = text[end:], text[_clause_end(text, end + closed.end() if closed else end) :]
     if aside := CHECKS.search(after):  # what is checked or remarked behind an answer replaces it only by a conclusion
         concluded = list(STRONG.finditer(after, aside.end()))
         after = after[: aside.start()] + ("\n" + after[concluded[-1].start() :] if concluded else "")
@@ -238,6 +240,12 @@ def _last_result(text: str) -> str | None:
     """The last sentence of a correction that says what the result is."""
     found = [p for p in SENTENCE_END.split(text) if p and RESULT.search(p) and SAYS.search(p) and not p.rstrip().endswith("?")]
     return _strip(found[-1][-MAX_CLAUSE:]) if found else None
+
+
+def _reconsidered(clause: str) -> str:
+    """The clause behind a change of mind in it: `17 + 25 = 43 - wait, I mean 42`."""
+    cues = list(RECONSIDERED.finditer(clause))
+    return (_strip(clause[cues[-1].end() :]) if cues else "") or _strip(clause)
 
 
 def _after_revision(clause: str) -> str | None:

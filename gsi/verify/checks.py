@@ -14,7 +14,7 @@ from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
 from gsi.verify.shortcut import stated_at_the_end
-from gsi.verify.statements import doubtful, given, new_number, parse_gold, read_number
+from gsi.verify.statements import doubtful, given, new_number, parse_gold, read_number, without_reason
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
         if query.question and (number is None or number.value in given(query.question)):
-            number = new_number(clause, query.question) or number  # `he reads 30 pages a day for 6 days`
+            number = (
+                new_number(clause if number is None else without_reason(clause), query.question) or number
+            )  # `he reads 30 pages a day for 6 days`
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):

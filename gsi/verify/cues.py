@@ -37,7 +37,7 @@ EXPLAINS = re.compile(
 )
 # what is said behind an answer without being one
 REMARK = re.compile(
-    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
+    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b(?!.*,)|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
     r"(?!.*\b(?:so|thus|therefore|hence|answer|total|in\s+all|altogether)\b)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -52,6 +52,11 @@ REVISED = re.compile(
     r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
     r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|(?:just|only)\s+kidding|"
     r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
+    re.IGNORECASE,
+)
+# a change of mind inside a sentence: it needs the punctuation, `the dresses that she actually has` is none
+RECONSIDERED = re.compile(
+    r"(?:^|[-,.;:!?]\s*)\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|(?<=[-,.;:!?]\s)no)\b\s*[,;:.!-]+\s*(?:i\s+meant?\s+)?|[-,.;!?]\s*\bi\s+meant?\s+",
     re.IGNORECASE,
 )
 # an answer that somebody had before, or others have

@@ -49,7 +49,7 @@ _REJECTED = re.compile(
 )
 # the least value is -4, attained at x = 2
 _ATTAINED = re.compile(
-    r"(?<=[\d)}])\s*,?\s+(?:(?:is\s+|which\s+is\s+)?(?:attained|achieved|reached|occurring|obtained)\s+|which\s+(?:occurs|happens)\s+)?(?:at|when|where|if|for)\s+\(?[a-z]\s*=[^=]*$",
+    r"(?<=[\d)}])\s*,?\s+(?:(?:is\s+|which\s+is\s+)?(?:attained|achieved|reached|occurring|obtained)\s+|which\s+(?:occurs|happens)\s+)?(?:at|when|where|for)\s+\(?[a-z]\s*=[^=]*$",
     re.IGNORECASE,
 )
 _INSTEAD = re.compile(
@@ -186,6 +186,11 @@ def taken_back(text: str) -> bool:
 def doubtful(text: str) -> bool:
     """Whether a sentence takes back, hedges or bounds the value in it."""
     return bool(HEDGE.search(text)) or taken_back(text)
+
+
+def without_reason(clause: str) -> str:
+    """The clause up to `because`, `since`, `which is ...`."""
+    return _REASON.sub("", clause, count=1)
 
 
 def _restated(text: str) -> bool:
