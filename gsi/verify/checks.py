@@ -177,7 +177,7 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
             rows = r" \\ ".join(row.replace(",", " & ") for row in table)
             return Symbolic(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}", got[:1000], relative=True)
         return Symbolic(query.answer, got[:1000], relative=True)
-    got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", got)
+    got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", re.sub(r"\^\s*\{?\s*(?:T|\\top)\s*\}?\s*$", "", got))
     inner = re.fullmatch(
         r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*",
         got.replace("\\{", "").replace("\\}", ""),

@@ -27,6 +27,7 @@ _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
     re.IGNORECASE,
 )
+_OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
@@ -53,6 +54,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         r"\1",
         text,
     )
+    text = _OUT.sub("", text)
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None

@@ -9,7 +9,7 @@ MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
     r"|(?<!/)\b(?:answer|ans|(?:correct|right|final|my|best)\s+(?:option|choice|pick)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
-    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
+    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?(?::|=(?!=)))"
     r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
     r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"

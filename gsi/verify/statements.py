@@ -29,7 +29,7 @@ _REASON = re.compile(
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
-    r"\b(?:in|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
+    r"\b(?:in|at|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
     r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
     re.IGNORECASE,
 )
@@ -63,7 +63,7 @@ _THEREFORE = re.compile(
 _WRONG = re.compile(
     r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b"
     r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
-    r"|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
+    r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
     r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
     r"|\b(?:square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
     re.IGNORECASE,
@@ -84,7 +84,7 @@ def read_number(clause: str) -> Number | None:
     text = re.sub(r"^\s*\\approx", "", plain(clause))
     if taken_back(text):
         return None
-    text = _SINCE.sub("", text)
+    text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
     text = _REJECTED.sub(r"\1", text) if "=" in text else text
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
@@ -118,7 +118,9 @@ def read_number(clause: str) -> Number | None:
             return None
         if any(re.search(r",|;|\b(?:and|or)\b", re.sub(r"(?<=\d),(?=\d{3})", "", side)) for side in sides[1:-1]):
             return None  # x = 2, y = 3
-        if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]):
+        if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]) and not re.search(
+            r"\b(?:has|have|is|are|was|gets|needs|pays|earns|costs|makes|total)\b", sides[-2]
+        ):
             return None  # 2x = 10 says nothing of x yet
         if re.fullmatch(r"[\s$.]*0[\s$.]*", sides[-1]) and re.search(r"\d\s*[a-z](?![a-z])|(?<![a-z])[a-z]\s*\^", sides[-2]):
             return None  # 2x + z - 5 = 0 is an equation, not zero
