@@ -144,7 +144,9 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
         line |= {"teacher/calls": calls, "teacher/prompt_tokens": asked, "teacher/tokens": answered}
     solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
     if choices := {q.id: len(q.options) for q in queries if q.options}:
-        counts = ledger.query(f"SELECT query_id, sum({good}), count(*) FROM rollouts WHERE iteration = ? GROUP BY query_id", (iteration,))
+        counts = ledger.query(
+            f"SELECT query_id, sum({good} AND {PLAIN}), sum({PLAIN}) FROM rollouts WHERE iteration = ? GROUP BY query_id", (iteration,)
+        )  # an attempt that saw a hint, perhaps the answer, says nothing of chance
         guessed = {q for q, right, n in counts if q in choices and q in solved and not above_chance(right, n, choices[q])}
         solved -= guessed
         line["tail/at_chance"] = len(guessed) / len(queries)

@@ -28,7 +28,7 @@ from gsi.verify import STEPS, acceptance, compare, grade, make_grader, remainder
 from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
-FILES = ("grading_cases.jsonl", "grading_cases_2.jsonl", "grading_cases_3.jsonl", "grading_cases_4.jsonl", "grading_cases_5.jsonl")
+FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 10)))
 
 
 # --------------------------------------------------------------------------------------- accuracy

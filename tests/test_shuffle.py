@@ -85,6 +85,22 @@ def test_a_model_that_likes_a_position_covers_nothing(tmp_path):
     assert line["sample/shuffled"] == sum(r.guidance is not None for r in rows) > 0.6 * len(rows)
 
 
+def told(request, model):
+    """Right only where the prompt tells the answer."""
+    right = request.query.answer
+    return f"The answer is {right if f' {right}.' in request.prompt.text or f'answer is {right}' in request.prompt.text else 'F'}"
+
+
+def test_an_answer_that_was_shown_does_not_cover_a_choice_query(tmp_path):
+    result = run(tmp_path, "told", shuffle=False, strategy="answer_driven")
+    rows = rows_of(result)
+    assert sum(r.correct for r in rows) > 20, "the guided attempts are right"
+    assert not any(r.correct for r in rows if not r.guided)
+    line = result.metrics[1]
+    assert line["tail/coverage"] == 0
+    assert line["tail/at_chance"] == 1
+
+
 def test_without_shuffling_it_covers_a_fifth(tmp_path):
     result = run(tmp_path, "biased", shuffle=False)
     assert result.metrics[1]["tail/coverage"] == pytest.approx(0.2, abs=0.06)

@@ -185,6 +185,37 @@ def test_rows_that_stop_a_run(tmp_path, case):
         assert piece.replace("FILE", path) in str(error.value)
 
 
+def test_check_lists_every_bad_row_and_goes_on(tmp_path):
+    rows = [
+        qa(),
+        qa(answer=""),
+        qa(question=" "),
+        b"{not json",
+        b"[1]",
+        qa(question=3),
+        {"question": "2+3?"},
+        qa(answer="either 3 or 4"),
+        qa(),
+    ]
+    path = write(tmp_path / "d.jsonl", *rows)
+    done = subprocess.run(
+        [sys.executable, "-m", "gsi", "tasks", "check", path, "--task", "gsm8k"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    for piece in (
+        f"{path}:2: gsm8k-00002: answer: empty",
+        f"{path}:3: gsm8k-00003: question: empty",
+        f"{path}:4: line 4: row: not valid JSON",
+        f"{path}:5: line 5: row: expected a JSON object",
+        f"{path}:6: gsm8k-00006: row: field `question`: expected text, found int 3",
+        f"{path}:7: gsm8k-00007: row: field `answer`: no column 'answer'",
+        "gsm8k-00008: answer: no_answer: 'either 3 or 4'",
+        "2 of 9 questions are usable",
+    ):
+        assert piece.replace(" ", "") in shown.replace(" ", ""), shown
+
+
 @pytest.mark.parametrize(
     ("name", "content", "pieces"),
     [

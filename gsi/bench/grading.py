@@ -74,6 +74,9 @@ def _ours(task: str, pairs: list[tuple[str, str]]) -> float:
         grader.submit(
             Query("warm", "math" if task == "math" else task, "", "\\sqrt{2}" if task == "math" else "1"), "\\boxed{\\sqrt{3}}"
         ).result()
+        grader.submit(
+            Query("warm", task, "", "1"), "On day 0 she sold nothing.\nSo she made $0 in total."
+        ).result()  # patterns are compiled once
         started = time.perf_counter()
         futures = [grader.submit(Query(str(i), task, "", answer), response) for i, (answer, response) in enumerate(pairs)]
         for future in futures:

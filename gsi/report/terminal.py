@@ -165,7 +165,7 @@ def check_file(path: str, task: str) -> None:
     from gsi.config import Task
     from gsi.verify import make_grader
 
-    data = tasks.load(Task(name=task, path=path))
+    data = tasks.load(Task(name=task, path=path), every=True)
     grader = make_grader({task: None}, workers=2, timeout=5.0)
     try:
         kept, bad = tasks.check_golds(data.queries, grader)
@@ -173,4 +173,5 @@ def check_file(path: str, task: str) -> None:
         grader.close()
     for problem in [*data.problems, *bad]:
         console.print(str(problem), markup=False)
-    console.print(f"{len(kept)} of {len(data.queries)} questions are usable", markup=False)
+    bad_rows = len({(p.file, p.line) for p in data.problems})
+    console.print(f"{len(kept)} of {len(data.queries) + bad_rows} questions are usable", markup=False)

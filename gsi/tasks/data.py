@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
@@ -50,8 +50,10 @@ class TaskData:
     fingerprint: str  # sha256 over the queries in order; the same for the same content, whatever the file is called
 
 
-def load(task: Task) -> TaskData:
+def load(task: Task, every: bool = False) -> TaskData:
     """Reads the queries of a task: its file (`path`), its `hub` data set, the built-in one's, or a lab task's generator.
+
+    With `every`, a row that cannot be read is one of the problems, and the others go on.
 
     Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
     Raises GsiError, with place, field and fix, for anything that does not become a query.
@@ -65,7 +67,7 @@ def load(task: Task) -> TaskData:
         queries = _generate(task, spec)
     else:
         source = _source(task, spec)
-        queries, problems = _read(task, spec, source)
+        queries, problems = _read(task, spec, source, every)
         if not queries:
             why = f"; {len(problems)} were left out, the first because {problems[0].reason}" if problems else ""
             raise GsiError(f"{source.name}: no rows to use{why}")
@@ -153,45 +155,55 @@ def _candidates(task: Task, spec: TaskSpec | None, field: str) -> list[str]:
     return [field, getattr(spec.columns, field)]
 
 
-def _read(task: Task, spec: TaskSpec | None, source: Source) -> tuple[list[Query], list[Problem]]:
+def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False) -> tuple[list[Query], list[Problem]]:
     queries: list[Query] = []
     problems: list[Problem] = []
     empty: list[str] = []
     seen: set[str] = set(source.columns or ())
     names = _Ids(task, source)
     for line, row in islice(source.rows, task.limit or None):
-        at = source.at(line)
-        seen.update(row)
-        raw: Fields = {}
-        for field in FIELDS:
-            raw[field] = next((row[c] for c in _candidates(task, spec, field) if c in row), None)
-        name = names.take(line, raw["id"])
+        name = f"{source.unit} {line}"
         try:
-            raw = spec.answer_from(raw) if spec and spec.answer_from else raw
+            if isinstance(row, GsiError):
+                raise row
+            seen.update(row)
+            raw: Fields = {field: next((row[c] for c in _candidates(task, spec, field) if c in row), None) for field in FIELDS}
+            name = names.take(line, raw["id"])
+            query = _query(task, spec, source, source.at(line), name, row, raw)
         except LeftOut as e:
             problems.append(Problem(name, "answer", str(e), source.name, line))
             continue
-        for field in ("question", "answer"):
-            if raw[field] is None and not any(c in row for c in _candidates(task, spec, field)):
-                raise GsiError(_missing(task, spec, at, field, list(source.columns or row)))
-        question = fields.text(at, "question", raw["question"]) or ""
-        answer = fields.text(at, "answer", raw["answer"], numbers=True) or ""
-        blank = [field for field, value in (("question", question), ("answer", answer)) if not value.strip()]
-        if blank:
-            empty.append(f"{source.unit} {line} ({' and '.join(blank)})")
+        except GsiError as e:
+            if not every:
+                raise
+            problems.append(Problem(name, "row", str(e).removeprefix(f"{source.at(line)}: "), source.name, line))
             continue
-        rationale, level = fields.text(at, "rationale", raw["rationale"]) or None, fields.level(at, raw["level"])
-        queries.append(Query(name, task.name, question, answer, rationale, level, fields.options(at, raw["options"])))
+        if blank := [field for field in ("question", "answer") if not getattr(query, field).strip()]:
+            empty.append(f"{source.unit} {line} ({' and '.join(blank)})")
+            problems += [Problem(name, field, "empty; fill it in or remove the row", source.name, line) for field in blank]
+            continue
+        queries.append(query)
     for field in FIELDS:
         column = getattr(task.columns, field)
         if column != field and seen and column not in seen:
             raise GsiError(_missing(task, spec, source.name, field, sorted(seen)))
-    if empty:
+    if empty and not every:
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         raise GsiError(
             f"{source.name}: rows with an empty question or answer: {len(empty)}: {', '.join(empty[:_SHOWN])}{more}; fill or remove them"
         )
     return queries, problems
+
+
+def _query(task: Task, spec: TaskSpec | None, source: Source, at: str, name: str, row: Mapping[str, Any], raw: Fields) -> Query:
+    raw = spec.answer_from(raw) if spec and spec.answer_from else raw
+    for field in ("question", "answer"):
+        if raw[field] is None and not any(c in row for c in _candidates(task, spec, field)):
+            raise GsiError(_missing(task, spec, at, field, list(source.columns or row)))
+    question = fields.text(at, "question", raw["question"]) or ""
+    answer = fields.text(at, "answer", raw["answer"], numbers=True) or ""
+    rationale, level = fields.text(at, "rationale", raw["rationale"]) or None, fields.level(at, raw["level"])
+    return Query(name, task.name, question, answer, rationale, level, fields.options(at, raw["options"]))
 
 
 class _Ids:

@@ -21,7 +21,7 @@ LOCAL = "tasks.N.path=FILE.jsonl"  # the way out of every hub error; N counts fr
 @dataclass(frozen=True)
 class Source:
     name: str  # file or data set, as messages show it
-    rows: Iterator[tuple[int, dict[str, Any]]]  # (line or row number from 1, columns)
+    rows: Iterator[tuple[int, dict[str, Any] | GsiError]]  # (line or row number from 1, columns or why they cannot be read)
     unit: str = "line"
     columns: tuple[str, ...] | None = None  # None = every row brings its own
 
@@ -53,10 +53,14 @@ def _raw_lines(path: str, file: Path) -> Iterator[tuple[int, bytes]]:
         raise GsiError(f"{path}: cannot be read after line {line}: {e}; is it complete, and named .gz only if it is gzip?") from None
 
 
-def _json_lines(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any] | GsiError]]:
     for line, raw in _raw_lines(path, file):
         if raw.strip():
-            yield line, _object(f"{path}:{line}", _parse(f"{path}:{line}", raw, "one JSON object per line"))
+            try:
+                row: dict[str, Any] | GsiError = _object(f"{path}:{line}", _parse(f"{path}:{line}", raw, "one JSON object per line"))
+            except GsiError as e:
+                row = e
+            yield line, row
 
 
 def _json_list(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -22,8 +22,11 @@ from gsi.verify.cues import (
     MARK,
     NEXT,
     ONCE,
+    OTHERS,
     POLITE,
     QUOTED,
+    RECONSIDERED,
+    REMARK,
     RESULT,
     REVISED,
     SAYS,
@@ -36,6 +39,11 @@ from gsi.verify.cues import (
 from gsi.verify.tidy import tidy
 
 MAX_CLAUSE = 1000
+
+
+_BLAMES = re.compile(r"wrong|incorrect|mistake", re.IGNORECASE)
+_ADMITS = re.compile(r"sorry|oops|scratch|correction|mistake|wrong|incorrect|i\s+mean", re.IGNORECASE)
+_ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
 
 
 class Clause(NamedTuple):
@@ -52,6 +60,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     20,000 characters, from the end of a `<think>` part up to the point where a further question begins.
     """
     text = response.rpartition("</think>")[2] if "</think>" in response else response
+    if "<think>" in text:
+        return None  # cut off while it was thinking
     if "<" in text:
         text = TAGS.sub("", re.sub(r"<answer>\s*", "\nAnswer: ", text, flags=re.IGNORECASE).split("</s>")[0])
     text = tidy(text)
@@ -66,10 +76,10 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if (
         len(text) <= 60
         and "\n" not in text.strip()
-        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$", text, re.IGNORECASE)
+        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|\d[.!?]\s+[a-z]", text, re.IGNORECASE)
         and text.strip()
     ):
-        return Clause(_strip(text), "")  # nothing but an answer
+        return Clause(_reconsidered(text), "")  # nothing but an answer
     marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]
@@ -82,21 +92,28 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             return None
         if found and question and len(found) > 20 and _bare(found) in _bare(question):
             return None  # a piece of the question
-        return Clause(found, "") if found else None
+        if found and _enumerated(text, found):
+            return None
+        return Clause(_reconsidered(found), "") if found else None
     if (explained := EXPLAINS.search(text, end)) and not re.search(
         r"\b(?:wait|actually|oops|correction|scratch)\b", text[end:], re.IGNORECASE
     ):
         text = text[: explained.start()]
-    tail, after = text[end:], text[_clause_end(text, end) :]
+    closed = re.match(r"[ \t}.]*\n?[ \t]*(?:\$\$|\\\])", text[end:]) if mark.startswith("boxed") else None  # no new display begins here
+    tail, after = text[end:], text[_clause_end(text, end + closed.end() if closed else end) :]
     if aside := CHECKS.search(after):  # what is checked or remarked behind an answer replaces it only by a conclusion
         concluded = list(STRONG.finditer(after, aside.end()))
         after = after[: aside.start()] + ("\n" + after[concluded[-1].start() :] if concluded else "")
     if found := _after_revision(marked):
         return Clause(found, mark)
-    if revised := list(REVISED.finditer(tail)):
+    if revised := [m for m in REVISED.finditer(tail) if not (_BLAMES.match(m[0]) and OTHERS.search(tail[: m.start()]))]:
         corrected = tail[revised[-1].end() :]
         later = _last_sentence(corrected) or _last_result(corrected)
-        if later is None and re.fullmatch(r"\W*(?:it(?:'s|\s+is)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected):
+        if later is None and re.fullmatch(
+            r"\W*(?:no\W+)?(?:(?:it(?:'s|\s+is)|make\s+(?:it|that)|i\s+mean|option)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected, re.IGNORECASE
+        ):
+            later = _strip(re.sub(r"^\W*no\W+", "", corrected))
+        if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):
             return None
@@ -109,62 +126,6 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
 
 def _bare(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
-
-
-_END = re.compile(
-    r"(?:####\s?|\b(?:the|final)\s+answer\s+is:?\s|\banswer:(?:\*\*)?\s?)\$?(?P<plain>-?\d{1,3}(?:,\d{3})+|-?\d{1,18}(?:\.\d{1,12})?)\.?\s*\Z"
-    r"|\\boxed\{\$?(?P<box>-?\d{1,18}(?:\.\d{1,12})?)\}[$.\s]*\Z",
-    re.IGNORECASE,
-)
-# whatever could make another place of the response count; with one of these it is read the long way
-_ELSEWHERE = (
-    *(
-        "reference",
-        "gold",
-        "expected",
-        "official",
-        "truth",
-        "textbook",
-        "key",
-        "question",
-        "problem",
-        "exercise",
-        "example",
-        "user",
-        "human",
-    ),
-    *(
-        "instruction",
-        "<",
-        "not",
-        "n't",
-        "maybe",
-        "perhaps",
-        "possibly",
-        "probably",
-        "\nq",
-        "people",
-        "students",
-        "thought",
-        "guess",
-        "inst]",
-        "express",
-        "round",
-    ),
-)
-
-
-def ends_with_number(response: str, question: str | None) -> str | None:
-    """The digits of a plain number with a usual mark before it at the very end of a response; None = read it the long way."""
-    m = _END.search(response, max(0, len(response) - 80))
-    if m is None:
-        return None
-    text = response.lower()
-    if any(word in text for word in _ELSEWHERE) or max(text.count("boxed") - 1, text.count("####") - 3, text.count("answer") - 3) > 0:
-        return None
-    if question and response.strip() in question:
-        return None
-    return (m["plain"] or m["box"]).replace(",", "")
 
 
 def _own(text: str) -> str:
@@ -230,6 +191,12 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
     return (best[2], best[1], mark) if best else (None, 0, "")
 
 
+def _enumerated(text: str, found: str) -> bool:
+    """Whether the last sentence is only the last of several listed values: `1. 320`, `2. 330`, `3. 340`."""
+    items = _ITEM.findall(text)
+    return len(items) > 1 and len(set(items)) > 1 and items[-1] == found.rstrip(".") and bool(_ITEM.search(text.rstrip()[-60:]))
+
+
 def _looped(text: str, marks: list[re.Match[str]]) -> bool:
     """Whether the last of many equal marked answers is one that the end of the text cut off: `#### 40 #### 40 #### 40 #### 4`."""
     *before, last = (text[m.end() :].split("\n", 1)[0].strip(" .*") for m in marks[-4:])
@@ -275,9 +242,17 @@ def _last_result(text: str) -> str | None:
     return _strip(found[-1][-MAX_CLAUSE:]) if found else None
 
 
+def _reconsidered(clause: str) -> str:
+    """The clause behind a change of mind in it: `17 + 25 = 43 - wait, I mean 42`."""
+    cues = list(RECONSIDERED.finditer(clause))
+    return (_strip(clause[cues[-1].end() :]) if cues else "") or _strip(clause)
+
+
 def _after_revision(clause: str) -> str | None:
     cues = list(REVISED.finditer(clause))
-    return _strip(clause[cues[-1].end() :]) or None if cues else None
+    if not cues or (_BLAMES.match(cues[-1][0]) and cues[-1][0].rstrip()[-1].isalpha()):
+        return None
+    return _strip(clause[cues[-1].end() :]) or None
 
 
 def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> str | None:
@@ -290,6 +265,9 @@ def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> 
     for start, stop in zip(reversed(cuts[:-1]), reversed(cuts[1:]), strict=True):
         sentence = text[start:stop].strip(" \t\n*$\\[]()`#")
         if not sentence or POLITE.match(sentence):
+            continue
+        if readable is not None and start and REMARK.match(text[start:stop]):
+            passed = passed or _strip(text[start:stop][-MAX_CLAUSE:])
             continue
         if sentence.endswith(("?", "=")) or "boxed" in sentence:
             return passed

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment, ends_with_number
+from gsi.verify.answers import commitment
 from gsi.verify.choices import check_choice, choose
+from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
-from gsi.verify.numbers import HEDGE, Number, new_number, parse_gold, plain, read_number, same
+from gsi.verify.numbers import Number, plain, same
+from gsi.verify.shortcut import stated_at_the_end
+from gsi.verify.statements import doubtful, given, new_number, parse_gold, read_number, without_reason
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,14 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     got = mathematics(clause)
     if gold is not None:
-        number = read_number(clause) or (read_number(got) if got != clause and not HEDGE.search(plain(clause)) else None)
-        if number is None and query.question:
-            number = new_number(clause, query.question)
+        number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
+        if query.question and (number is None or number.value in given(query.question)):
+            number = (
+                new_number(clause if number is None else without_reason(clause), query.question) or number
+            )  # `he reads 30 pages a day for 6 days`
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
-        if HEDGE.search(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
+        if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
             return Verdict("no_answer", detail=f"no single value in {clause[:80]!r}")
         words = re.search(r"[A-Za-z]{3}", re.sub(r"\b(?:sqrt|sin|cos|tan|log|exp|arcsin|arccos|arctan|infinity)\b", "", got))
         if "\\" not in got and (not expressions or words):
@@ -108,12 +113,6 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|infinity", clause):
         return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
     return Symbolic(query.answer, got[:1000], relative)
-
-
-def stated_at_the_end(response: str, question: str) -> Number | None:
-    """The short way for the commonest responses: a marked plain number is the last thing said. Says the same as the long way."""
-    digits = ends_with_number(response, question)
-    return None if digits is None else Number(Fraction(digits))
 
 
 def _has_number(clause: str) -> bool:
@@ -148,11 +147,21 @@ def _check_bool(response: str, query: Query) -> Verdict:
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
+    if re.search(
+        r"\b(?:wrong|incorrect|not|cannot|doubt|deny|hard)\b[^,.]*\b(?:say|claim|state|whether|tell)\b|(?:n't|\bnot)\b[^,.]*\b(?:say|know|tell|sure|certain|clear|obvious)\b",
+        clause,
+    ):
+        return Verdict("no_answer", detail="neither true nor false")
+    if committed and not committed.mark and (first := _FIRST.match(response)) and not REVISED.search(response):
+        found = [("", first[1])]  # `False. True would need ...`
     said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
     if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail="neither true nor false")
     value = said.pop()
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
+
+
+_FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 
 def _check_list(response: str, query: Query) -> Verdict | Symbolic:
@@ -168,7 +177,7 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
             rows = r" \\ ".join(row.replace(",", " & ") for row in table)
             return Symbolic(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}", got[:1000], relative=True)
         return Symbolic(query.answer, got[:1000], relative=True)
-    got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", got)
+    got = re.sub(r"(?<![\w\\])[a-z]_?\d?\s*=\s*", "", re.sub(r"\^\s*\{?\s*(?:T|\\top)\s*\}?\s*$", "", got))
     inner = re.fullmatch(
         r"\s*[\[({]?\s*(?:\\begin\{[pb]matrix\})?(.*?)(?:\\end\{[pb]matrix\})?\s*[\])}]?\s*",
         got.replace("\\{", "").replace("\\}", ""),

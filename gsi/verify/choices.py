@@ -6,7 +6,8 @@ import re
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
-from gsi.verify.numbers import HEDGE, plain, read_number
+from gsi.verify.numbers import Number, plain
+from gsi.verify.statements import doubtful, read_number
 from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -17,7 +18,7 @@ _NAMED = re.compile(r"\b(?:(?:option|choice)\s*:?\s*\(?|(?:get|gives?|have|obtai
 _BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
 _SAID_RIGHT = re.compile(
-    r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b"
+    r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b|(?:(?<=\s)|^)([A-H])\s+(?:remains|is\s+left|is\s+all\s+that\s+is\s+left)\b"
 )
 _PICKED = re.compile(
     r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?\(?([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
@@ -26,6 +27,7 @@ _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
     re.IGNORECASE,
 )
+_OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
@@ -47,6 +49,12 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     """The letter of the one option that a clause names. `mark` is what marks the clause as the answer."""
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
     text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
+    text = re.sub(
+        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?\W*$",
+        r"\1",
+        text,
+    )
+    text = _OUT.sub("", text)
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
@@ -62,7 +70,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
     elif m := _SAID_RIGHT.search(text):
-        return m[1].upper()
+        return (m[1] or m[2]).upper()
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
         return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
@@ -71,7 +79,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter = m[1].upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"
         letter, rest = m[1], ""
-        if re.search(r"\bor\b|\band\b", text[: m.start()][-6:]):
+        if re.search(r"\bor\b|\band\b|\b[A-H]\W*$", text[: m.start()][-6:]):
             return None
     if letter is None:
         return _by_value(text, options, mark)
@@ -94,12 +102,18 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if not options or not text:
         return None
     stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
+    if len(ratios := re.findall(r"\d+\s*:\s*\d+(?:\s*:\s*\d+)*", text)) == 1 and not doubtful(text):
+        stated.add(_squeeze(ratios[0]))
+    if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
+        stated.add(f"{over[1]}:{over[2]}")
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact:
         got = read_number(_join(text))
-        if got is None or HEDGE.search(text):
+        if got is None or doubtful(text):
             return None
         numbers = [read_number(_join(o)) for o in options]
+        if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):
+            got = Number(got.value / 100)  # 40% for 2/5
         exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
         if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
             return None
@@ -122,10 +136,10 @@ def _fits(text: str, option: str, mark: str) -> bool:
     unit = re.search(r"\d[\d.,]*\s*([A-Za-z%][A-Za-z%/]*)", option)
     if unit is None:
         return True
-    said = re.search(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
-    if said is None:
-        return False
-    return said[1] == unit[1] or said[1].lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s"))
+    if unit[1] in ("%", "percent"):
+        return bool(re.search(r"%|\bper\s?cent", text, re.IGNORECASE))
+    said = re.findall(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
+    return any(word == unit[1] or word.lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s")) for word in said)
 
 
 def _join(text: str) -> str:

@@ -49,7 +49,7 @@ def crossed(cases: Sequence[Case], most: int = 12) -> Iterator[Case]:
             answers[c.task].append(c.answer)
     for i, c in enumerate(right):
         others = [chr(65 + k) for k in range(len(c.options))] if c.options else answers[c.task]
-        others = [a for a in others if _bare(a) != _bare(c.answer)]
+        others = [a for a in others if _bare(a) != _bare(c.answer) and not (c.options and a == c.answer.upper())]
         start = i % max(1, len(others))
         for other in (others[start:] + others[:start])[:most]:
             yield replace(c, answer=other, expected="not_correct")

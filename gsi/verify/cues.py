@@ -9,7 +9,7 @@ MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
     r"|(?<!/)\b(?:answer|ans|(?:correct|right|final|my|best)\s+(?:option|choice|pick)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
-    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?[:=])"
+    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?(?::|=(?!=)))"
     r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
     r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"
@@ -35,6 +35,14 @@ EXPLAINS = re.compile(
     r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]",
     re.IGNORECASE,
 )
+# what is said behind an answer without being one
+REMARK = re.compile(
+    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b(?!.*,)|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
+    r"(?!.*\b(?:so|thus|therefore|hence|answer|total|in\s+all|altogether)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+# `Options A and C are wrong` takes back nothing
+OTHERS = re.compile(r"\b(?:options?|choices?|others?|rest|distractors?|[A-H](?:\s*,|\s+and|\s+or)|common|not)\b[^.!?\n]*$", re.IGNORECASE)
 POLITE = re.compile(
     r"\W*(?:i hope|hope (?:this|that)|let me know|thank|thanks|feel free|would you like|do you|is there anything|if you (?:have|need|want)|good luck|"
     r"please|happy to|you're welcome|great job|have a )",
@@ -46,9 +54,16 @@ REVISED = re.compile(
     r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
 )
+# a change of mind inside a sentence: it needs the punctuation, `the dresses that she actually has` is none
+RECONSIDERED = re.compile(
+    r"(?:^|[-,.;:!?]\s*)\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|(?<=[-,.;:!?]\s)no)\b\s*[,;:.!-]+\s*(?:i\s+meant?\s+)?|[-,.;!?]\s*\bi\s+meant?\s+",
+    re.IGNORECASE,
+)
 # an answer that somebody had before, or others have
 ONCE = re.compile(
-    r"\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
+    r"\b(?:false|untrue|wrong|incorrect|impossible|unlikely|doubtful)\s+that\s+(?:the\s+)?$"
+    r"|\b(?:if|suppose|supposing|assuming|whether|unless|had|were)\b(?:(?!\bthen\b)[^,;:])*$|\b(?:wrong|incorrect|false|tempting|naive|obvious)\s+$"
+    r"|\b(?:first(?:ly)?|initially|originally|before|earlier|previously|at first)\W+(?:\w+\W+){0,2}?(?:thought|guess(?:ed)?|believed|assumed|said|wrote|answered)\b[^,;]*$"
     r"|\b(?:express|write|round|simplify)\s+(?:the|your|our|this)\s+$"
     r"|\b(?:people|students|someone|somebody|one|you)\s+(?:\w+\s+)?(?:say|think|guess|assume|answer|believe|claim)s?\b[^,;]*$",
     re.IGNORECASE,

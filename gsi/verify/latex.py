@@ -44,6 +44,11 @@ def normal(text: str) -> str:
 def as_latex(text: str) -> str:
     """Plain notation as LaTeX, units and dress off, decimals as fractions."""
     text = REPEATING.sub(repeating, text) if "overline" in text else text
+    if "circ" in text:  # an angle inside a function
+        text = re.sub(
+            r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*(\d{1,4})\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?", r"\\\1(\\frac{\2 \\pi}{180})", text
+        )
+    text = re.sub(r"\\log_(?:e|\{e\})\s*", r"\\ln ", text) if "log_" in text else text
     text = re.sub(r"\\phantom\s*(?:\{[^{}]*\}|-)", "", text.replace("\\!", ""))
     text = re.sub(r"(?<=[^\s,])\s*\\(?:text|mbox|textnormal)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$", "", text)  # a unit
     text = re.sub(r"\\frac\s*(\\pi|\d)\s*(?=\w)(\d)", r"\\frac{\1}{\2}", text)
@@ -60,6 +65,7 @@ def as_latex(text: str) -> str:
         if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text
         else text.replace("{,}", "")
     )
+    text = re.sub(r"(?<=[)\]])\s*U\s*(?=[(\[])", r" \\cup ", text)
     text = re.sub(r"\*\*", "^", text)
     text = re.sub(r"\*", r"\\cdot ", text).replace("<=", "\\le ").replace(">=", "\\ge ")
     text = re.sub(r"\^\(([^()]*)\)", r"^{\1}", re.sub(r"\^\s*(-?\d{2,}|-\d|-[a-z])(?![\d.])", r"^{\1}", text))

@@ -5,13 +5,11 @@ Nothing is ever compared as a float, save the relative tolerance of TheoremQA, w
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
-from gsi.verify.words import SCALES, VALUES, in_words
+from gsi.verify.words import SCALES
 
 TOLERANCE = Fraction(1, 100)  # TheoremQA: within 0.6 % is right, 4 % is wrong; the border lies between
 
@@ -25,58 +23,13 @@ class Number:
 
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER = re.compile(
+NUMBER = re.compile(
     rf"(?<![\w.^\\])(?P<sign>[+-]\s*)?(?P<cur>[$€£¥₹]|US\$|Rs\.?|rs\s?\.?|USD|EUR)?\s*(?P<sign2>-\s*)?(?<![\d.])"
     rf"(?:(?P<whole>\d+)(?:\s+|\s*-\s*(?=\d+/\d))(?=\d+\s*/\s*\d))?"
     rf"(?P<num>{_DIGITS})(?P<exp>[eE][+-]?\d{{1,3}}(?!\w)|\s*(?:\\times|\\cdot|[x*])\s*10\s*\^\s*[{{(]?\s*(?P<pow>-?\s*\d{{1,3}})(?:\s*[)}}])?)?"
     rf"(?:\s*/\s*(?P<den>{_DIGITS}))?"
     rf"(?P<scale>\s*(?:{'|'.join(SCALES)})s?\b|k\b|(?(cur)\s?(?:K|M|B|bn|mn)\b|(?!)))?(?P<pct>\s*(?:\\?%|percent\b|per\s+cent\b|pct\b))?"
 )
-_UNIT = re.compile(
-    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\^\{?\d\}?)?\b"
-)
-HEDGE = re.compile(
-    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
-    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
-    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|fewer|greater|smaller|larger|higher|lower)\s+than)\s+"
-    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
-    r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
-    r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
-    re.IGNORECASE,
-)
-_UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
-_REASON = re.compile(
-    r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
-    re.DOTALL | re.IGNORECASE,
-)
-# a number behind one of these says when, where or for what; the answer is the other one
-_CONTEXT = re.compile(
-    r"\b(?:in|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
-    r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
-    re.IGNORECASE,
-)
-_ROUNDED = re.compile(
-    r",?\s*\b(?:which|that|and|is|or|it|this)?\s*\bround(?:s|ed|ing)?\s+(?:it\s+)?(?:up\s+|down\s+|off\s+)?to\s+(?=[$\d])", re.IGNORECASE
-)
-# `16 students don't read novels` says how many they are; `16 dollars are not enough` takes them back
-_OTHERS = re.compile(
-    r"(?<=\d)(?P<who>(?:\s+[a-z]+){1,6}?)\s+(?:do|did|are|were|have|had|can|could|will|would)(?:n't|\s+not)\s+(?!enough|right|correct|possible|the\s|it\b|be\b|have\b)[a-z][^\d]*$",
-    re.IGNORECASE,
-)
-_SINCE = re.compile(r"^\W*(?:since|as|because)\b[^,]*(?<!\d),\s+(?=[^,]*\d)", re.IGNORECASE)
-_THEREFORE = re.compile(
-    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning)\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
-    re.IGNORECASE,
-)
-_WRONG = re.compile(
-    r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b", re.IGNORECASE
-)
-_ARITHMETIC = re.compile(
-    r"\d[\d.,]*\s*(?:%|\\%|[A-Za-z]{1,15}(?:/[A-Za-z]+)?)?\)?\s*(?:[-+*/x]|\\times|\\cdot|\\div)\s*[$(]*-?\d[\d.,]*\)*\s*(?:%|\\%)?\s*(?:[A-Za-z]+(?:\s*/\s*[A-Za-z]+)?\s*){0,3}$"
-)
-_TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
-_FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
-_AFTERTHOUGHT = re.compile(r"(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{?(\d{1,30})\}?")
 
 
@@ -87,26 +40,56 @@ def repeating(m: re.Match[str]) -> str:
     return f" \\frac{{{value.numerator}}}{{{value.denominator}}} "
 
 
+_SIGNED = re.compile(
+    r"(\b(?=negative\b)|^\W*(?=minus\b)|\b(?:is|are|be|was|equals?|to|about|just)\s+(?=minus\b)|[=:]\s*(?=minus\b))(?:negative|minus)\s+(?=[$]?\d)",
+    re.IGNORECASE,
+)
+_SPACED = re.compile(
+    r"(?<![\d.,:/^*+=x-])(?<![\d=*/+x-] )(?:[$€£]\s?)?\b[1-9]\d{0,2}(?: \d{3})+(?![\d.,]?\d|\s*[-+*/=x%^])(?!\s*(?:[a-z]+\s+){1,3}\d)"
+)
+
+
 def plain(text: str) -> str:
     """LaTeX and markdown dress off, numeric fractions as a/b."""
     if "overline" in text:
         text = REPEATING.sub(repeating, text)
-    text = re.sub(r"([$€£]\s?\d{1,3})((?: \d{3})+)(?!\d)", lambda m: m[1] + m[2].replace(" ", ""), text)
+    if (spaced := _SPACED.findall(text)) and (len(spaced) == 1 or all("$" in s for s in spaced)):
+        text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
     text = re.sub(
         r"\\frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text
     )
     text = re.sub(r"(?<=[\d+\-=(])\s*- (?=\d+/)", "-", text)
+    if "\\frac" in text:  # hours/year
+        text = re.sub(r"\\frac\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\})\s*\}", r" \1/\2", text)
+    if "'" in text:
+        text = re.sub(r"(?<=\d)'(?=\d{3}(?!\d))", ",", text)  # 1'040
+    if _SIGNED.search(text):
+        text = _SIGNED.sub(r"\1-", text)
+    if "below" in text:
+        text = re.sub(r"(?<![-\d.])(\d[\d,.]*[^\d.,;]{0,25}?)\s*below\s+zero\b", r"-\1", text)
     if "cent" in text:
         text = re.sub(r"\$?(\d+)(?:\s+dollars?)?\s+and\s+(\d\d)\s+cents\b", r"$\1.\2", text)
     if ":00" in text:
         text = re.sub(r"\b(\d{1,2}):00\b(?!:)", r"\1", text)
-    text = re.sub(r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}", r" \1", text)
+    if "\\" in text:
+        text = re.sub(r"(?<!\\)\\[,;:](?=[A-Za-z])", " ", text)  # m\,s
+    if "^" in text:  # m s^{-2}, m/s^{2}
+        text = re.sub(
+            r"\^\s*\{\s*(\d)\s*\}",
+            r"^\1",
+            re.sub(r"(?:(?<=[A-Za-z])|(\\(?:text|mathrm)\s*\{[^{}]*\}))\s?\^\s?\{?\s?-\s?\d\s?\}?", r"\1", text),
+        )
+    text = re.sub(
+        r"\\(?:text|mbox|textnormal|mathrm|textbf|mathbf|textit|operatorname|underline|textrm|textsf|mathit|mathsf|bm|boldsymbol|emph|underset\{[^{}]*\}|color\{[^{}]*\})\s*\{([^{}]*)\}",
+        r" \1",
+        text,
+    )
     if "\\cdot" in text:
         text = re.sub(r"(?<=[A-Za-z])\s*\\cdot\s*(?=[A-Za-z])", " ", text)  # J·s
     text = re.sub(r"\{,\}|,\\?!|,\s*\\!", ",", text)
     text = re.sub(r"(?<=\d),\s(?=\d{3}\b)(?!\d{3}\s*,)", ",", text) if "\\!" in text else text
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " degrees", text)
-    text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<!\w)\$(?=\d+[^$]*\$)|\*\*(?!\d)|\\!", " ", text)
+    text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<!\w)\$(?=\d+[^$]*\$(?!\d))|\*\*(?!\d)|\\!", " ", text)
     text = re.sub(r"^-\s+(?=\d)", "-", text.replace("\\$", "$").replace("\\%", "%").strip())
     return re.sub(r"^[(\[{]\s*(-?[\d.,]+)\s*[)\]}]$", r"\1", text)
 
@@ -114,7 +97,7 @@ def plain(text: str) -> str:
 _LETTERS = {"k": 1000, "K": 1000, "M": 10**6, "mn": 10**6, "B": 10**9, "bn": 10**9}
 
 
-def _value(m: re.Match[str]) -> Fraction | None:
+def value_of(m: re.Match[str]) -> Fraction | None:
     digits = m["num"].replace(",", "")
     if len(digits) > 200 or len(m["den"] or "") > 200 or len(m["whole"] or "") > 200:
         return None
@@ -130,171 +113,6 @@ def _value(m: re.Match[str]) -> Fraction | None:
     if m["scale"]:
         value *= _LETTERS.get(m["scale"].strip()) or SCALES[m["scale"].strip().lower().rstrip("s")]
     return -value if "-" in (m["sign"] or "") + (m["sign2"] or "") else value
-
-
-@lru_cache(maxsize=4096)
-def read_number(clause: str) -> Number | None:
-    """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
-    text = re.sub(r"^\s*\\approx", "", plain(clause))
-    if _UNSURE.search(text) or _WRONG.search(text):
-        return None
-    text = _SINCE.sub("", text)
-    text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
-    text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
-    text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
-    concluded = _THEREFORE.split(text)[-1]
-    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
-    head = _REASON.sub("", text, count=1)
-    text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
-    text = re.sub(r"^\W*not\b[^.;]*?\bbut\s+", "", text, flags=re.IGNORECASE)
-    if "\\approx" in text:
-        exact, _, rounded = text.partition("\\approx")
-        text = (
-            rounded
-            if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
-            else exact
-        )
-    text = re.split(
-        r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
-        text,
-    )[-1]
-    text = _ROUNDED.split(text)[-1]
-    if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)\W*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
-        text = twice[2]  # ninety-six (96)
-    if "=" in text:
-        sides = text.split("=")
-        if _ARITHMETIC.search(sides[-2]) and (number := _result(sides[-1])):
-            return number
-        if re.search(r"^\W*(?:not\b|either\b)|\b(?:maybe|perhaps|possibly|probably|might be)\b|[<>]|\\[lg]eq?\b|\w\([^()]*$", sides[0]):
-            return None
-        if any(re.search(r",|;|\b(?:and|or)\b", re.sub(r"(?<=\d),(?=\d{3})", "", side)) for side in sides[1:-1]):
-            return None  # x = 2, y = 3
-        if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]):
-            return None  # 2x = 10 says nothing of x yet
-        if re.fullmatch(r"[\s$.]*0[\s$.]*", sides[-1]) and re.search(r"\d\s*[a-z](?![a-z])|(?<![a-z])[a-z]\s*\^", sides[-2]):
-            return None  # 2x + z - 5 = 0 is an equation, not zero
-        text = sides[-1]
-    text = _OTHERS.sub(r"\g<who>", text.strip())
-    if HEDGE.search(text) and not _restated(text):
-        return None
-    found = list(_NUMBER.finditer(text))
-    if not found:
-        worded = in_words(text) if not re.search(r"\d|\\", text) else None
-        return None if worded is None else Number(worded, bool(re.search(r"\bper\s?cent", text)))
-    if any(m["sign"] and re.search(r"[\w)}%]\s*$", text[: m.start()]) for m in found[1:]):
-        return None  # an operator, not a sign
-    if re.fullmatch(r"\d{1,3}(?: \d{3})+", text):
-        return Number(Fraction(text.replace(" ", "")))
-    values = [_value(m) for m in found]
-    chosen = 0
-    if len(set(values)) > 1:
-        total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
-        money = [i for i, m in enumerate(found) if m["cur"]]
-        main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
-        one = next((c for c in (total, money, main) if len(c) == 1), None)
-        if one is None or len(money) > 1:
-            return None
-        chosen = one[0]
-    first, value = found[chosen], values[chosen]
-    if value is None or not all(
-        _clean_after(text[a.end() : b.start() if b else len(text)]) for a, b in zip(found, [*found[1:], None], strict=True)
-    ):
-        return None
-    before = re.sub(r"\ba\b", "", text[: first.start()])
-    if re.search(r"[+*/^_!\\{}|]|\b[a-zB-HJ-Z]\s*$|[\w)]\s*-\s*$|\([^)]*$|\[[^\]]*$", before) or _FUNCTION.search(before):
-        return None
-    if (
-        not first["cur"]
-        and re.match(r"[-+]", first.group())
-        and re.search(r"[\w)]\s*$", text[: first.start()])
-        and not re.search(r"[a-z]{2}\s+$", text[: first.start()])
-    ):
-        return None
-    return _number(first, value)
-
-
-def _restated(text: str) -> bool:
-    """Whether a sentence with `or` and no other doubt says the same value twice: `180 rings, or 180 years`."""
-    rest = re.sub(r"\bor\b", ",", text)
-    values = {_value(m) / (100 if m["pct"] else 1) for m in _NUMBER.finditer(text) if _value(m) is not None}  # type: ignore[operator]
-    return rest != text and len(values) == 1 and len(_NUMBER.findall(text)) == 2 and not HEDGE.search(rest)
-
-
-def new_number(clause: str, question: str) -> Number | None:
-    """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
-    text = plain(clause)
-    found = list(_NUMBER.finditer(text))
-    if not 2 <= len(found) <= 5 or HEDGE.search(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
-        return None
-    asked = plain(question)
-    given = {_value(m) for m in _NUMBER.finditer(asked)} | {
-        Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
-    }
-    fresh = [i for i, m in enumerate(found) if _value(m) not in given]
-    gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
-    if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
-        return None
-    m = found[fresh[0]]
-    after = text[m.end() : found[fresh[0] + 1].start() if fresh[0] + 1 < len(found) else len(text)]
-    value = _value(m)
-    if value is None or not _clean_after(after) or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: m.start()]):
-        return None
-    return _number(m, value)
-
-
-def _number(m: re.Match[str], value: Fraction) -> Number:
-    return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
-
-
-def _result(text: str) -> Number | None:
-    """The number right behind `a op b =`. What follows it describes it: `20 people did not go`, `3 hours to write 10800 words`."""
-    m = _NUMBER.match(text.lstrip(" $"))
-    if m is None or m["sign"] == "+":
-        return None
-    rest = text.lstrip(" $")[m.end() :]
-    word = re.match(r"\s*([A-Za-z]+)\b", rest)
-    described = (
-        word
-        and word[1].lower() not in ("or", "and", "to", "if", "plus", "minus", "times", "x")
-        and (len(word[1]) > 1 or _UNIT.match(word[1]))
-    )
-    described = (
-        described or re.match(r"\s+(?:\$\d+|\d+-[a-z]+)\s+[a-z]+", rest) or re.match(r"\s+if\s+(?:he|she|they|all|each|every)\b", rest)
-    )
-    value = _value(m)
-    if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):
-        return None
-    return _number(m, value)
-
-
-def _clean_after(rest: str) -> bool:
-    """Whether what follows a number is a unit or prose, not more of an expression."""
-    if rest[:1].isalpha():
-        unit = _UNIT.match(rest)
-        if not unit:
-            return False
-        rest = rest[unit.end() :]
-    elif (word := re.match(r"\s+([A-Za-z])\b(?!\.)", rest)) and not (_UNIT.match(word[1]) or word[1] in "aI"):
-        return False
-    rest = re.sub(
-        r"^-(?=[a-z]{3})|(?:\b|(?<=\d))[A-Za-z]+\^\{?\d\}?|(?<=[A-Za-z\d])\s*/\s*(?=[A-Za-z])|^\s*/\s*(?=[A-Za-z]{2,})|\([^()\d]*\)|\b\d?[A-Za-z]+\d\b",
-        "",
-        rest,
-    )
-    return (
-        rest.strip() not in (",", ";")
-        and not re.match(r"\s*and\b", rest)
-        and not re.search(r"[+*/^_!\\{}|:<>=]|(?<![a-z])-\s*[\d(a-z]|^\s*[(\[]", rest)
-    )
-
-
-@lru_cache(maxsize=4096)
-def parse_gold(text: str) -> Number | None:
-    """A reference answer that is one plain number, else None."""
-    if re.fullmatch(r"-?\d{1,40}(?:\.\d{1,40})?", text):
-        return Number(Fraction(text))
-    number = read_number(text)
-    return number if number and not re.search(r"=|^\s*[\[({]|\d\s*,\s+\d|\d:\d|\d,\d{1,2}(?!\d)", text) else None
 
 
 def same(gold: Number, got: Number, question: str | None, relative: bool = False) -> bool:

@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 
 from gsi.types import Query
-from gsi.verify.numbers import parse_gold
+from gsi.verify.statements import parse_gold
 
 TOLERANCE, AT_ZERO = Fraction(1, 10**11), Fraction(1, 10**12)
 

@@ -20,6 +20,8 @@ def equal(gold: str, got: str, relative: bool = False) -> bool:
     """Whether `got` states the same as `gold`. Raises ValueError where either cannot be read as mathematics."""
     if re.search(r"\d\s*:\s*\d", gold):
         got = re.sub(r"(\d)\s+to\s+(?=\d)", r"\1:", got)
+        if not re.search(r"[ap]\.?m\b", gold):
+            got = re.sub(r"(?<=\d)\s*(?:\\text\{\s*)?[ap]\.?m\b\.?\s*\}?\s*$", "", got)
     if "_" in gold:
         got = re.sub(r"(\d+)\s*(?:\\text\{)?\s*\(?(?:in\s+)?base[\s-]*(\d+)[)}]*", r"\1_\2", got)
     if "\\ne" not in gold:
@@ -187,6 +189,8 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
     if kind == "scalar" and other == "equation" and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", gold[1]):
         # a formula and then its value: pi r^2 = 16 pi; an equation with zero states no value
         return normal(got[2]) != "0" and _same(gold, _shape(got[2]), relative)
+    if kind == "scalar" and other == "equation":  # n^2 + n = n(n + 1), where both are the gold
+        return all(_same(gold, _shape(side), relative) for side in got[1:])
     if kind in ("named", "equation") and other in ("named", "equation"):
         if kind == other == "named" and gold[1].lower() == got[1].lower():
             return _same(gold[2], got[2], relative)
@@ -206,6 +210,8 @@ def _same(gold: tuple[Any, ...], got: tuple[Any, ...], relative: bool) -> bool:
             and (relative or gold[1:3] == ("(", ")"))
             and all(_same(a, b, relative) for a, b in zip(gold[3:], items, strict=True))
         )
+    if kind == "list" and other == "seq" and all(item[0] == "named" for item in gold[1:]):
+        return _same(("seq", "(", ")", *(item[2] for item in sorted(gold[1:], key=lambda item: str(item[1])))), got, relative)
     if {kind, other} <= {"set", "list", "union"} and (kind == other or "union" not in (kind, other) or len(gold) == len(got)):
         golds, gots = gold[1:], got[1:]
         return all(any(_same(a, b, relative) for b in gots) for a in golds) and all(any(_same(a, b, relative) for a in golds) for b in gots)

@@ -7,14 +7,27 @@ import re
 MAX_CHARS = 20_000  # a longer response is judged by its end only
 
 _TRANSLATE = str.maketrans(
-    dict.fromkeys("−–—‐‑﹣－", "-")
+    dict.fromkeys("−–—‐‑﹣－⁻", "-")
     | dict.fromkeys("⁄∕÷", "/")
     | dict.fromkeys("\u00a0\u202f\u2009", " ")
+    | {"＄": "$", "％": "%", "．": ".", "＝": "=", "＋": "+"}
+    | {chr(0xFF10 + d): str(d) for d in range(10)}
     | {"×": "\\times ", "·": "\\cdot ", "∞": "\\infty ", "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx "}
-    | {"π": "\\pi ", "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
-    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "\u200b": ""}
+    | {"π": "\\pi ", "°": "^\\circ ", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
+    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "“": '"', "”": '"', "´": "'", "…": "...", "∴": "\n"}
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f")  # what cannot be seen
 )
 
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_DOTS = r"\s?(?:\.{3,}|\\ldots\b|\\dots\b|\\cdots\b)"
+_RECURRING = re.compile(rf"(?<![\d.])(\d{{1,9}}\.\d{{0,6}}?)(\d{{1,6}}?)\2{{2,9}}{_DOTS}")  # 0.1666...
+# the last row of a table, where it is the one with the result
+_ROW = re.compile(
+    r"\n\|[ *_]*([^|\n]*\b(?:total|answer|result|sum|left|remaining|final)\b[^|\n]*)\|(?:[^|\n]*\|)*?[ *_]*([^|\n]*[\w%)}$])[ *_]*\|\s*\Z",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r"\"[^\"\n]{3,300}\?\"")
 _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align(?:ed|at)?|equation|gather|split)\*?\}")
 _RUNS = re.compile(r"(\s)\1{9,}")
 _BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)([^*\n]*?)\*\*(?![\w(])")
@@ -27,7 +40,9 @@ _SPACING = re.compile(
 
 def tidy(text: str) -> str:
     """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
-    text = text[-MAX_CHARS:].translate(_TRANSLATE)
+    text = text[-MAX_CHARS:]
+    if not text.isascii():
+        text = _RAISED.sub(lambda m: f"^{{{m[0].translate(_RAISED_DIGITS)}}}", text).translate(_TRANSLATE)
     if "\x1b" in text:
         text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", text)
     if "\\n" in text:
@@ -37,6 +52,14 @@ def tidy(text: str) -> str:
         text = re.sub(r"\\text\{([^{}]*\banswer\b[^{}]*)\}", r"\1", text)
     if "\\begin{" in text and _ALIGNED.search(text):
         text = re.sub(r"\\\\|&", lambda m: "\n" if m.group() != "&" else "", _ALIGNED.sub("\n", text)) if "matrix" not in text else text
+    if "|" in text and (row := _ROW.search(text, max(0, len(text) - 400))):
+        text = f"{text[: row.start()]}\n{row[1]}: {row[2]}"
+    if '?"' in text:
+        text = _ASKED.sub("", text)  # the answer to "What is 2 + 2?" is 4
+    if "..." in text or "dots" in text:
+        text = _RECURRING.sub(r"\1\\overline{\2}", text)
+    if "therefore" in text:
+        text = re.sub(r"\$\s*\\therefore\s*\$|\\therefore\b", "\n", text)
     if "**" in text:
         if bold := _BOLD_END.search(text, max(0, len(text) - 400)):
             text = f"{text[: bold.start()]}\nAnswer: {bold[1]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15, "dozen": 12}
 _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
@@ -25,7 +25,7 @@ _PARTS = {
 }
 _PARTS |= {"twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100}
 _WORD = rf"(?:{'|'.join(VALUES)})s?"
-_RUN = re.compile(rf"\b{_WORD}(?:(?:[\s-]+|\s+and\s+){_WORD})*\b", re.IGNORECASE)
+_RUN = re.compile(rf"\b{_WORD}(?:(?:[\s-]+|\s+and\s+|(?:(?<=thousand)|(?<=illion)),\s+){_WORD})*\b", re.IGNORECASE)
 _PART = rf"(?:{'|'.join(_PARTS)}|halve)s?"
 _FRACTION = re.compile(
     rf"\b(?:(?P<whole>{_WORD}(?:[\s-]+{_WORD})*)\s+and\s+)?(?P<over>an?|one|{_WORD})[\s-]+(?P<part>{_PART})\b|\b(?P<half>half)\b",
@@ -73,7 +73,7 @@ def _with_fraction(text: str) -> Fraction | None:
 
 def _whole(words: str) -> int:
     total = part = 0
-    for word in re.split(r"[\s-]+(?:and\s+)?", words.lower()):
+    for word in re.split(r"[\s,-]+(?:and\s+)?", words.lower()):
         n = VALUES.get(word, VALUES.get(word.rstrip("s"), 0))
         if n == 100 or (n == 12 and word.startswith("dozen")):
             part = max(part, 1) * n

@@ -1,0 +1,276 @@
+"""The one number that a sentence states: patterns of doubt, context and remarks around it, and how they are told apart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+from gsi.verify.numbers import NUMBER, Number, plain, value_of
+from gsi.verify.words import VALUES, in_words
+
+_UNIT = re.compile(
+    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
+)
+HEDGE = re.compile(
+    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
+    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
+    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|fewer|greater|smaller|larger|higher|lower)\s+than)\s+"
+    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
+    r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
+    r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
+    re.IGNORECASE,
+)
+_UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
+_REASON = re.compile(
+    r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
+    re.DOTALL | re.IGNORECASE,
+)
+# a number behind one of these says when, where or for what; the answer is the other one
+_CONTEXT = re.compile(
+    r"\b(?:in|at|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
+    r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
+    re.IGNORECASE,
+)
+_ROUNDED = re.compile(
+    r",?\s*\b(?:which|that|and|is|or|it|this)?\s*\bround(?:s|ed|ing)?\s+(?:it\s+)?(?:up\s+|down\s+|off\s+)?to\s+(?=[$\d])", re.IGNORECASE
+)
+# `16 students don't read novels` says how many they are; `16 dollars are not enough` takes them back
+_OTHERS = re.compile(
+    r"(?<=\d)(?P<who>(?:\s+[a-z]+){1,6}?)\s+(?:do|did|are|were|have|had|can|could|will|would)(?:n't|\s+not)\s+(?!enough|right|correct|possible|the\s|it\b|be\b|have\b)[a-z][^\d]*$",
+    re.IGNORECASE,
+)
+_SINCE = re.compile(r"^\W*(?:since|as|because)\b[^,]*(?<!\d),\s+(?=[^,]*\d)", re.IGNORECASE)
+# x = 4 works, since x = -1 makes the denominator zero
+_REJECTED = re.compile(
+    r"(=\s*-?\d[\d./]*)(?:\s+(?:works|is\s+(?:valid|fine)|is\s+(?:the|a)\s+(?:only\s+|valid\s+)*(?:solution|answer|root)))?\s*,?\s*\b(?:since|because|as|while|but|whereas)\s+[a-z]\s*=\s*-?\d[^=]*"
+    r"(?:\bnot\b|n't\b|extraneous|zero|negative|undefined|invalid|fails?|impossible|reject)[^=]*$|(?<=\d)\s+works\W*$"
+)
+# the least value is -4, attained at x = 2
+_ATTAINED = re.compile(
+    r"(?<=[\d)}])\s*,?\s+(?:(?:is\s+|which\s+is\s+)?(?:attained|achieved|reached|occurring|obtained)\s+|which\s+(?:occurs|happens)\s+)?(?:at|when|where|for)\s+\(?[a-z]\s*=[^=]*$",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(
+    r"^\W*not\b[^.;]*?\bbut\s+|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
+    re.IGNORECASE,
+)
+_THEREFORE = re.compile(
+    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
+    re.IGNORECASE,
+)
+_WRONG = re.compile(
+    r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b"
+    r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
+    r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
+    r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
+    r"|\b(?:square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
+    re.IGNORECASE,
+)
+_ARITHMETIC = re.compile(
+    r"\d[\d.,]*\s*(?:%|\\%|[A-Za-z]{1,15}(?:/[A-Za-z]+)?)?\)?\s*(?:[-+*/x]|\\times|\\cdot|\\div)\s*[$(]*-?\d[\d.,]*\)*\s*(?:%|\\%)?\s*(?:[A-Za-z]+(?:\s*/\s*[A-Za-z]+)?\s*){0,3}$"
+)
+_TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
+_FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
+_AFTERTHOUGHT = re.compile(
+    r"\s+\[[^\[\]]*[-+*/=\\][^\[\]]*\]\s*$|(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$"
+)
+
+
+@lru_cache(maxsize=4096)
+def read_number(clause: str) -> Number | None:
+    """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
+    text = re.sub(r"^\s*\\approx", "", plain(clause))
+    if taken_back(text):
+        return None
+    text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
+    text = _REJECTED.sub(r"\1", text) if "=" in text else text
+    text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
+    text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
+    text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
+    concluded = _THEREFORE.split(text)[-1]
+    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
+    head = _REASON.sub("", text, count=1)
+    text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
+    text = _INSTEAD.sub("", text)
+    if "=" in text:
+        text = _solved(_ATTAINED.sub("", text))
+    if "\\approx" in text:
+        exact, _, rounded = text.partition("\\approx")
+        text = (
+            rounded
+            if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
+            else exact
+        )
+    text = re.split(
+        r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
+        text,
+    )[-1]
+    text = _ROUNDED.split(text)[-1]
+    if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
+        text = twice[2]  # ninety-six (96)
+    if "=" in text:
+        sides = text.split("=")
+        if _ARITHMETIC.search(sides[-2]) and (number := _result(sides[-1])):
+            return number
+        if re.search(r"^\W*(?:not\b|either\b)|\b(?:maybe|perhaps|possibly|probably|might be)\b|[<>]|\\[lg]eq?\b|\w\([^()]*$", sides[0]):
+            return None
+        if any(re.search(r",|;|\b(?:and|or)\b", re.sub(r"(?<=\d),(?=\d{3})", "", side)) for side in sides[1:-1]):
+            return None  # x = 2, y = 3
+        if re.search(r"(?:^|[\s,$(])(?<![*/+x-]\s)-?\d+\s*[a-z][\s)]*$", sides[-2]) and not re.search(
+            r"\b(?:has|have|is|are|was|gets|needs|pays|earns|costs|makes|total)\b", sides[-2]
+        ):
+            return None  # 2x = 10 says nothing of x yet
+        if re.fullmatch(r"[\s$.]*0[\s$.]*", sides[-1]) and re.search(r"\d\s*[a-z](?![a-z])|(?<![a-z])[a-z]\s*\^", sides[-2]):
+            return None  # 2x + z - 5 = 0 is an equation, not zero
+        text = sides[-1]
+    text = _OTHERS.sub(r"\g<who>", text.strip())
+    if HEDGE.search(text) and not _restated(text):
+        return None
+    found = list(NUMBER.finditer(text))
+    if not found:
+        worded = in_words(text) if not re.search(r"\d|\\", text) else None
+        return None if worded is None else Number(worded, bool(re.search(r"\bper\s?cent", text)))
+    if any(m["sign"] and re.search(r"[\w)}%]\s*$", text[: m.start()]) for m in found[1:]):
+        return None  # an operator, not a sign
+    if re.fullmatch(r"\d{1,3}(?: \d{3})+", text):
+        return Number(Fraction(text.replace(" ", "")))
+    values = [value_of(m) for m in found]
+    chosen = 0
+    if len(set(values)) > 1:
+        total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
+        money = [i for i, m in enumerate(found) if m["cur"]]
+        main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
+        one = next((c for c in (total, money, main) if len(c) == 1), None)
+        if one is None or len(money) > 1:
+            return None
+        chosen = one[0]
+    first, value = found[chosen], values[chosen]
+    if value is None or not all(
+        _clean_after(text[a.end() : b.start() if b else len(text)]) for a, b in zip(found, [*found[1:], None], strict=True)
+    ):
+        return None
+    before = re.sub(r"\ba\b", "", text[: first.start()])
+    if re.search(r"[+*/^_!\\{}|]|\b[a-zB-HJ-Z]\s*$|[\w)]\s*-\s*$|\([^)]*$|\[[^\]]*$", before) or _FUNCTION.search(before):
+        return None
+    if (
+        not first["cur"]
+        and re.match(r"[-+]", first.group())
+        and re.search(r"[\w)]\s*$", text[: first.start()])
+        and not re.search(r"[a-z]{2}\s+$", text[: first.start()])
+    ):
+        return None
+    return _number(first, value)
+
+
+def _solved(text: str) -> str:
+    """The last of several equations, where it is the only one that is solved: `30x = 180, x = 6`."""
+    *before, last = re.split(r"[,;]\s+(?:and\s+|so\s+|then\s+)?", text)
+    if not before or not re.fullmatch(r"\W*[a-zA-Z]\s*=\s*[$]?-?[\d.,/]+\W*", last) or not all("=" in part for part in before):
+        return text
+    return text if any(re.search(r"(?:^|\s)[a-zA-Z]\s*=\s*[$]?-?[\d.,/]+\W*$", part) for part in before) else last
+
+
+def given(question: str) -> set[Fraction | None]:
+    """The numbers that a question gives, in digits and in words."""
+    asked = plain(question)
+    return {value_of(m) for m in NUMBER.finditer(asked)} | {
+        Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
+    }
+
+
+def taken_back(text: str) -> bool:
+    """Whether a sentence denies or doubts what it names: `42 is the wrong answer`, `anything but 42`."""
+    return bool(_UNSURE.search(text) or _WRONG.search(text))
+
+
+def doubtful(text: str) -> bool:
+    """Whether a sentence takes back, hedges or bounds the value in it."""
+    return bool(HEDGE.search(text)) or taken_back(text)
+
+
+def without_reason(clause: str) -> str:
+    """The clause up to `because`, `since`, `which is ...`."""
+    return _REASON.sub("", clause, count=1)
+
+
+def _restated(text: str) -> bool:
+    """Whether a sentence with `or` and no other doubt says the same value twice: `180 rings, or 180 years`."""
+    rest = re.sub(r"\bor\b", ",", text)
+    values = {value_of(m) / (100 if m["pct"] else 1) for m in NUMBER.finditer(text) if value_of(m) is not None}  # type: ignore[operator]
+    return rest != text and len(values) == 1 and len(NUMBER.findall(text)) == 2 and not HEDGE.search(rest)
+
+
+def new_number(clause: str, question: str) -> Number | None:
+    """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
+    text = plain(clause)
+    found = list(NUMBER.finditer(text))
+    if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
+        return None
+    known = given(question)
+    fresh = [i for i, m in enumerate(found) if value_of(m) not in known]
+    gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
+    if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
+        return None
+    m = found[fresh[0]]
+    after = text[m.end() : found[fresh[0] + 1].start() if fresh[0] + 1 < len(found) else len(text)]
+    value = value_of(m)
+    if value is None or not _clean_after(after) or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: m.start()]):
+        return None
+    return _number(m, value)
+
+
+def _number(m: re.Match[str], value: Fraction) -> Number:
+    return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
+
+
+def _result(text: str) -> Number | None:
+    """The number right behind `a op b =`. What follows it describes it: `20 people did not go`, `3 hours to write 10800 words`."""
+    m = NUMBER.match(text.lstrip(" $"))
+    if m is None or m["sign"] == "+":
+        return None
+    rest = text.lstrip(" $")[m.end() :]
+    word = re.match(r"\s*([A-Za-z]+)\b", rest)
+    described = (
+        word
+        and word[1].lower() not in ("or", "and", "to", "if", "plus", "minus", "times", "x")
+        and (len(word[1]) > 1 or _UNIT.match(word[1]))
+    )
+    described = (
+        described or re.match(r"\s+(?:\$\d+|\d+-[a-z]+)\s+[a-z]+", rest) or re.match(r"\s+if\s+(?:he|she|they|all|each|every)\b", rest)
+    )
+    value = value_of(m)
+    if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):
+        return None
+    return _number(m, value)
+
+
+def _clean_after(rest: str) -> bool:
+    """Whether what follows a number is a unit or prose, not more of an expression."""
+    if rest[:1].isalpha():
+        unit = _UNIT.match(rest)
+        if not unit:
+            return False
+        rest = rest[unit.end() :]
+    elif (word := re.match(r"\s+([A-Za-z])\b(?!\.)", rest)) and not (_UNIT.match(word[1]) or word[1] in "aI"):
+        return False
+    rest = re.sub(
+        r"^-(?=[a-z]{3})|(?:\b|(?<=\d))[A-Za-z]+\s?\^\s?\{?\s?-?\d\s?\}?|(?<=[A-Za-z\d])\s*/\s*(?=[A-Za-z])|^\s*/\s*(?=[A-Za-z]{2,})|\([^()\d]*\)|\b\d?[A-Za-z]+\d\b",
+        "",
+        rest,
+    )
+    return (
+        rest.strip() not in (",", ";")
+        and not re.match(r"\s*and\b", rest)
+        and not re.search(r"[+*/^_!\\{}|:<>=]|(?<![a-z])-\s*[\d(a-z]|^\s*[(\[]", rest)
+    )
+
+
+@lru_cache(maxsize=4096)
+def parse_gold(text: str) -> Number | None:
+    """A reference answer that is one plain number, else None."""
+    if re.fullmatch(r"-?\d{1,40}(?:\.\d{1,40})?", text):
+        return Number(Fraction(text))
+    number = read_number(text)
+    return number if number and not re.search(r"=|^\s*[\[({]|\d\s*,\s+\d|\d:\d|\d,\d{1,2}(?!\d)", text) else None
