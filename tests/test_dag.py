@@ -191,3 +191,14 @@ def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught):
         hints += bool(hint) and hint[0] != "book" and not begun
         assert (" is " in solution or " equals " in solution) == (hint == ["book"])
     assert (hints > 200) == taught
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "runs", "levels"), [(dag.longer, "dag_long", 2, {9, 10}), (dag.single, "dag_single", 1, {6, 7, 8})]
+)
+def test_held_out_sets(make, task, runs, levels):
+    made = make(5, 20)
+    assert {q.task for q in made} == {task}
+    assert {q.level for q in made} == levels
+    assert {len(parse(q).needed) for q in made} == {runs}
+    assert all(check(q.rationale, q).steps_ok for q in made)

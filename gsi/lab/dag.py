@@ -35,6 +35,7 @@ WORDS = {"+": ("plus", "add"), "-": ("minus", "less"), "max": ("above", "over"),
 VOCABULARY = [*NUMBERS, *LETTERS, *CHANGES, "max", "min", *(word for pair in WORDS.values() for word in pair)]
 VOCABULARY += ["=", ";", "#", "?", "is", "equals", "book", "answer", "solution", "attempt", "teacher", "cue"]
 HARD_LEVELS = (6, 7, 8)
+LONGER = (9, 10)
 MAX_LEVEL = 12
 JOINS = {4: 0.3, 5: 0.5}  # share of problems with two runs: none below, all above
 RISING = 0.8  # share of additions where numbers grow with the level
@@ -287,7 +288,9 @@ RECIPE = (Run, Problem, combine, draw, _draw, _run, _operation, _letters, own_wo
 # --------------------------------------------------------------------------------------- queries
 
 
-def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), joins: float | None = None, prefix: str = "dag") -> list[Query]:
+def queries(
+    seed: int, per_level: int, levels: Sequence[int] = range(1, 9), joins: float | None = None, prefix: str = "dag", task: str = "dag"
+) -> list[Query]:
     """`per_level` queries of every level with a reference each, no question twice, ids like `dag-s1-L3-0007`.
 
     Each is drawn from its own generator, seeded by seed, level and index; asking for more or for other levels changes none of the
@@ -303,9 +306,16 @@ def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), join
             while (problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins=joins)).question in seen:
                 redraw += 1
             seen.add(problem.question)
-            found.append(
-                Query(
-                    f"{prefix}-s{seed}-L{level}-{index:04d}", "dag", problem.question, str(problem.answer), reference(problem, rng), level
-                )
-            )
+            answer, rationale = str(problem.answer), reference(problem, rng)
+            found.append(Query(f"{prefix}-s{seed}-L{level}-{index:04d}", task, problem.question, answer, rationale, level))
     return found
+
+
+def longer(seed: int, per_level: int, levels: Sequence[int] = LONGER) -> list[Query]:
+    """Held out: longer than anything that is sampled or learned from."""
+    return queries(seed, per_level, levels, prefix="dag-long", task="dag_long")
+
+
+def single(seed: int, per_level: int, levels: Sequence[int] = HARD_LEVELS) -> list[Query]:
+    """Held out: long questions that need one run only, where those that are sampled need two."""
+    return queries(seed, per_level, levels, joins=0.0, prefix="dag-single", task="dag_single")

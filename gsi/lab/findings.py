@@ -8,16 +8,17 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from gsi import stats, tasks
+from gsi.config import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
-from gsi.lab.study import Contrast, Results, Study, arms, load_study
+from gsi.lab.study import Contrast, Results, Study, arms, filler, load_study
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
 
@@ -35,16 +36,16 @@ class Table:
 
     @property
     def hard(self) -> tuple[int, ...]:
-        spec = tasks.TASKS.get(self._name)
+        spec = tasks.TASKS.get(self.name)
         return spec.hard_levels if spec else ()
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         return str(self.study.tasks[self.task]["tasks"][0]["name"])
 
     def accuracy(self, record: Record, n: int = -1, which: str = "all", answers: bool = False) -> float:
         """Mean over levels of the greedy accuracy of iteration n on fresh queries; `which`: all, hard, easy (the others) levels."""
-        levels = record["iterations"][n]["tests"][self._name]["levels"]
+        levels = record["iterations"][n]["tests"][self.name]["levels"]
         kept = [v for k, v in levels.items() if which == "all" or (int(k) in self.hard) == (which == "hard")]
         return fmean(v[2 if answers else 1] / v[0] for v in kept) if kept else math.nan
 
@@ -338,10 +339,39 @@ def contrasts(table: Table) -> list[str]:
     ]
 
 
+def chance(table: Table) -> float:
+    """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
+    entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
+    queries = tasks.load(Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300}})).queries
+    by_level: dict[int | None, Counter[str]] = defaultdict(Counter)
+    for q in queries:
+        by_level[q.level][q.answer] += 1
+    return fmean(max(c.values()) / c.total() for level, c in by_level.items() if level in table.hard)
+
+
+def held_out(table: Table) -> list[str]:
+    """Accuracy on test tasks other than the one that is trained on, before and after."""
+    shown = [a for a in arms(table.study) if a in table.arms]
+    if not shown:
+        return []
+    first = next(iter(table.arms[shown[0]].values()))
+    names = [name for name in first["iterations"][-1]["tests"] if name != table.name]
+    if not names:
+        return []
+
+    def mean(record: Record, n: int, name: str) -> float:
+        return fmean(right / count for count, right, _ in record["iterations"][n]["tests"][name]["levels"].values())
+
+    rows = [["initial model", *(spread([mean(r, 0, name) for r in table.arms[shown[0]].values()]) for name in names)]]
+    rows += [[arm, *(spread([mean(r, -1, name) for r in table.arms[arm].values()]) for name in names)] for arm in shown]
+    return ["Greedy accuracy, every step right, %, mean over levels:", "", *markdown(("arm", *names), rows)]
+
+
 SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Contrasts", contrasts),
     ("Narrowing", narrowing),
     ("Guidance", guidance),
+    ("Held-out sets", held_out),
     ("Solved, then lost", lost),
 )
 
@@ -361,7 +391,12 @@ def write(paths: Sequence[str], heading: str = "") -> str:
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
         for table in tables(study, results):
+            guess = percent(chance(table))
             lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]
+            lines += [
+                f"Chance, hard, answers only: {guess} % (always the commonest answer of a level). With every step checked, a guess is never right.",
+                "",
+            ]
             for title, section in SECTIONS:
                 if body := section(table):
                     lines += [f"#### {title}", "", *body]

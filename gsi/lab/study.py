@@ -148,7 +148,7 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
             for task, patch in study.tasks.items():
                 place = f"{model}/{task}/s{seed}"
                 folder = Path(study.output_dir) / model / task / f"s{seed}"
-                fill = _filler({"seed": seed, "fresh": seed + FRESH, "task": task} | {f"run:{a}": str(folder / a) for a in known})
+                fill = filler({"seed": seed, "fresh": seed + FRESH, "task": task} | {f"run:{a}": str(folder / a) for a in known})
                 entry = {"model": name} if isinstance(name, str) else name
                 if not isinstance(entry.get("model"), str):
                     raise ConfigError(f"{path}: models.{model}: no `model` in it")
@@ -194,7 +194,7 @@ class _Base(Cell):
         return f"base/{self.config['model']}"
 
 
-def _filler(values: dict[str, Any]) -> Callable[[Any], Any]:
+def filler(values: dict[str, Any]) -> Callable[[Any], Any]:
     """Replaces {name} in every text of a nested value; a text that is nothing but one placeholder becomes the value itself."""
 
     def fill(value: Any) -> Any:

@@ -27,6 +27,8 @@ CHECKERS: dict[str, Check] = {
     "auto": check_auto,
     "chain": check_chain,
     "dag": check_dag,
+    "dag_long": check_dag,
+    "dag_single": check_dag,
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).
