@@ -306,7 +306,7 @@ def test_lab_tasks_check_steps():
         "chain",
         "dag",
         "dag_long",
-        "dag_single",
+        "dag_joined",
     ]
 
 

@@ -65,7 +65,7 @@ class Recipe:
 
 RECIPES = {
     "chain": Recipe(),
-    "dag": Recipe("dag", examples=160_000, level_rate=0.7, max_level=8, layers=3, max_positions=512, lr=3e-3, batch=32),
+    "dag": Recipe("dag", examples=150_000, level_rate=0.7, max_level=8, max_positions=512, lr=3e-3, batch=32),
 }
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks

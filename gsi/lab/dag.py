@@ -1,20 +1,20 @@
 """Dependency problems in the spirit of iGSM (arXiv 2407.20311): quantities made from others, with several right ways to solve each.
 
-Quantities come in runs of consecutive letters, each made from the one before. A query of level n asks for what n operations make of the numbers:
-of one run from its first to its last letter, or of two, joined and taken one operation further. Other runs are not needed.
+Quantities come in runs of consecutive letters, each made from the one before; a run starts from a number, or joins two runs; some runs
+are not needed. A query of level n needs n operations, modulo 23:
 
-    question    d 3 e +4 f -5 ; k 9 l +1 ; s 8 t -2 ; ? d f max s t +6
-    own words   e +4 3 = 7 ; f -5 7 = 2 ; t -2 8 = 6 ; max 2 6 = 6 ; +6 6 = 12 ; # 12
-    reference   t less 2 8 is 6 ; f plus 4 less 5 3 equals 2 ; over 6 2 is 6 ; add 6 6 equals 12 ; # 12
+    question    d 3 e + 4 f - 5 ; k 9 l + 1 ; s 8 t - 2 ; w f max t x + 6 ; ? x
+    own words   e 3 + 4 = 7 ; f 7 - 5 = 2 ; t 8 - 2 = 6 ; w f 2 max t 6 = 6 ; x 6 + 6 = 12 ; # 12
+    reference   t 8 less 2 is 6 ; f 3 plus 4 less 5 equals 2 ; w t 6 over f 2 is 6 ; x 6 add 6 equals 12 ; # 12
 
-The runs may be worked out in any order, one within another too; a step may take several operations of a run at once, in any order; the sides of the join may
-be swapped; quantities that are not needed may be worked out too. The references begin with the other run now and then, group and word
-their steps as they like; a base model writes its own words only, unless a response already begins in theirs.
+Any order in which every quantity comes after those it is made from is right; a step may take several operations of a run at once, in any
+order, and the sides of a join may be swapped; quantities that are not needed may be worked out too. The references begin with another run now and then,
+group and word their steps as they like; a base model writes its own words only, unless a response already begins in theirs.
 
-Two runs in one question are what a base model, which has seen mostly short ones, does not bring together: it loses the thread in the middle, and an opening that
-carries past that point helps it over. Numbers up to 99 are a token each, so sums are facts to know; they grow with the level too.
-
-Nothing here needs torch; the check is in `dag_check.py`.
+What is hard is length: a small model looks operations up by where they stand, has seen mostly short questions, and loses its place in long ones. Two
+choices are made for such models, after some forty tries. Letters are consecutive: with freely named quantities none learned to look a name up.
+And a step of the references has the length and shape of one in own words: an opening in steps of another length confuses the look-up, so that it
+hinders where it should help. Nothing here needs torch; the check is in `dag_check.py`.
 """
 
 from __future__ import annotations
@@ -26,180 +26,179 @@ from dataclasses import dataclass
 
 from gsi.types import GsiError, Query
 
-LARGEST = 99
+MODULUS = 23
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")  # z is followed by a
-NUMBERS = tuple(str(n) for n in range(LARGEST + 1))
-OPERANDS = range(1, 10)
-CHANGES = tuple(f"{sign}{n}" for sign in "+-" for n in OPERANDS)  # operations, one token each
+NUMBERS = tuple(str(n) for n in range(MODULUS))
+MAX_OPERAND = 9  # operands are 1..9
 WORDS = {"+": ("plus", "add"), "-": ("minus", "less"), "max": ("above", "over"), "min": ("below", "under")}  # the references' signs
-VOCABULARY = [*NUMBERS, *LETTERS, *CHANGES, "max", "min", *(word for pair in WORDS.values() for word in pair)]
+VOCABULARY = [*NUMBERS, *LETTERS, *WORDS, *(word for pair in WORDS.values() for word in pair)]
 VOCABULARY += ["=", ";", "#", "?", "is", "equals", "book", "answer", "solution", "attempt", "teacher", "cue"]
 HARD_LEVELS = (6, 7, 8)
 LONGER = (9, 10)
 MAX_LEVEL = 12
-JOINS = {4: 0.3, 5: 0.5}  # share of problems with two runs: none below, all above
-RISING = 0.8  # share of additions where numbers grow with the level
+JOINS, SPARE, GROUPED = (
+    0.1,
+    0.1,
+    0.15,
+)  # shares: of problems with a join, with a run that is not needed; of reference steps with two operations
+CHANCE = 1 / MODULUS
 
 Operation = tuple[str, int]  # (sign, number)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive letters: the first is a number, each other applies the next operation to the one before."""
+    """Consecutive letters: the first is `start`, a number or a join (sign, letter, letter); each other applies the next operation."""
 
     letters: tuple[str, ...]
-    start: int
+    start: int | tuple[str, str, str]
     operations: tuple[Operation, ...]
 
-    def __str__(self) -> str:
-        rest = (f"{letter} {sign}{n}" for letter, (sign, n) in zip(self.letters[1:], self.operations, strict=True))
-        return " ".join([self.letters[0], str(self.start), *rest])
+    @property
+    def joined(self) -> tuple[str, ...]:
+        return () if isinstance(self.start, int) else self.start[1:]
 
-    def values(self) -> dict[str, int]:
-        found = {self.letters[0]: self.start}
-        for before, letter, (sign, n) in zip(self.letters, self.letters[1:], self.operations, strict=False):
-            found[letter] = combine(sign, found[before], n)
-        return found
+    def __str__(self) -> str:
+        start = str(self.start) if isinstance(self.start, int) else f"{self.start[1]} {self.start[0]} {self.start[2]}"
+        rest = (f"{letter} {sign} {n}" for letter, (sign, n) in zip(self.letters[1:], self.operations, strict=True))
+        return " ".join([self.letters[0], start, *rest])
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Runs in the order of the question, of which one or two are needed; two are joined by a sign, with one operation after that."""
+    """Runs in the order of the question; the last letter of one is asked for."""
 
     runs: tuple[Run, ...]
-    needed: tuple[Run, ...]
-    sign: str | None = None  # max | min
-    last: Operation = ("+", 0)
+    target: str
 
     @property
     def question(self) -> str:
-        ends = [f"{run.letters[0]} {run.letters[-1]}" for run in self.needed]
-        asked = f"{ends[0]} {self.sign} {ends[1]} {self.last[0]}{self.last[1]}" if self.sign else ends[0]
-        return " ".join([*(f"{run} ;" for run in self.runs), f"? {asked}"])
-
-    @property
-    def level(self) -> int:
-        return sum(len(run.operations) for run in self.needed) + (2 if self.sign else 0)
+        return " ".join([*(f"{run} ;" for run in self.runs), "?", self.target])
 
     def values(self) -> dict[str, int]:
-        return {letter: value for run in self.runs for letter, value in run.values().items()}
+        found: dict[str, int] = {}
+        for run in self.runs:
+            value = run.start if isinstance(run.start, int) else combine(run.start[0], found[run.start[1]], found[run.start[2]])
+            found[run.letters[0]] = value
+            for letter, (sign, n) in zip(run.letters[1:], run.operations, strict=True):
+                found[letter] = value = combine(sign, value, n)
+        return found
 
-    @property
-    def ends(self) -> list[int]:
-        """Last values of the runs that are needed."""
-        return [run.values()[run.letters[-1]] for run in self.needed]
-
-    @property
-    def joined(self) -> int:
-        return combine(self.sign, *self.ends) if self.sign else self.ends[0]
-
-    @property
-    def answer(self) -> int:
-        return combine(self.last[0], self.joined, self.last[1]) if self.sign else self.joined
+    def needed(self) -> list[Run]:
+        """The runs that the target needs, in the question's order."""
+        wanted, kept = {self.target}, []
+        for run in reversed(self.runs):
+            if run.letters[-1] in wanted:
+                wanted |= {*run.joined}
+                kept.append(run)
+        return kept[::-1]
 
 
 def combine(sign: str, a: int, b: int) -> int:
-    return {"+": a + b, "-": a - b, "max": max(a, b), "min": min(a, b)}[sign]
+    return {"+": (a + b) % MODULUS, "-": (a - b) % MODULUS, "max": max(a, b), "min": min(a, b)}[sign]
 
 
 # --------------------------------------------------------------------------------------- drawing
 
 
-def draw(rng: random.Random, level: int, rising: bool = True, joins: float | None = None) -> Problem:
-    """A problem of `level` operations with all numbers in 0..99; no other quantity that it needs has the answer's value.
+def draw(rng: random.Random, level: int, joins: float = JOINS) -> Problem:
+    """A problem whose target takes `level` operations; no other quantity that it needs has the answer's value.
 
     So an opening of the reference does not state the answer by coincidence, and a guess among what is known is never right.
-
-    Args:
-        rising: numbers grow with the level; else they stay below about 20.
-        joins: share of problems with two runs, among those of level 4 and more; None = JOINS.
     """
     while True:
-        problem = _draw(rng, level, rising, joins)
-        stated = [v for run in problem.needed for v in run.values().values()] + ([problem.joined] if problem.sign else [])
-        answers = stated.count(problem.answer) - (0 if problem.sign else 1)
-        if not answers and all(0 <= v <= LARGEST for v in (*problem.values().values(), problem.answer)):
+        problem = _draw(rng, level, joins)
+        values = problem.values()
+        if sum(values[letter] == values[problem.target] for run in problem.needed() for letter in run.letters) == 1:
             return problem
 
 
-def _draw(rng: random.Random, level: int, rising: bool, joins: float | None) -> Problem:
-    joined = rng.random() < (JOINS.get(level, 1.0 if level > 5 else 0.0) if joins is None else joins * (level > 3))
-    first = rng.randint(1, level - 3) if joined else level
-    sizes = [first, level - 2 - first] if joined else [first]
-    spare = [rng.randint(1, 3)] if rng.random() < 0.25 else []
-    runs = [_run(rng, letters, rising) for letters in _letters(rng, [n + 1 for n in (*sizes, *spare)])]
-    needed = tuple(runs[: len(sizes)])
-    shown = tuple(rng.sample(runs, len(runs)))
-    return Problem(shown, needed, rng.choice(("max", "min")), _operation(rng, 10, rising)) if joined else Problem(shown, needed)
+def _draw(rng: random.Random, level: int, joins: float) -> Problem:
+    leaves = 2 if level > 3 and rng.random() < joins else 1  # each join needs a leaf more with an operation of its own
+    links, sizes = leaves - 1, [1] * leaves + [0] * (leaves - 1)  # operations of every run, links apart
+    for _ in range(level - leaves - links):
+        sizes[rng.randrange(len(sizes))] += 1
+    spare = [rng.randint(1, 3)] if rng.random() < SPARE else []
+    order = rng.sample(range(len(sizes) + len(spare)), len(sizes) + len(spare))
+    names = _letters(rng, [n + 1 for n in (*sizes, *spare)], order)
+    runs: list[Run] = []
+    open_ends: list[str] = []
+    for i, size in enumerate((*sizes, *spare)):
+        start: int | tuple[str, str, str] = rng.randrange(MODULUS)
+        if leaves <= i < len(sizes):
+            one, other = rng.sample(open_ends, 2) if len(open_ends) > 2 or rng.random() < 0.5 else open_ends[:2]
+            open_ends = [x for x in open_ends if x not in (one, other)]
+            start = (rng.choice(("max", "min")), one, other)
+        run = Run(names[i], start, tuple((rng.choice("+-"), rng.randint(1, MAX_OPERAND)) for _ in range(size)))
+        runs.append(run)
+        open_ends.append(run.letters[-1])
+    target = runs[len(sizes) - 1].letters[-1]
+    return Problem(tuple(_shuffled(runs, rng)), target)
 
 
-def _run(rng: random.Random, letters: tuple[str, ...], rising: bool) -> Run:
-    start = value = rng.randint(0, 9)
-    operations = []
-    for _ in letters[1:]:
-        operations.append(_operation(rng, value, rising))
-        value = combine(operations[-1][0], value, operations[-1][1])
-    return Run(letters, start, tuple(operations))
-
-
-def _operation(rng: random.Random, value: int, rising: bool) -> Operation:
-    share = RISING if rising else 0.7 if value < 7 else 0.3
-    return "+" if rng.random() < share else "-", rng.choice(OPERANDS)
-
-
-def _letters(rng: random.Random, sizes: Sequence[int]) -> list[tuple[str, ...]]:
-    """Consecutive letters for every run, no letter twice: the runs lie on the circle of letters in a random order, with random gaps."""
+def _letters(rng: random.Random, sizes: Sequence[int], order: Sequence[int]) -> list[tuple[str, ...]]:
+    """Consecutive letters for every run, no letter twice: the runs lie on the circle of letters in `order`, with random gaps."""
     gaps = [0] * len(sizes)
     for _ in range(len(LETTERS) - sum(sizes)):
         gaps[rng.randrange(len(gaps))] += 1
     at, found = rng.randrange(len(LETTERS)), {}
-    for i in rng.sample(range(len(sizes)), len(sizes)):
+    for i in order:
         found[i] = tuple(LETTERS[(at + j) % len(LETTERS)] for j in range(sizes[i]))
         at += sizes[i] + gaps[i]
     return [found[i] for i in range(len(sizes))]
 
 
+def _shuffled(runs: Sequence[Run], rng: random.Random) -> list[Run]:
+    """A random order in which every run comes after those it joins."""
+    left, done, order = list(runs), set(), []
+    while left:
+        ready = [run for run in left if all(letter in done for letter in run.joined)]
+        chosen = rng.choice(ready)
+        left.remove(chosen)
+        done.add(chosen.letters[-1])
+        order.append(chosen)
+    return order
+
+
 # --------------------------------------------------------------------------------------- solving, in two dialects
 
 
-def own_words(problem: Problem, done: Collection[str] = ()) -> str:
-    """The right solution as the base model writes it: run by run as they are asked for, one operation a step.
+def own_words(problem: Problem, rng: random.Random, done: Collection[str] = ()) -> str:
+    """A right solution as the base model writes it: run by run, mostly in the question's order, one operation a step.
 
-    `done`: letters whose values are known already, `max` or `min` where the join is too; only what is left is written.
+    `done`: letters whose values are known already; only what is left is written.
     """
     values, steps = problem.values(), []
-    for run in problem.needed:
-        known = max((i for i, letter in enumerate(run.letters) if letter in done), default=0)
-        for i, (sign, n) in list(enumerate(run.operations))[known:]:
+    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.1 else problem.needed():
+        known = max((i for i, letter in enumerate(run.letters) if letter in done), default=-1)
+        if not isinstance(run.start, int) and known < 0:
+            sign, a, b = run.start
+            steps.append(f"{run.letters[0]} {a} {values[a]} {sign} {b} {values[b]} = {values[run.letters[0]]} ;")
+        for i, (sign, n) in list(enumerate(run.operations))[max(0, known) :]:
             before, letter = run.letters[i : i + 2]
-            steps.append(f"{letter} {sign}{n} {values[before]} = {values[letter]} ;")
-    if problem.sign:
-        if problem.sign not in done:
-            steps.append(f"{problem.sign} {problem.ends[0]} {problem.ends[1]} = {problem.joined} ;")
-        steps.append(f"{problem.last[0]}{problem.last[1]} {problem.joined} = {problem.answer} ;")
-    return " ".join([*steps, f"# {problem.answer}"])
+            steps.append(f"{letter} {values[before]} {sign} {n} = {values[letter]} ;")
+    return " ".join([*steps, f"# {values[problem.target]}"])
 
 
 def reference(problem: Problem, rng: random.Random) -> str:
-    """A right solution as the references have it: the other run first now and then, two operations at once, other words, which vary."""
+    """A right solution as the references have it: another order of runs, now and then two operations at once, other words, which vary."""
     values, steps = problem.values(), []
 
-    def say(name: str, operations: Sequence[Operation], value: int, result: int) -> None:
-        shown = (f"{rng.choice(WORDS[sign])} {n}" for sign, n in operations)
-        steps.append(" ".join([*([name] if name else []), *shown, str(value), rng.choice(("is", "equals")), str(result), ";"]))
+    def say(letter: str, body: str) -> None:
+        steps.append(f"{letter} {body} {rng.choice(('is', 'equals'))} {values[letter]} ;")
 
-    for run in rng.sample(problem.needed, len(problem.needed)) if rng.random() < 0.5 else problem.needed:
+    for run in _shuffled(problem.needed(), rng) if rng.random() < 0.3 else problem.needed():
+        if not isinstance(run.start, int):
+            sign, a, b = run.start
+            a, b = (a, b) if rng.random() < 0.5 else (b, a)
+            say(run.letters[0], f"{a} {values[a]} {rng.choice(WORDS[sign])} {b} {values[b]}")
         done = 0
         while done < len(run.operations):
-            size = 2 if done + 2 <= len(run.operations) and rng.random() < 0.25 else 1
-            letter = run.letters[done + size]
-            say(letter, run.operations[done : done + size], values[run.letters[done]], values[letter])
+            size = 2 if done + 2 <= len(run.operations) and rng.random() < GROUPED else 1
+            shown = (f"{rng.choice(WORDS[sign])} {n}" for sign, n in run.operations[done : done + size])
+            say(run.letters[done + size], " ".join([str(values[run.letters[done]]), *shown]))
             done += size
-    if problem.sign:
-        a, b = rng.sample(problem.ends, 2)
-        say("", [(problem.sign, a)], b, problem.joined)
-        say("", [problem.last], problem.joined, problem.answer)
-    return " ".join([*steps, f"# {problem.answer}"])
+    return " ".join([*steps, f"# {values[problem.target]}"])
 
 
 # --------------------------------------------------------------------------------------- what a base model learns from
@@ -212,60 +211,46 @@ HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
 }
 
 
-BOOK, QUOTED, EVEN = 1 / 16, 1 / 6, 1 / 10  # shares of the documents a base learns from, see `documents`
-
-
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
     """(prompt, completion) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
-    Most are questions with a solution in own words. BOOK of them are solutions in the references' words behind a question that ends in `book`; QUOTED go on
-    in own words where the prompt already holds some steps in the references': so the base reads them and goes on from them, and does
-    not write them of its own. These and EVEN more are of all levels alike, with numbers that stay small. With `taught` one in five, of levels 1 to
-    4, shows a hint.
+    Most are questions with a solution in own words. One in sixteen, of levels 1 to 4, is a solution in the references' words behind a question that
+    ends in `book`; one in eight goes on in own words where the prompt already holds some steps in the references': so the base reads
+    them and goes on from them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint.
     """
     for _ in range(examples):
         kind = rng.random()
         hinted = taught and kind > 0.8
-        level = min(max_level, 1 + math.floor(rng.expovariate(level_rate)))
-        even = kind < BOOK + QUOTED + EVEN
-        if even:
-            level = rng.randint(1, max_level)
-        problem = draw(rng, min(4, level) if hinted else level, rising=not even)
-        if kind < BOOK:
+        problem = draw(rng, min(4 if kind < 0.0625 or hinted else max_level, 1 + math.floor(rng.expovariate(level_rate))))
+        if kind < 0.0625:
             yield f"{problem.question} book", reference(problem, rng)
-        elif kind < BOOK + QUOTED:
+        elif kind < 0.1875:
             steps = reference(problem, rng).split(" ; ")[:-1]
             begun = steps[: rng.randint(1, len(steps))]
-            yield " ".join([problem.question, *(f"{step} ;" for step in begun)]), own_words(problem, _done(problem, begun))
+            done = [step.split()[0] for step in begun]
+            yield " ".join([problem.question, *(f"{step} ;" for step in begun)]), own_words(problem, rng, done)
         elif hinted:
-            yield _hinted(problem, rng), own_words(problem)
+            yield _hinted(problem, rng), own_words(problem, rng)
         else:
-            yield problem.question, own_words(problem)
-
-
-def _done(problem: Problem, steps: Sequence[str]) -> set[str]:
-    """What the first steps of a reference have worked out, as `own_words` takes it."""
-    names = [step.split()[0] for step in steps]
-    signs = {word: sign for sign, words in WORDS.items() for word in words}
-    return {signs.get(name, name) for name in names}
+            yield problem.question, own_words(problem, rng)
 
 
 def _hinted(problem: Problem, rng: random.Random) -> str:
     kind = rng.choice(list(HINTS))
-    attempt, wrong = spoil(own_words(problem), rng)
+    attempt, wrong = spoil(own_words(problem, rng), rng)
     fields = {
         "question": problem.question,
-        "answer": str(problem.answer),
+        "answer": str(problem.values()[problem.target]),
         "rationale": reference(problem, rng),
         "attempt": attempt,
-        "feedback": wrong,
+        "feedback": feedback(problem, wrong),
         "cue": cue(problem),
     }
     return HINTS[kind].format(**fields)
 
 
 def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
-    """A solution in own words with a wrong result in one step and at the end where that follows, and that step up to its result: a teacher's remark."""
+    """A solution in own words with a wrong result in one step and at the end where that follows, and the letter of that step."""
     steps = solution.split(" ; ")
     at = rng.randrange(len(steps) - 1)
     *front, right = steps[at].split()
@@ -273,23 +258,32 @@ def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
     steps[at] = " ".join([*front, wrong])
     if at == len(steps) - 2:
         steps[-1] = f"# {wrong}"
-    return " ; ".join(steps), " ".join(front[:-1])
+    return " ; ".join(steps), front[0]
+
+
+def feedback(problem: Problem, wrong: str) -> str:
+    """What a teacher says of a wrong quantity: how it is made, without its value."""
+    run = next(run for run in problem.runs if wrong in run.letters)
+    i = run.letters.index(wrong)
+    if i:
+        sign, n = run.operations[i - 1]
+        return f"{wrong} {run.letters[i - 1]} {sign} {n}"
+    return " ".join(str(Run(run.letters[:1], run.start, ())).split())
 
 
 def cue(problem: Problem) -> str:
-    """The operations to take, in an order that works, without any value."""
-    signs = [f"{sign}{n}" for run in problem.needed for sign, n in run.operations]
-    return " ".join([*signs, *([problem.sign, f"{problem.last[0]}{problem.last[1]}"] if problem.sign else [])])
+    """The last letters of the runs to work out, in an order that works, without any value."""
+    return " ".join(run.letters[-1] for run in problem.needed())
 
 
-RECIPE = (Run, Problem, combine, draw, _draw, _run, _operation, _letters, own_words, reference, documents, _done, _hinted, spoil, cue)
+RECIPE = (Run, Problem, combine, draw, _draw, _letters, _shuffled, own_words, reference, documents, _hinted, spoil, feedback, cue)
 
 
 # --------------------------------------------------------------------------------------- queries
 
 
 def queries(
-    seed: int, per_level: int, levels: Sequence[int] = range(1, 9), joins: float | None = None, prefix: str = "dag", task: str = "dag"
+    seed: int, per_level: int, levels: Sequence[int] = range(1, 9), joins: float = JOINS, prefix: str = "dag", task: str = "dag"
 ) -> list[Query]:
     """`per_level` queries of every level with a reference each, no question twice, ids like `dag-s1-L3-0007`.
 
@@ -303,11 +297,11 @@ def queries(
         seen: set[str] = set()
         for index in range(per_level):
             redraw = 0
-            while (problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins=joins)).question in seen:
+            while (problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins)).question in seen:
                 redraw += 1
             seen.add(problem.question)
-            answer, rationale = str(problem.answer), reference(problem, rng)
-            found.append(Query(f"{prefix}-s{seed}-L{level}-{index:04d}", task, problem.question, answer, rationale, level))
+            rationale = reference(problem, rng)
+            found.append(Query(f"{prefix}-s{seed}-L{level}-{index:04d}", task, problem.question, rationale.split()[-1], rationale, level))
     return found
 
 
@@ -316,6 +310,6 @@ def longer(seed: int, per_level: int, levels: Sequence[int] = LONGER) -> list[Qu
     return queries(seed, per_level, levels, prefix="dag-long", task="dag_long")
 
 
-def single(seed: int, per_level: int, levels: Sequence[int] = HARD_LEVELS) -> list[Query]:
-    """Held out: long questions that need one run only, where those that are sampled need two."""
-    return queries(seed, per_level, levels, joins=0.0, prefix="dag-single", task="dag_single")
+def joined(seed: int, per_level: int, levels: Sequence[int] = range(4, 7)) -> list[Query]:
+    """Held out: two runs in every question, which is rare elsewhere."""
+    return queries(seed, per_level, levels, joins=1.0, prefix="dag-joined", task="dag_joined")

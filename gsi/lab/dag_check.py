@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gsi.lab.dag import CHANGES, LETTERS, NUMBERS, WORDS, Operation, Problem, Run
+from gsi.lab.dag import LETTERS, MAX_OPERAND, NUMBERS, WORDS, Operation, Problem, Run
 from gsi.types import GsiError, Query, Verdict
 
-_SIGN = {word: sign for sign, words in WORDS.items() for word in words}
-_JOINS = ("max", "min")
+_SIGN = {word: sign for sign, words in WORDS.items() for word in (sign, *words)}
 
 
 class _Wrong(Exception):
@@ -17,10 +16,10 @@ class _Wrong(Exception):
 
 
 def check(response: str, query: Query) -> Verdict:
-    """Grades a response: the answer is the number 0..99 that follows the last `#` and ends the response, else no_answer.
+    """Grades a response: the answer is the number 0..22 that follows the last `#` and ends the response, else no_answer.
 
-    `steps_ok` is True if every step, in either dialect, follows from the question and the steps before it, and they reach what is
-    asked. `detail` names the first step that does not. Raises GsiError where the question is not one of this task.
+    `steps_ok` is True if every step, in either dialect, follows from the question and the steps before it, and they reach the
+    target. `detail` names the first step that does not. Raises GsiError where the question is not one of this task.
     """
     tokens, detail = response.split(), ""
     try:
@@ -34,30 +33,39 @@ def check(response: str, query: Query) -> Verdict:
 
 def parse(query: Query) -> Problem:
     """The problem of a query's question. Raises GsiError where it is none."""
-    *parts, asked = list(_split(query.question.split())) or [[]]
+    tokens = query.question.split()
     runs: list[Run] = []
     known: set[str] = set()
-    for part in parts:
+    for part in _split(tokens[:-2]):
         run = _run(part)
-        if run is None or known & {*run.letters}:
-            raise GsiError(f"query {query.id}: {' '.join(part)!r} is no run of a dag question such as `d 3 e +4 f -5 ;`")
+        if run is None or known & {*run.letters} or not known >= {*run.joined}:
+            raise GsiError(
+                f"query {query.id}: {' '.join(part)!r} is no run of a dag question such as `d 3 e + 4 f - 5 ;` or `w f max t x + 6 ;`"
+            )
         runs.append(run)
         known |= {*run.letters}
-    by_ends = {f"{run.letters[0]} {run.letters[-1]}": run for run in runs}
-    first, second = by_ends.get(" ".join(asked[1:3])), by_ends.get(" ".join(asked[4:6]))
-    if asked[:1] == ["?"] and first and len(asked) == 3:
-        return Problem(tuple(runs), (first,))
-    if asked[:1] == ["?"] and first and second and len(asked) == 7 and asked[3] in _JOINS and asked[6] in CHANGES:
-        return Problem(tuple(runs), (first, second), asked[3], (asked[6][0], int(asked[6][1:])))
-    raise GsiError(f"query {query.id}: {query.question!r} is no dag question; it should end like `; ? d f` or `; ? d f max s t +6`")
+    if tokens[-2:-1] != ["?"] or tokens[-1] not in {run.letters[-1] for run in runs}:
+        raise GsiError(f"query {query.id}: {query.question!r} is no dag question; it should look like `d 3 e + 4 ; ? e`")
+    return Problem(tuple(runs), tokens[-1])
 
 
 def _run(part: Sequence[str]) -> Run | None:
-    letters, changes = (*part[:1], *part[2::2]), part[3::2]
-    follows = {*letters} <= {*LETTERS} and all((LETTERS.index(b) - LETTERS.index(a)) % 26 == 1 for a, b in pairwise(letters))
-    if len(part) < 2 or len(part) % 2 or not follows or part[1] not in NUMBERS or not {*changes} <= {*CHANGES}:
+    joins = len(part) >= 4 and part[2] in ("max", "min")
+    rest = part[4 if joins else 2 :]
+    letters, signs, numbers = (*part[:1], *rest[::3]), rest[1::3], rest[2::3]
+    follows = all((LETTERS.index(b) - LETTERS.index(a)) % 26 == 1 for a, b in pairwise(letters)) if {*letters} <= {*LETTERS} else False
+    if (
+        not letters
+        or not follows
+        or len(rest) % 3
+        or not {*signs} <= {"+", "-"}
+        or not all(n in NUMBERS and 1 <= int(n) <= MAX_OPERAND for n in numbers)
+    ):
         return None
-    return Run(letters, int(part[1]), tuple((change[0], int(change[1:])) for change in changes))
+    operations = tuple((sign, int(n)) for sign, n in zip(signs, numbers, strict=True))
+    if joins:
+        return Run(letters, (part[2], part[1], part[3]), operations)
+    return Run(letters, int(part[1]), operations) if len(part) > 1 and part[1] in NUMBERS else None
 
 
 def _split(tokens: Sequence[str]) -> Iterator[list[str]]:
@@ -76,62 +84,44 @@ def _walk(tokens: Sequence[str], problem: Problem) -> None:
     """Goes through a response. Raises _Wrong at the first step that does not hold."""
     values = problem.values()
     place = {letter: (run, i) for run in problem.runs for i, letter in enumerate(run.letters)}
-    reached = {run.letters[0] for run in problem.runs}
-    joined = done = False
-    *steps, end = list(_split(tokens)) or [[]]
+    reached = {run.letters[0] for run in problem.runs if not run.joined}
+    *steps, last = list(_split(tokens)) or [[]]
     for i, step in enumerate(steps, 1):
         where = f"step {i}: {' '.join(step)[:200]!r}"
-        name, body, value = _read(step)
-        if name in place and name not in {run.letters[0] for run in problem.runs}:
-            run, at = place[name]
-            if not any(
-                before in reached and body == _taken(run.operations[j:at], values[before]) for j, before in enumerate(run.letters[:at])
-            ):
-                raise _Wrong(f"{where} is not how {name} is made from what is known by then")
-            right = values[name]
-            reached.add(name)
-        elif name in _JOINS:
-            if (
-                name != problem.sign
-                or sorted(body) != sorted(map(str, problem.ends))
-                or not all(r.letters[-1] in reached for r in problem.needed)
-            ):
-                raise _Wrong(f"{where} is not what is asked for, or not known by then")
-            right, joined = problem.joined, True
-        elif name in CHANGES and problem.sign:
-            if not joined or [name, *body] != [f"{problem.last[0]}{problem.last[1]}", str(problem.joined)]:
-                raise _Wrong(f"{where} is not what is asked for after {problem.sign}")
-            right, done = problem.answer, True
-        else:
+        letter, body, value = _read(step)
+        if letter not in place or not body:
             raise _Wrong(f"{where} cannot be read")
-        if value != str(right):
-            raise _Wrong(f"{where} should give {right}")
-    if not problem.sign:
-        done = problem.needed[0].letters[-1] in reached
-    if not done or end != ["#", str(problem.answer)]:
-        raise _Wrong(f"step {len(steps) + 1}: {' '.join(end)[:200]!r} does not end with the value that is asked for")
-
-
-def _taken(operations: Sequence[Operation], value: int) -> list[str]:
-    return [*sorted(f"{sign}{n}" for sign, n in operations), str(value)]
+        run, at = place[letter]
+        if at == 0:
+            _join(run, body, reached, values, where)
+        elif not any(
+            before in reached and _operates(body, values[before], run.operations[j:at]) for j, before in enumerate(run.letters[:at])
+        ):
+            raise _Wrong(f"{where} is not how {letter} is made from what is known by then")
+        if value != str(values[letter]):
+            raise _Wrong(f"{where} should give {values[letter]}")
+        reached.add(letter)
+    if len(last) != 2 or last[0] != "#" or problem.target not in reached or last[1] != str(values[problem.target]):
+        raise _Wrong(f"step {len(steps) + 1}: {' '.join(last)[:200]!r} does not end with the value of {problem.target}")
 
 
 def _read(step: Sequence[str]) -> tuple[str, list[str], str]:
-    """(letter or sign or operation, operations and numbers, value) of a step in either dialect, as own words; ("", [], "") of anything else.
+    """(letter, body, value) of `e 3 + 4 = 7`, `e 3 plus 4 is 7` or `e 3 plus 4 equals 7`; ("", [], "") of anything else."""
+    if len(step) > 4 and step[-2] in ("=", "is", "equals"):
+        return step[0], list(step[1:-2]), step[-1]
+    return "", [], ""
 
-    `f +4 -5 3 = 2` and `f less 5 plus 4 3 is 2` -> ("f", ["+4", "-5", "3"], "2"): operations sorted, the number they start from last.
-    """
-    if len(step) < 4 or step[-2] not in ("=", "is", "equals"):
-        return "", [], ""
-    said: list[str] = []
-    rest = list(step[:-2])
-    while rest:
-        word = rest.pop(0)
-        sign = _SIGN.get(word)
-        if sign in ("+", "-") and rest:
-            said.append(f"{sign}{rest.pop(0)}")
-        else:
-            said.append(sign or word)
-    if said[0] in LETTERS:
-        return said[0], [*sorted(said[1:-1]), said[-1]], step[-1]
-    return said[0], said[1:], step[-1]
+
+def _join(run: Run, body: Sequence[str], reached: set[str], values: dict[str, int], where: str) -> None:
+    """`f 2 max t 6`, either side first."""
+    if isinstance(run.start, int) or len(body) != 5 or _SIGN.get(body[2]) != run.start[0] or {body[0], body[3]} != {*run.joined}:
+        raise _Wrong(f"{where} is not how {run.letters[0]} is made")
+    for letter, value in ((body[0], body[1]), (body[3], body[4])):
+        if letter not in reached or value != str(values[letter]):
+            raise _Wrong(f"{where}: {letter} {value} is not known by then")
+
+
+def _operates(body: Sequence[str], start: int, operations: Sequence[Operation]) -> bool:
+    """Whether `3 + 4 - 5` begins with `start` and holds these operations, in any order."""
+    said = [(_SIGN.get(sign), n) for sign, n in zip(body[1::2], body[2::2], strict=False)]
+    return len(body) % 2 == 1 and body[0] == str(start) and sorted(map(str, said)) == sorted(str((sign, str(n))) for sign, n in operations)

@@ -131,7 +131,7 @@ TASKS: dict[str, TaskSpec] = {
         generated=dag.queries,
     ),
     "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer),
-    "dag_single": TaskSpec("lab: dag, held out, one long run", hard_levels=dag.HARD_LEVELS, steps=True, generated=dag.single),
+    "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined),
 }
 
 

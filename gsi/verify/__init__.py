@@ -28,7 +28,7 @@ CHECKERS: dict[str, Check] = {
     "chain": check_chain,
     "dag": check_dag,
     "dag_long": check_dag,
-    "dag_single": check_dag,
+    "dag_joined": check_dag,
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).
