@@ -309,6 +309,18 @@ def test_being_turned_away_costs_no_request_while_others_get_through(monkeypatch
     assert {c.finish_reason for c in done} == {"stop"}
 
 
+class Watching(Work):
+    """Notes in `rooms` how many requests the engine allows itself after each answer."""
+
+    def __init__(self, requests, engine):
+        super().__init__(requests)
+        self.engine, self.rooms = engine, []
+
+    def put(self, request, completion):
+        super().put(request, completion)
+        self.rooms.append(self.engine.concurrency)
+
+
 def test_concurrency_is_bounded_and_adapts():
     """The server takes 4 at a time and turns the rest away."""
 
@@ -319,37 +331,23 @@ def test_concurrency_is_bounded_and_adapts():
 
     with FakeServer(after_probe(script)) as server:
         engine = connect(server, concurrency=32, retries=20)
-        rooms = []
-
-        class Watching(Work):
-            def put(self, request, completion):
-                super().put(request, completion)
-                rooms.append(engine.concurrency)
-
-        engine.run(work := Watching(requests(120)))
+        engine.run(work := Watching(requests(120), engine))
         turned_away = len(server.bodies) - 120
         engine.close()
     assert {c.finish_reason for c in work.done.values()} == {"stop"}
     assert server.most_at_once <= 32
-    assert min(rooms) <= 6, "it was halved until the server could cope"
-    assert max(rooms[60:]) <= 16, "and did not go back to where it was"
+    assert min(work.rooms) <= 6, "it was halved until the server could cope"
+    assert max(work.rooms[60:]) <= 16, "and did not go back to where it was"
     assert turned_away < 120, "most requests were taken at once"
 
 
 def test_concurrency_grows_back():
     with FakeServer(after_probe(lambda body, n: Answer(status=503) if n < 4 else "4")) as server:
         engine = connect(server, concurrency=4, retries=20)
-        rooms = []
-
-        class Watching(Work):
-            def put(self, request, completion):
-                super().put(request, completion)
-                rooms.append(engine.concurrency)
-
-        engine.run(Watching(requests(40)))
+        engine.run(work := Watching(requests(40), engine))
         engine.close()
-    assert rooms[0] < 4
-    assert rooms[-1] == 4
+    assert work.rooms[0] < 4
+    assert work.rooms[-1] == 4
 
 
 def test_requests_are_in_flight_together():
