@@ -249,10 +249,15 @@ PASSING = [
 NAMES = [f"{i} {a.status}" for i, a in enumerate(PASSING)]
 
 
+def patience(failure: Answer) -> float:
+    """Seconds to wait for an answer: less than a late one takes, else what a busy machine may need."""
+    return 0.3 if failure.delay else 30.0
+
+
 @pytest.mark.parametrize("failure", PASSING, ids=NAMES)
 def test_what_may_pass_is_retried(failure):
     with FakeServer(after_probe(lambda body, n: failure if n < 2 else "4")) as server:
-        engine = connect(server, timeout=0.3)
+        engine = connect(server, timeout=patience(failure))
         [c] = run(engine, requests())
     assert (c.text, c.finish_reason) == ("4", "stop")
     assert engine.stats["retries"] == 2
@@ -263,7 +268,7 @@ def test_what_does_not_pass_is_data(failure):
     bad = requests(3)[1].seed
 
     with FakeServer(after_probe(lambda body, n: failure if body["seed"] == bad else "4")) as server:
-        engine = connect(server, timeout=0.3, retries=1)
+        engine = connect(server, timeout=patience(failure), retries=1)
         done = run(engine, requests(3))
         tries = sum(b["seed"] == bad for b in server.bodies)
     assert [c.finish_reason for c in done] == ["stop", "error", "stop"]
@@ -500,7 +505,7 @@ def test_death_in_mid_run_shows_the_log():
     [
         (f"{sys.executable} -c 'print(\"no GPU for\", \"{{model}}\"); raise SystemExit(3)'", {}, "no GPU for fake\n.*ended with code 3"),
         ("no-such-program {model}", {}, "cannot be started.*no-such-program"),
-        (f"{sys.executable} -c 'import time; print(\"still loading\", flush=True); time.sleep(60)' {{model}}", {"start_timeout": 1}, "after 1 s.*still loading"),
+        ("sh -c 'echo still loading; exec sleep 60' {model}", {"start_timeout": 3}, "after 3 s.*still loading"),
         ("serve '{model}", {}, "cannot be split into words"),
     ],
 )  # fmt: skip

@@ -96,6 +96,8 @@ def _line(best: dict[str, Figures], queries: int) -> dict[str, Any]:
     line["vllm"] = best.get("vllm")
     line["decode_tokens_per_s"], line["ceiling_tokens_per_s"] = best["list"]["tokens_per_s"], best["ceiling"]["tokens_per_s"]
     line["share_of_ceiling"] = line["decode_tokens_per_s"] / line["ceiling_tokens_per_s"]
+    decoding, bare = (best[way]["tokens_per_s"] * best[way]["seconds"] / best[way]["cpu_seconds"] for way in ("list", "ceiling"))
+    line["share_of_ceiling_by_cpu_time"] = decoding / bare
     line["waste"] = ours.pop("waste")
     for way in compared:
         line[f"speedup_over_{way}"] = ours["accepted_per_s"] / best[way]["accepted_per_s"]
