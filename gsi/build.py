@@ -169,12 +169,12 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
         engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle)
-    needs = {"prefix": config.guidance.kind == "state_reset", "repetition_stop": config.sample.repetition_stop > 0}
-    for capability, needed in needs.items():
-        if needed and capability not in engine.capabilities:
-            engine.close()
-            what = "sample.repetition_stop" if capability == "repetition_stop" else "guidance state_reset (continuing a given prefix)"
-            raise GsiError(f"engine {settings.kind} cannot do {what}; engine transformers can")
+    if config.guidance.kind == "state_reset" and "prefix" not in engine.capabilities:
+        engine.close()
+        raise GsiError(
+            f"engine {settings.kind} cannot continue a given prefix, which guidance state_reset needs; engines transformers, vllm and openai "
+            "(api: completions) can"
+        )
     return engine
 
 

@@ -325,6 +325,8 @@ class Config(Section):
                 )
             if task.path and task.hub:
                 raise ValueError(f"{where}: has both path and hub; keep one")
+        if self.sample.repetition_stop and not isinstance(self.engine, TransformersEngine):
+            raise ValueError(f"sample.repetition_stop: engine {self.engine.kind} cannot do this; engine transformers can")
         if isinstance(self.engine, OpenAIEngine):
             self._check_server(self.engine)
         return self
@@ -343,8 +345,6 @@ class Config(Section):
             raise ValueError(
                 f"sample.stop: OpenAI-compatible servers take at most 4, found {len(self.sample.stop)}; use fewer, or another engine kind"
             )
-        if self.sample.repetition_stop:
-            raise ValueError("sample.repetition_stop: servers cannot do this; engine kind transformers can")
         if engine.launch is not None and "{model}" not in engine.launch:
             raise ValueError(
                 "engine.launch: lacks {model}, so it would serve the same model in every iteration; put {model} where the model's path goes"
@@ -436,7 +436,9 @@ def explain(error: Any, root: type[BaseModel] | None = None) -> str:
     where = ".".join(str(p) for p in loc)
     if error["type"] == "extra_forbidden":
         known = _keys_at(root or Config, list(error["loc"][:-1]))
-        return f"unknown key {where!r}{_nearest(str(loc[-1]), known)}; known here: {', '.join(known)}"
+        others = [k.model_fields["kind"].default for k in typing.get_args(typing.get_args(Engine)[0]) if loc[-1] in k.model_fields]
+        having = f"; engine {' and '.join(others)} has it" if loc[0] == "engine" and others else ""
+        return f"unknown key {where!r}{_nearest(str(loc[-1]), known)}{having}; known here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"missing key {where!r}"
     if error["type"] == "value_error":

@@ -99,9 +99,10 @@ class Reporter:
 
 
 def sampling_figures(stats: Stats, since: float) -> dict[str, float]:
-    """accepted, coverage of the queries finished so far, generated tokens and their rate (tokens per second since `since`)."""
+    """accepted, of the finished queries coverage and wasted tokens (share), generated tokens and their rate (per second since `since`)."""
     seconds = max(time.monotonic() - since, 1e-9)
     covered = {"coverage": stats.covered / stats.finished} if stats.finished else {}
+    covered |= {"waste": stats.wasted / stats.all_tokens} if stats.all_tokens else {}
     return {"accepted": stats.accepted, **covered, "tokens": stats.tokens, "tokens_per_s": round(stats.tokens / seconds, 1)}
 
 
@@ -109,7 +110,8 @@ def _note(figures: Figures | None) -> str:
     if not figures:
         return ""
     covered = f", {figures['coverage']:.0%} covered" if "coverage" in figures else ""
-    return f"{figures['accepted']:,} accepted{covered}, {figures['tokens']:,} tokens, {figures['tokens_per_s']:,.0f}/s"
+    wasted = f" ({figures['waste']:.1%} wasted)" if figures.get("waste") else ""
+    return f"{figures['accepted']:,} accepted{covered}, {figures['tokens']:,} tokens{wasted}, {figures['tokens_per_s']:,.0f}/s"
 
 
 def _parts(name: str) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def sample(ctx: Context, n: int) -> None:
     figures: dict[str, float] = {f"engine/{k}": v for k, v in spent.items()}
     if stats.all_tokens:
         figures["sample/waste"] = stats.wasted / stats.all_tokens
-    if spent.get("seconds"):
-        figures["engine/busy_share"] = 1 - spent.get("idle_seconds", 0.0) / spent["seconds"]
+    if spent.get("seconds") and "idle_seconds" in spent:
+        figures["engine/busy_share"] = 1 - spent["idle_seconds"] / spent["seconds"]
     marks = {f"figure/{k}": v for k, v in figures.items()}
     ctx.folder.mark(n, "sample", **{"seconds": time.perf_counter() - started, "rollouts": stats.rollouts, "resumed": stats.resumed} | marks)
 

@@ -36,6 +36,8 @@ def dump(run: Path, table: str = "rollouts") -> list[tuple]:
     """The ledger's rows without the time stamps, in identity order."""
     with sqlite3.connect(run / "ledger.sqlite") as db:
         columns = [c[1] for c in db.execute(f"pragma table_info({table})") if c[1] != "created_at"]
+        if not columns:  # killed before the tables were made
+            return []
         return db.execute(f"select {', '.join(columns)} from {table} order by query_id, iteration, attempt").fetchall()
 
 

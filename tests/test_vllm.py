@@ -10,22 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import models
-import numpy as np
 import pytest
 import test_engine_contract as contract
 import torch
+from distribution import check_first_tokens
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import gsi
 from gsi.config import VllmEngine as Settings
+from gsi.engines.replica import environment
 from gsi.engines.transformers import TransformersEngine
-from gsi.engines.vllm import VllmEngine, environment
+from gsi.engines.vllm import VllmEngine
 from gsi.lab.base import Recipe
 from gsi.lab.base import build as build_chain
 from gsi.progress import Reporter
@@ -413,23 +414,8 @@ def test_samples_depend_on_the_seed_and_not_on_the_batch(engine):
 @with_vllm
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.7, 1.0), (1.0, 0.6)])
 def test_samples_have_the_models_distribution(engine, embedded, temperature, top_p):
-    """Chi-square of 2000 first tokens against the probabilities of the plain forward pass."""
-    n = 2000
-    requests = [request("1 + ", seed_of("chi", i), temperature=temperature, top_p=top_p, max_new_tokens=1) for i in range(n)]
-    counts = Counter(c.ids[0] for c in run(engine, requests))
-    with torch.inference_mode():
-        logits = embedded.model(torch.tensor([requests[0].prompt.ids])).logits[0, -1]
-    p = torch.softmax(logits / temperature, -1).double().numpy()
-    order = np.argsort(-p)
-    kept = order[: int(np.searchsorted(np.cumsum(p[order]), top_p) + 1)] if top_p < 1 else order
-    assert set(counts) <= set(kept.tolist())
-    q = p[kept] / p[kept].sum()
-    big = q * n >= 5
-    expected = np.append(q[big] * n, q[~big].sum() * n)
-    observed = np.append([counts[t] for t in kept[big]], sum(counts[t] for t in kept[~big]))
-    keep = expected > 0
-    chi2, freedom = ((observed - expected)[keep] ** 2 / expected[keep]).sum(), keep.sum() - 1
-    assert chi2 < freedom + 5 * np.sqrt(2 * freedom), f"chi-square {chi2:.0f} with {freedom} degrees of freedom"
+    settings = {"temperature": temperature, "top_p": top_p, "max_new_tokens": 1}
+    check_first_tokens(partial(run, engine), embedded.model, [request("1 + ", seed_of("chi", i), **settings) for i in range(2000)])
 
 
 @with_vllm

@@ -20,6 +20,12 @@ def _sampling() -> Line:
     return sampling()
 
 
+def _memory() -> Line:
+    from gsi.bench.memory import memory
+
+    return memory()
+
+
 def _training() -> Line:
     from gsi.bench.training import training
 
@@ -32,4 +38,10 @@ def _report() -> Line:
     return report()
 
 
-BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "training": _training, "report": _report}
+BENCHES: dict[str, Callable[[], Line]] = {
+    "grading": _grading,
+    "sampling": _sampling,
+    "memory": _memory,
+    "training": _training,
+    "report": _report,
+}

@@ -1,165 +1,175 @@
 """`gsi bench sampling`: what scheduling and early stopping give, on one model, one machine, in one run.
 
-256 queries, k = 8 plain attempts, then extras one at a time until 4 are accepted or 8 extras are spent: the same rule for
-all three ways of drawing.
+256 queries, k = 8 plain attempts, then extras until 4 are accepted or 8 extras are spent: the same rule, and so the same
+attempts, for every way of drawing (`gsi.bench.workload`).
 
     ours         the sampler and the embedded engine
     rounds       one response per query per round through model.generate, every round a barrier (the released code's pattern)
     all_at_once  generate with all k of every query, then rounds for the extras
+    vllm         the sampler and vLLM, where GSI_VLLM_PYTHON or this interpreter has it, else null
 
-The model is random (about 1M parameters), so lengths (uniform 8-96 tokens) and verdicts (success rate per query from
-Beta(.5, .5)) are drawn from identity and the same for all three. accepted = min(correct, wanted) per query.
+Each is measured `repeats` times in turn and the fastest counts, so that other work on the machine harms none of them alone.
+`accepted` = min(correct, wanted) per query. `steps` = forward passes that decode. Scheduling is `speedup_over_...` (the same tokens in
+less time), early stopping is `tokens_saved_by_stopping` (what drawing all k + extra of every query would generate, over what is).
 """
 
 from __future__ import annotations
 
-import random
+import importlib.util
+import os
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gsi.allocation import Quota
-from gsi.types import Completion, Query, Request, Rollout, Sampling, Text, Verdict
+from gsi.bench.workload import (
+    EXTRA,
+    LONGEST,
+    PROMPT,
+    SHORTEST,
+    WANTED,
+    Fixed,
+    K,
+    Lengths,
+    Renderer,
+    Tokenizer,
+    Verdicts,
+    build_model,
+    length,
+    prompt,
+    request,
+    right,
+    waste,
+)  # fmt: skip
+from gsi.ledger import Ledger
+from gsi.sampling import Sampler
+from gsi.types import Query, Sampling
 
-K, WANTED, EXTRA = 8, 4, 8
-PROMPT, SHORTEST, LONGEST = 48, 8, 96  # tokens
-VOCABULARY = 512
+Figures = dict[str, float]
 
 
-def length(query: int, attempt: int) -> int:
-    return random.Random(f"length/{query}/{attempt}").randint(SHORTEST, LONGEST)
-
-
-def right(query: int, attempt: int) -> bool:
-    rate = random.Random(f"rate/{query}").betavariate(0.5, 0.5)
-    return random.Random(f"right/{query}/{attempt}").random() < rate
-
-
-def prompt(query: int) -> tuple[int, ...]:
-    rng = random.Random(f"prompt/{query}")
-    return tuple(rng.randrange(2, VOCABULARY) for _ in range(PROMPT))
-
-
-def sampling(queries: int = 256, rows: int = 256) -> dict[str, Any]:
+def sampling(queries: int = 256, rows: int = 256, repeats: int = 2) -> dict[str, Any]:
     """Runs all and returns the line that the command prints. `rows`: sequences decoded together, the same for all."""
     import torch
 
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        model = build_model(Path(folder))
-        from gsi.engines.transformers import TransformersEngine
+    from gsi.engines.transformers import TransformersEngine
 
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = build_model(folder)
         engine = TransformersEngine(str(model), Tokenizer(), max_rows=rows)
         engine.stop_ids = frozenset()  # lengths are given
-        warm = [_request(q, 0, 8) for q in range(8)]
-        engine.run(_List(warm))
-        _generate(engine.model, [prompt(0)] * 8, [8] * 8)
+        vllm = _vllm(str(model), rows)
+        ways: dict[str, Callable[[], Figures]] = {
+            "ours": lambda: _ours(engine, queries, folder),
+            "rounds": lambda: _rounds(engine.model, queries, rows, first=1),
+            "all_at_once": lambda: _rounds(engine.model, queries, rows, first=K),
+            "list": lambda: _list(engine, queries),
+            "ceiling": lambda: _ceiling(engine.model, rows),
+        }
+        if vllm:
+            ways["vllm"] = lambda: _ours(vllm, queries, folder)
+        try:
+            for warm in filter(None, (engine, vllm)):
+                warm.run(Fixed([request(q, 0, 8) for q in range(8)]))
+            _generate(engine.model, [prompt(0)] * 8, [8] * 8)
+            best: dict[str, Figures] = {}
+            for _ in range(repeats):
+                for way, draw in ways.items():
+                    figures = draw()
+                    best[way] = min(figures, best.get(way, figures), key=lambda f: f["seconds"])
+        finally:
+            engine.close()
+            if vllm:
+                vllm.close()
+    return _line(best, queries)
 
-        ours = _ours(engine, queries, Path(folder))
-        results: dict[str, Any] = {"ours": ours}
-        results["rounds"] = _rounds(engine.model, queries, rows, first=1)
-        results["all_at_once"] = _rounds(engine.model, queries, rows, first=K)
-        # what the same engine makes of a fixed list without any decision: scheduling apart from stopping
-        everything = [_request(q, a, length(q, a)) for q in range(queries) for a in range(K)]
-        before = dict(engine.stats)
-        started = time.perf_counter()
-        engine.run(_List(everything))
-        results["decode_tokens_per_s"] = (engine.stats["decode_tokens"] - before["decode_tokens"]) / (time.perf_counter() - started)
-        results["ceiling_tokens_per_s"] = _ceiling(engine.model, rows)
-    results["waste"] = ours.pop("waste")
-    results["speedup_over_rounds"] = ours["accepted_per_s"] / results["rounds"]["accepted_per_s"]
-    results["speedup_over_all_at_once"] = ours["accepted_per_s"] / results["all_at_once"]["accepted_per_s"]
-    results["share_of_ceiling"] = results["decode_tokens_per_s"] / results["ceiling_tokens_per_s"]
-    return {k: {a: round(b, 3) for a, b in v.items()} if isinstance(v, dict) else round(v, 3) for k, v in results.items()}
+
+def _line(best: dict[str, Figures], queries: int) -> dict[str, Any]:
+    ours, every = best["ours"], [(q, a) for q in range(queries) for a in range(K + EXTRA)]
+    compared = ("rounds", "all_at_once")
+    line: dict[str, Any] = {"ours": ours} | {way: best[way] for way in compared}
+    line["vllm"] = best.get("vllm")
+    line["decode_tokens_per_s"], line["ceiling_tokens_per_s"] = best["list"]["tokens_per_s"], best["ceiling"]["tokens_per_s"]
+    line["share_of_ceiling"] = line["decode_tokens_per_s"] / line["ceiling_tokens_per_s"]
+    decoding, bare = (best[way]["tokens_per_s"] * best[way]["seconds"] / best[way]["cpu_seconds"] for way in ("list", "ceiling"))
+    line["share_of_ceiling_by_cpu_time"] = decoding / bare
+    line["waste"] = ours.pop("waste")
+    for way in compared:
+        line[f"speedup_over_{way}"] = ours["accepted_per_s"] / best[way]["accepted_per_s"]
+        line[f"cpu_time_of_{way}_over_ours"] = best[way]["cpu_seconds"] / ours["cpu_seconds"]  # other work on the machine touches it least
+    line["ours_over_vllm"] = ours["accepted_per_s"] / line["vllm"]["accepted_per_s"] if line["vllm"] else None
+    if line["vllm"]:
+        line["vllm"] = {k: v for k, v in line["vllm"].items() if k not in ("waste", "cpu_seconds")}  # its time is another process's
+    line["tokens_saved_by_stopping"] = sum(length(q, a) for q, a in every) / (ours["tokens_per_accepted"] * ours["accepted"])
+    return {k: {a: round(b, 3) for a, b in v.items()} if isinstance(v, dict) else v and round(v, 3) for k, v in line.items()}
 
 
 # --------------------------------------------------------------------------------------- ours
 
 
-class _Verdicts:
-    """A grader that knows: the scripted response is `yes` or `no`."""
+def _vllm(model: str, rows: int) -> Any:
+    """vLLM's engine on the same model, or None where it is not installed."""
+    from gsi.config import VllmEngine as Settings
+    from gsi.engines.vllm import VllmEngine
 
-    def submit(self, query: Query, response: str) -> Future[Verdict]:
-        future: Future[Verdict] = Future()
-        future.set_result(Verdict("correct" if response == "yes" else "wrong"))
-        return future
-
-    def close(self) -> None: ...
-
-
-class _Scripted:
-    """The sampler's workload with lengths and verdicts put in; the engine decodes real tokens."""
-
-    def __init__(self, work: Any):
-        self.work = work
-
-    def take(self, n: int, timeout: float = 0.0) -> list[Request] | None:
-        taken = self.work.take(n, timeout)
-        return taken and [replace(r, sampling=replace(r.sampling, max_new_tokens=length(int(r.query.id), r.attempt))) for r in taken]
-
-    def put(self, request: Request, completion: Completion) -> None:
-        text = "yes" if right(int(request.query.id), request.attempt) else "no"
-        self.work.put(request, replace(completion, text=text, finish_reason="stop"))
+    python = os.environ.get("GSI_VLLM_PYTHON") or (sys.executable if importlib.util.find_spec("vllm") else None)
+    if python is None:
+        return None
+    engine = VllmEngine(Settings(python=python, max_rows=rows, options={"skip_tokenizer_init": True}), model, Tokenizer())
+    engine.stop_ids = frozenset()
+    return engine
 
 
-def _ours(engine: Any, queries: int, folder: Path) -> dict[str, float]:
-    from gsi.ledger import Ledger
-    from gsi.sampling import Sampler
-
+def _ours(engine: Any, queries: int, folder: Path) -> Figures:
+    (folder / "ledger.sqlite").unlink(missing_ok=True)
     ledger = Ledger(folder / "ledger.sqlite")
-    started = time.perf_counter()
+    clock, steps = _Clock(), engine.stats["decode_steps"]
     sampler = Sampler(
         [Query(str(q), "bench", "", "") for q in range(queries)],
-        iteration=0, allocation=Quota(K, WANTED, EXTRA), guidance=None, renderer=_Renderer(), grader=_Verdicts(), ledger=ledger,  # type: ignore[arg-type]
+        iteration=0, allocation=Quota(K, WANTED, EXTRA), guidance=None, renderer=Renderer(), grader=Verdicts(), ledger=ledger,  # type: ignore[arg-type]
         sampling=lambda attempt: Sampling(0.7, 1.0, LONGEST), seed=0, strategy="bench", model="bench",
     )  # fmt: skip
     with sampler:
-        engine.run(_Scripted(sampler))
-    seconds = time.perf_counter() - started
+        engine.run(Lengths(sampler))
+    spent = clock.read()
     rows = list(ledger.rows())
     ledger.close()
-    return _figures({(int(r.query_id), r.attempt): r.generated_tokens for r in rows}, seconds) | {"waste": waste(rows)}
+    drawn = {(int(r.query_id), r.attempt): r.generated_tokens for r in rows}
+    return _figures(drawn, spent) | {"steps": engine.stats["decode_steps"] - steps, "waste": waste(rows)}
 
 
-def waste(rows: Sequence[Rollout]) -> float:
-    """Share of generated tokens spent on attempts that a scheduler under the same rule, but drawing one by one, would not have launched."""
-    allocation = Quota(K, WANTED, EXTRA)
-    spent = wasted = 0
-    by_query: dict[str, list[Rollout]] = {}
-    for r in rows:
-        by_query.setdefault(r.query_id, []).append(r)
-    for query_id, attempts in by_query.items():
-        query, needed = Query(query_id, "bench", "", ""), 0
-        while needed < len(attempts) and allocation.plan(query, attempts[:needed]).total > needed:
-            needed += 1
-        spent += sum(r.generated_tokens for r in attempts)
-        wasted += sum(r.generated_tokens for r in attempts[needed:])
-    return wasted / spent
+def _list(engine: Any, queries: int) -> Figures:
+    """The same engine with a fixed list of the plain attempts and no decision to wait for: its speed while it is full."""
+    everything, before, clock = [request(q, a, length(q, a)) for q in range(queries) for a in range(K)], dict(engine.stats), _Clock()
+    engine.run(Fixed(everything))
+    spent = clock.read()
+    return spent | {"tokens_per_s": (engine.stats["decode_tokens"] - before["decode_tokens"]) / spent["seconds"]}
 
 
 # --------------------------------------------------------------------------------------- the patterns to compare with
 
 
-def _rounds(model: Any, queries: int, rows: int, first: int) -> dict[str, float]:
+def _rounds(model: Any, queries: int, rows: int, first: int) -> Figures:
     """Round by round through generate; the first round draws `first` responses per query."""
     drawn: dict[tuple[int, int], int] = {}
-    attempts = dict.fromkeys(range(queries), 0)
-    correct = dict.fromkeys(range(queries), 0)
-    started = time.perf_counter()
+    attempts, correct, steps = dict.fromkeys(range(queries), 0), dict.fromkeys(range(queries), 0), 0
+    clock = _Clock()
     while wanted := [q for q in range(queries) if attempts[q] < K or (correct[q] < WANTED and attempts[q] < K + EXTRA)]:
         batch = [(q, attempts[q] + i) for q in wanted for i in range(first if attempts[q] == 0 else 1)]
         for begin in range(0, len(batch), rows):
             part = batch[begin : begin + rows]
-            _generate(model, [prompt(q) for q, _ in part], [length(q, a) for q, a in part])
+            _generate(model, [prompt(q) for q, _ in part], lengths := [length(q, a) for q, a in part])
+            steps += max(lengths)
         for q, a in batch:
             drawn[q, a] = length(q, a)
             attempts[q] += 1
             correct[q] += right(q, a)
-    return _figures(drawn, time.perf_counter() - started)
+    return _figures(drawn, clock.read()) | {"steps": steps}
 
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
@@ -167,96 +177,56 @@ def _generate(model: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[in
     import torch
     from transformers import StoppingCriteria
 
-    class Lengths(StoppingCriteria):
-        def __call__(self, ids: Any, scores: Any, **kwargs: Any) -> Any:
-            return ids.shape[1] - PROMPT >= torch.tensor(lengths)
+    wanted = torch.tensor(lengths, device=model.device)
 
-    ids = torch.tensor(prompts)
+    class Enough(StoppingCriteria):
+        def __call__(self, ids: Any, scores: Any, **kwargs: Any) -> Any:
+            return ids.shape[1] - PROMPT >= wanted
+
+    ids = torch.tensor(prompts, device=model.device)
     with torch.inference_mode():
         model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.7, top_k=0, top_p=1.0, max_new_tokens=max(lengths),
-            pad_token_id=0, eos_token_id=None, stopping_criteria=[Lengths()],
-        )  # fmt: skip
+            pad_token_id=0, eos_token_id=None, stopping_criteria=[Enough()],
+        ).tolist()  # fmt: skip
 
 
-def _ceiling(model: Any, rows: int) -> float:
-    """Tokens/s of a bare KV-cache loop: a full batch of `rows` for the mean length, sampled, no bookkeeping at all."""
+def _ceiling(model: Any, rows: int) -> Figures:
+    """A bare KV-cache loop: a full batch of `rows` for the mean length, sampled, no bookkeeping at all."""
     import torch
 
     steps = (SHORTEST + LONGEST) // 2
-    ids = torch.tensor([prompt(q % 256) for q in range(rows)])
+    ids = torch.tensor([prompt(q % 256) for q in range(rows)], device=model.device)
     with torch.inference_mode():
-        cache = model(ids, use_cache=True, logits_to_keep=1)
-        past, logits = cache.past_key_values, cache.logits
-        started = time.perf_counter()
+        out = model(ids, use_cache=True, logits_to_keep=1)
+        out.logits.sum().item()  # what is asked of a GPU is done
+        clock = _Clock()
         for _ in range(steps):
-            token = torch.multinomial(torch.softmax(logits[:, -1] / 0.7, -1), 1)
-            out = model(token, past_key_values=past, use_cache=True, logits_to_keep=1)
-            past, logits = out.past_key_values, out.logits
-        return rows * steps / (time.perf_counter() - started)
+            token = torch.multinomial(torch.softmax(out.logits[:, -1] / 0.7, -1), 1)
+            out = model(token, past_key_values=out.past_key_values, use_cache=True, logits_to_keep=1)
+        token.tolist()
+        spent = clock.read()
+    return spent | {"tokens_per_s": rows * steps / spent["seconds"]}
 
 
-# --------------------------------------------------------------------------------------- small parts
+# --------------------------------------------------------------------------------------- figures
 
 
-def _figures(drawn: dict[tuple[int, int], int], seconds: float) -> dict[str, float]:
+class _Clock:
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Figures:
+        return {"seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.cpu}
+
+
+def _figures(drawn: dict[tuple[int, int], int], spent: Figures) -> Figures:
     correct: dict[int, int] = {}
     for q, a in drawn:
         correct[q] = correct.get(q, 0) + right(q, a)
     accepted = sum(min(c, WANTED) for c in correct.values())
     return {
-        "accepted_per_s": accepted / seconds,
+        "accepted_per_s": accepted / spent["seconds"],
         "tokens_per_accepted": sum(drawn.values()) / accepted,
         "accepted": accepted,
-        "seconds": seconds,
-    }
-
-
-class _List:
-    """A workload of a fixed list."""
-
-    def __init__(self, requests: list[Request]):
-        self.requests = requests
-
-    def take(self, n: int, timeout: float = 0.0) -> list[Request] | None:
-        taken, self.requests = self.requests[:n], self.requests[n:]
-        return taken or None
-
-    def put(self, request: Request, completion: Completion) -> None: ...
-
-
-def _request(q: int, a: int, tokens: int) -> Request:
-    return Request(Query(str(q), "bench", "", ""), 0, a, Text("", prompt(q)), Text("", ()), Sampling(0.7, 1.0, tokens), q * 100 + a)
-
-
-class Tokenizer:
-    eos_token_id = None
-
-    def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
-        return ""
-
-
-class _Renderer:
-    """Prompts by identity instead of text."""
-
-    def prompt(self, query: Query, question: str | None = None) -> Text:
-        return Text("", prompt(int(query.id)))
-
-    def continuation(self, prompt: Text, text: str) -> Text:
-        return Text(text, ())
-
-
-def build_model(folder: Path) -> Path:
-    """About 1M parameters with random weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, max_position_embeddings=256,
-        bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    return folder / "model"
+    } | spent

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from gsi.types import Request
+
 
 def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Uniform numbers in [0, 1) from (seed, step), both uint64 of one shape: splitmix64 of a counter stream."""
@@ -16,6 +18,28 @@ def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def draw(logits: torch.Tensor, requests: Sequence[Request], steps: Sequence[int]) -> torch.Tensor:
+    """One token per row of logits (rows, V): greedy at temperature 0, else sampled for (request seed, step)."""
+    greedy = [r.sampling.temperature == 0 for r in requests]
+    if all(greedy):
+        return logits.argmax(-1)
+    sampled = _sample(logits, requests, steps)
+    return torch.where(torch.tensor(greedy, device=logits.device), logits.argmax(-1), sampled) if any(greedy) else sampled
+
+
+def _sample(logits: torch.Tensor, requests: Sequence[Request], steps: Sequence[int]) -> torch.Tensor:
+    """Inverse CDF of one uniform number per row."""
+    temperature = torch.tensor([r.sampling.temperature or 1.0 for r in requests], device=logits.device)
+    top_p = [r.sampling.top_p for r in requests]
+    probs = torch.softmax(logits.float() / temperature[:, None], -1)  # (rows, V)
+    if min(top_p) < 1:
+        probs = nucleus(probs, torch.tensor(top_p, device=logits.device))
+    cdf = probs.double().cumsum(-1)
+    u = uniform(np.array([r.seed for r in requests], dtype=np.uint64), np.array(steps, dtype=np.uint64))
+    drawn = torch.from_numpy(u).to(logits.device) * cdf[:, -1]
+    return torch.searchsorted(cdf, drawn[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
 
 
 def nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

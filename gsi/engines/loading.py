@@ -15,10 +15,20 @@ from gsi.types import GsiError
 def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as e:
+        raise GsiError(f"engine.device: {device!r} is no device; use `auto`, `cpu`, `cuda` or `cuda:1`") from e
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise GsiError(f"engine.device: {device!r}, but torch sees no CUDA device; use `auto` or `cpu`")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise GsiError(f"engine.device: {device!r}, but torch sees only {torch.cuda.device_count()} CUDA device(s)")
     return chosen
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch had too little memory, on a GPU or (where it raises no class of its own) in main memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def load_model(name: str, device: torch.device, dtype: str) -> Any:

@@ -39,12 +39,15 @@ class SlotLayer(CacheLayerMixin):
         self.values[s.target[:rows], :, s.positions] = value_states[:, :, 0]
         return self.keys[:rows, :, : s.longest], self.values[:rows, :, : s.longest]
 
-    def grow(self, capacity: int) -> None:
+    def resize(self, keep: int) -> None:
+        """Room for the shared slots and capacity; the first `keep` slots stay."""
         if self.is_initialized:
+            s = self.shared
             for name in ("keys", "values"):
                 old = getattr(self, name)
-                new = old.new_zeros(old.shape[0], old.shape[1], capacity, old.shape[3])
-                new[:, :, : old.shape[2]] = old
+                new = old.new_zeros(s.slots, old.shape[1], s.capacity, old.shape[3])
+                length = min(old.shape[2], s.capacity)
+                new[:keep, :, :length] = old[:keep, :, :length]
                 setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -58,13 +61,14 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """A KV cache of fixed slots; `prefill`, `decode` say what the next forward pass writes."""
+    """A KV cache of slots; `prefill`, `decode` say what the next forward pass writes."""
 
     layers: list[Any]
 
-    def __init__(self, slots: int):
+    def __init__(self, max_slots: int, max_tokens: int):
         super().__init__(layer_class_to_replicate=lambda *a, **k: SlotLayer(self))  # type: ignore[arg-type]
-        self.slots, self.capacity, self.longest = slots, 0, 0
+        self.max_slots, self.max_tokens = max_slots, max_tokens
+        self.slots, self.capacity, self.longest = 0, 0, 0
         self.source: torch.Tensor | None = None
         self.target = self.positions = torch.empty(0, dtype=torch.long)
 
@@ -74,11 +78,18 @@ class SlotCache(Cache):
     def decode(self, positions: torch.Tensor, longest: int) -> None:
         self.source, self.target, self.positions, self.longest = None, torch.arange(self.slots, device=positions.device), positions, longest
 
-    def reserve(self, capacity: int) -> None:
-        if capacity > self.capacity:
-            self.capacity = max(capacity, self.capacity * 3 // 2, 32)
-            for layer in self.layers:
-                layer.grow(self.capacity)
+    def reserve(self, rows: int, used: int, length: int, longest: int) -> None:
+        """Room for `rows` slots of `length` tokens, of which the first `used` are in use; they may grow to `longest`.
+
+        As long as rows x longest is within max_tokens, so is what is held.
+        """
+        if rows <= self.slots and length <= self.capacity:
+            return
+        growing = max(length, 32, self.capacity * 3 // 2) if length > self.capacity else self.capacity
+        self.capacity = max(length, min(longest, growing))
+        self.slots = max(rows, min(self.max_slots, self.max_tokens // self.capacity))
+        for layer in self.layers:
+            layer.resize(used)
 
     def move(self, moves: list[tuple[int, int]]) -> None:
         """Copies slots, in order: (from, to)."""

@@ -31,6 +31,14 @@ def decode_after(tokenizer: Any, given: Sequence[int], ids: Sequence[int]) -> st
     return decode(ids)
 
 
+def may_end(piece: str, stops: Sequence[str]) -> bool:
+    """Whether a text that ends in a token can have come to a stop string with it; `piece` is the token decoded alone.
+
+    It must bring the last character of one. Blanks at its edges and parts of a character may not show in it.
+    """
+    return "\ufffd" in piece or any(stop[-1] in piece or stop[-1].isspace() for stop in stops)
+
+
 def completion(tokenizer: Any, request: Request, ids: Sequence[int], reason: str) -> Completion:
     """What was generated, cut before the first stop string: the ids keep only whole tokens before it."""
     given, kept = request.given.ids or (), tuple(ids)

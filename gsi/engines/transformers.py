@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsi.engines.draw import nucleus, repeats, uniform
-from gsi.engines.loading import load_model, pick_device, stop_ids, window_of
+from gsi.engines.draw import draw, repeats
+from gsi.engines.loading import load_model, out_of_memory, pick_device, stop_ids, window_of
+from gsi.engines.scoring import score
 from gsi.engines.slots import SlotCache
-from gsi.engines.text import completion, token_ids
+from gsi.engines.text import completion, may_end, token_ids
 from gsi.types import Completion, GsiError, Request, Text, Workload
 
 
@@ -76,15 +77,24 @@ class TransformersEngine:
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
         self.window = window_of(config, self.context, model)
         self._keep_last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
-        self._cache = SlotCache(max(2, max_rows))  # the self-check uses two
+        self._cache = SlotCache(max_rows, max_batch_tokens)
+        self._pieces: dict[int, str] = {}  # token id -> its text alone
         self._rows: list[_Row] = []  # row i lives in slot i
         self._waiting: deque[Request | None] = deque()  # taken, but over the token budget for now
-        self.stats = {"prefill_tokens": 0, "decode_tokens": 0, "decode_steps": 0, "back_offs": 0, "seconds": 0.0, "idle_seconds": 0.0}
+        self.stats = {
+            "prefill_tokens": 0,
+            "reused_tokens": 0,
+            "decode_tokens": 0,
+            "decode_steps": 0,
+            "back_offs": 0,
+            "seconds": 0.0,
+            "idle_seconds": 0.0,
+        }
         self._self_check(model)
 
     def close(self) -> None:
         self.model = None
-        self._cache = SlotCache(1)
+        self._cache = SlotCache(1, 1)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -99,7 +109,9 @@ class TransformersEngine:
                         more = self._refill(work)
                     if self._rows:
                         self._step(work)
-                except torch.OutOfMemoryError as e:
+                except RuntimeError as e:
+                    if not out_of_memory(e):
+                        raise
                     self._back_off(e)
         finally:
             self._rows.clear()
@@ -116,30 +128,14 @@ class TransformersEngine:
         self._rows.clear()
         self.max_rows = max(1, self.max_rows // 2)
         self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
-        self._cache = SlotCache(self.max_rows)
+        self._cache = SlotCache(self.max_rows, self.max_batch_tokens)
         self.stats["back_offs"] += 1
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
-        """Log-probability, at temperature 1, of every id of each completion after its prompt. Right-padded batches of similar length."""
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0].ids or ()) + len(pairs[i][1].ids or ()))
-        scores: list[list[float]] = [[] for _ in pairs]
-        while order:
-            longest = len(pairs[order[-1]][0].ids or ()) + len(pairs[order[-1]][1].ids or ())
-            size = max(1, min(self.max_rows, 8192 // max(longest, 1)))
-            batch, order = order[-size:], order[:-size]
-            whole = [(*(pairs[i][0].ids or ()), *(pairs[i][1].ids or ())) for i in batch]
-            ids = torch.tensor([[*w, *[0] * (longest - len(w))] for w in whole], device=self.device)  # (b, longest)
-            logits = self.model(input_ids=ids, use_cache=False).logits
-            for row, i in enumerate(batch):
-                prompt, n = len(pairs[i][0].ids or ()), len(pairs[i][1].ids or ())
-                if prompt == 0:
-                    raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
-                logp = torch.log_softmax(logits[row, prompt - 1 : prompt + n - 1].float(), -1)  # (n, V)
-                scores[i] = logp.gather(-1, ids[row, prompt : prompt + n, None])[:, 0].tolist()
-        return scores
+        """Log-probability, at temperature 1, of every id of each completion after its prompt."""
+        return score(self.model, pairs, self.max_rows)
 
     # ----------------------------------------------------------------------------------- filling slots
 
@@ -187,9 +183,12 @@ class TransformersEngine:
         for i, request in enumerate(requests):
             ids = _ids(request.prompt) + _ids(request.given)
             prompts.setdefault(ids[:-1], []).append(first + i)
+            self.stats["reused_tokens"] += len(ids) - 1 if len(prompts[ids[:-1]]) > 1 else 0
             room = min(request.sampling.max_new_tokens, self.context - len(ids))
             self._rows.append(_Row(request, ids[-1], len(ids) - 1, room))
-        self._cache.reserve(max(row.position for row in self._rows) + 1)
+        self._cache.reserve(
+            len(self._rows), first, max(r.position for r in self._rows) + 1, max(r.position + 1 + r.room for r in self._rows)
+        )
         # similar lengths together, so that little is padded; bounded so that long prompts do not exhaust memory
         pending = sorted((p for p in prompts if p), key=len)
         while pending:
@@ -245,7 +244,7 @@ class TransformersEngine:
     def _decode_logits(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
         """Logits (rows, vocabulary) of the next token of every row."""
         longest = max(positions) + 1
-        self._cache.reserve(longest)
+        self._cache.reserve(len(positions), len(positions), longest, max((r.position + 1 + r.room for r in self._rows), default=longest))
         position = torch.tensor(positions, device=self.device)[:, None]  # (rows, 1)
         where = torch.arange(longest, device=self.device)[None, :]
         mask = where <= position
@@ -265,32 +264,19 @@ class TransformersEngine:
 
     def _choose(self, logits: torch.Tensor, rows: list[_Row]) -> list[int]:
         """Greedy or sampled tokens, one per row."""
-        greedy = [r.request.sampling.temperature == 0 for r in rows]
-        tokens = logits.argmax(-1)
-        if not all(greedy):
-            sampled = self._sample(logits, rows)
-            tokens = torch.where(torch.tensor(greedy, device=self.device), tokens, sampled) if any(greedy) else sampled
+        tokens = draw(logits, [r.request for r in rows], [len(r.ids) for r in rows])
         if any(r.request.sampling.logprobs for r in rows):
             logp = torch.log_softmax(logits.float(), -1).gather(-1, tokens[:, None])[:, 0].tolist()
             for row, value in zip(rows, logp, strict=True):
                 row.logprobs.append(value)
         return tokens.tolist()
 
-    def _sample(self, logits: torch.Tensor, rows: list[_Row]) -> torch.Tensor:
-        """Inverse CDF of one uniform number per row, a function of (request seed, position) only."""
-        seeds = np.array([r.request.seed for r in rows], dtype=np.uint64)
-        steps = np.array([len(r.ids) for r in rows], dtype=np.uint64)
-        temperature = torch.tensor([r.request.sampling.temperature or 1.0 for r in rows], device=self.device)
-        top_p = [r.request.sampling.top_p for r in rows]
-        probs = torch.softmax(logits.float() / temperature[:, None], -1)  # (rows, V)
-        if min(top_p) < 1:
-            probs = nucleus(probs, torch.tensor(top_p, device=self.device))
-        cdf = probs.double().cumsum(-1)
-        u = torch.from_numpy(uniform(seeds, steps)).to(self.device) * cdf[:, -1]
-        return torch.searchsorted(cdf, u[:, None], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-
     def _hit_stop(self, row: _Row) -> bool:
-        stops = row.request.sampling.stop
+        stops, last = row.request.sampling.stop, row.ids[-1]
+        if last not in self._pieces:
+            self._pieces[last] = self.tokenizer.decode([last], skip_special_tokens=True)
+        if not may_end(self._pieces[last], stops):
+            return False
         tail = self.tokenizer.decode(row.ids[-(2 + max(map(len, stops))) :], skip_special_tokens=True)
         return any(stop in tail for stop in stops)
 
@@ -311,7 +297,7 @@ class TransformersEngine:
         rng = np.random.default_rng(0)
         rows = [rng.integers(0, vocabulary, n).tolist() for n in (length, max(1, length - 4))]
         try:
-            self._cache.reserve(length)
+            self._cache.reserve(2, 0, length, length)
             self._prefill_batch([tuple(r[:-1]) for r in rows if len(r) > 1], [[i] for i, r in enumerate(rows) if len(r) > 1])
             ours = self._decode_logits([r[-1] for r in rows], [len(r) - 1 for r in rows])
             plain = torch.stack([self.model(input_ids=torch.tensor([r], device=self.device)).logits[0, -1] for r in rows])
