@@ -266,7 +266,17 @@ def test_queries_made_in_python_are_checked_too(tmp_path):
 
 
 def test_lab_tasks_check_steps():
-    assert [name for name in (*TASKS, "mine") if checks_steps(name)] == ["gsm8k", "svamp", "math", "aqua", "mathqa", "chain", "dag"]
+    assert [name for name in (*TASKS, "mine") if checks_steps(name)] == [
+        "gsm8k",
+        "svamp",
+        "math",
+        "aqua",
+        "mathqa",
+        "chain",
+        "dag",
+        "multiply",
+        "gsm_symbolic",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- the hub

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsi.config import Columns
-from gsi.lab import chain, dag
+from gsi.lab import chain, dag, gsm_symbolic, multiply
 from gsi.types import Query
 
 OURS = Columns()
@@ -129,6 +129,18 @@ TASKS: dict[str, TaskSpec] = {
         hard_levels=dag.HARD_LEVELS,
         steps=True,
         generated=dag.queries,
+    ),
+    "multiply": TaskSpec(
+        "lab: long multiplication with several right schemes, levels 1 to 8",
+        hard_levels=multiply.HARD_LEVELS,
+        steps=True,
+        generated=multiply.queries,
+    ),
+    "gsm_symbolic": TaskSpec(
+        "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`, meant for pretrained models",
+        hard_levels=gsm_symbolic.HARD_LEVELS,
+        steps=True,
+        generated=gsm_symbolic.queries,
     ),
 }
 
