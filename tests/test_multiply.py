@@ -18,8 +18,8 @@ from gsi.progress import Reporter
 from gsi.prompts import Renderer
 from gsi.types import GsiError, Query
 
-QUERY = Query("q", "multiply", "d 3 e 7 f 4 times 6 ?", "2 F 8 E 3 D 8")
-D, E, F, END = "d 3 * 6 + 0 = 1 D 8 ;", "e 7 * 6 + 1 = 4 E 3 ;", "f 4 * 6 + 4 = 2 F 8 ;", "# 2 F 8 E 3 D 8"
+QUERY = Query("q", "multiply", "d3 e7 f4 times 6 ?", "2 F8 E3 D8")
+D, E, F, END = "d3 * 6 + 0 = 1 D8 ;", "e7 * 6 + 1 = 4 E3 ;", "f4 * 6 + 4 = 2 F8 ;", "# 2 F8 E3 D8"
 levels = st.integers(1, multiply.MAX_LEVEL)
 seeds = st.integers(0, 10**6)
 
@@ -41,15 +41,14 @@ def any_scheme(problem: multiply.Problem, rng: random.Random) -> list[str]:
     )
     for at, what in plan:
         i = at if what == "total" else what
-        letter, product = problem.letters[i], problem.digits[i] * problem.by
-        a, b = (problem.digits[i], problem.by) if rng.random() < 0.5 else (problem.by, problem.digits[i])
+        named, product = problem.named[i], problem.digits[i] * problem.by
         if what != "total":
-            steps.append(say(f"{letter} {a} * {b} = {product // 10} {product % 10} ;"))
+            steps.append(say(f"{named} * {problem.by} = {product // 10} {product % 10} ;"))
             known.add(i)
             continue
         carry_in, (carry, digit) = carry, divmod(product + carry, 10)
-        body = f"{product // 10} {product % 10}" if i in known and rng.random() < 0.7 else f"{a} * {b}"
-        steps += [say(f"{letter} {body} + {carry_in} = {carry} {letter.upper()} {digit} ;")] * rng.choice((1, 1, 1, 2))
+        body = f"{product // 10} {product % 10}" if i in known and rng.random() < 0.7 else f"* {problem.by}"
+        steps += [say(f"{named} {body} + {carry_in} = {carry} {named[0].upper()}{digit} ;")] * rng.choice((1, 1, 1, 2))
     return steps
 
 
@@ -57,11 +56,10 @@ def any_scheme(problem: multiply.Problem, rng: random.Random) -> list[str]:
     "response",
     [
         f"{D} {E} {F} {END}",
-        f"d 3 by 6 is 1 8 ; d 1 8 with 0 makes 1 D 8 ; {E} {F} {END}",
-        f"e 7 of 6 is 4 2 ; f 4 of 6 is 2 4 ; d 3 of 6 is 1 8 ; d 1 8 and 0 is 1 D 8 ; e 4 2 and 1 is 4 E 3 ; f 2 4 and 4 is 2 F 8 ; {END}",
-        f"f 4 of 6 is 2 4 ; {D} {E} {F} {END}",  # a product that is not used
-        f"{D} e 6 * 7 + 1 = 4 E 3 ; {F} {END}",  # factors swapped
-        f"{D} e 7 by 6 and 1 = 4 E 3 ; {D} {F} {END}",  # dialects mixed, a step repeated
+        f"d3 by 6 is 1 8 ; d3 1 8 with 0 makes 1 D8 ; {E} {F} {END}",
+        f"e7 of 6 is 4 2 ; f4 of 6 is 2 4 ; d3 of 6 is 1 8 ; d3 1 8 and 0 is 1 D8 ; e7 4 2 and 1 is 4 E3 ; f4 2 4 and 4 is 2 F8 ; {END}",
+        f"f4 of 6 is 2 4 ; {D} {E} {F} {END}",  # a product that is not used
+        f"{D} e7 by 6 and 1 = 4 E3 ; {D} {F} {END}",  # dialects mixed, a step repeated
     ],
 )
 def test_right_solutions(response):
@@ -76,21 +74,21 @@ def test_right_solutions(response):
         (f"{D} {E} {END}", "correct", "does not end with the result"),
         (f"{E} {D} {F} {END}", "correct", "the carry 1 is not what is known by then"),
         (f"{D} {F} {E} {END}", "correct", "the carry 4 is not"),
-        (f"{D} e 7 * 6 + 2 = 4 E 4 ; {F} # 2 F 8 E 4 D 8", "wrong", "the carry 2 is not"),
-        (f"{D} e 7 * 6 + 1 = 4 E 4 ; {F} # 2 F 8 E 4 D 8", "wrong", "should give 4 E 3"),
-        (f"{D} e 7 * 6 + 1 = 5 E 3 ; f 4 * 6 + 5 = 2 F 9 ; # 2 F 9 E 3 D 8", "wrong", "should give 4 E 3"),
-        (f"{D} e 8 * 6 + 1 = 4 E 9 ; {F} # 2 F 8 E 9 D 8", "wrong", "not what e is multiplied by"),
-        (f"{D} e 7 * 5 + 1 = 3 E 6 ; {F} {END}", "correct", "not what e is multiplied by"),
-        (f"{D} e 7 * 6 + 1 = 4 D 3 ; {F} {END}", "correct", "should give 4 E 3"),
-        (f"{D} e 4 2 + 1 = 4 E 3 ; {F} {END}", "correct", "e 4 2 is not known by then"),
-        (f"{D} e 7 * 6 = 4 2 ; e 4 1 + 1 = 4 E 2 ; {F} {END}", "correct", "e 4 1 is not known by then"),
-        (f"{D} e 7 * 6 = 4 2 ; e 4 2 + 0 = 4 E 2 ; {F} {END}", "correct", "the carry 0 is not"),
-        (f"{D} e 7 * 6 = 4 2 ; e 4 2 + 1 = 4 E 4 ; {F} {END}", "correct", "should give 4 E 3"),
-        (f"{D} e 7 * 6 = 4 3 ; {E} {F} {END}", "correct", "should give 4 2"),
-        (f"{D} e 7 * 6 = 4 E 2 ; {E} {F} {END}", "correct", "should give 4 2"),
-        (f"{D} {E} {F} g 0 * 6 + 2 = 0 G 2 ; {END}", "correct", "cannot be read"),
-        (f"{D} {E} {F} # 2 F 8 E 3 D 7", "wrong", "does not end"),
-        (f"{D} {E} {F} # 2 F 8 D 8 E 3", "wrong", "does not end"),
+        (f"{D} e7 * 6 + 2 = 4 E4 ; {F} # 2 F8 E4 D8", "wrong", "the carry 2 is not"),
+        (f"{D} e7 * 6 + 1 = 4 E4 ; {F} # 2 F8 E4 D8", "wrong", "should give 4 E3"),
+        (f"{D} e7 * 6 + 1 = 5 E3 ; f4 * 6 + 5 = 2 F9 ; # 2 F9 E3 D8", "wrong", "should give 4 E3"),
+        (f"{D} e8 * 6 + 1 = 4 E9 ; {F} # 2 F8 E9 D8", "wrong", "cannot be read"),
+        (f"{D} e7 * 5 + 1 = 3 E6 ; {F} {END}", "correct", "the number is multiplied by 6"),
+        (f"{D} e7 * 6 + 1 = 4 D3 ; {F} {END}", "correct", "should give 4 E3"),
+        (f"{D} e7 4 2 + 1 = 4 E3 ; {F} {END}", "correct", "e7 4 2 is not known by then"),
+        (f"{D} e7 * 6 = 4 2 ; e7 4 1 + 1 = 4 E2 ; {F} {END}", "correct", "e7 4 1 is not known by then"),
+        (f"{D} e7 * 6 = 4 2 ; e7 4 2 + 0 = 4 E2 ; {F} {END}", "correct", "the carry 0 is not"),
+        (f"{D} e7 * 6 = 4 2 ; e7 4 2 + 1 = 4 E4 ; {F} {END}", "correct", "should give 4 E3"),
+        (f"{D} e7 * 6 = 4 3 ; {E} {F} {END}", "correct", "should give 4 2"),
+        (f"{D} e7 * 6 = 4 E2 ; {E} {F} {END}", "correct", "should give 4 2"),
+        (f"{D} {E} {F} g0 * 6 + 2 = 0 G2 ; {END}", "correct", "cannot be read"),
+        (f"{D} {E} {F} # 2 F8 E3 D7", "wrong", "does not end"),
+        (f"{D} {E} {F} # 2 F8 D8 E3", "wrong", "does not end"),
         (f"{D} {E} {F} # 2 8 3 8", "no_answer", "does not end"),
         (f"{D} {E} {F}", "no_answer", "does not end"),
         (f"{D} {E} {F} {END} ; {END}", "correct", "cannot be read"),
@@ -110,7 +108,7 @@ def test_every_scheme_is_right_and_a_changed_token_is_not(seed, level, rng):
     problem = parse(query)
     number = sum(digit * 10**i for i, digit in enumerate(problem.digits))
     assert problem.question == query.question
-    assert int("".join(t for t in query.answer.split() if t.isdigit())) == number * problem.by
+    assert int("".join(t for t in query.answer if t.isdigit())) == number * problem.by
     steps = any_scheme(problem, rng)
     assert check(f"{' '.join(steps)} # {query.answer}", query).steps_ok
     at = rng.randrange(len(steps))
@@ -129,7 +127,7 @@ def test_references_are_right_and_every_opening_can_be_continued_in_own_words(se
     assert check(query.rationale, query).steps_ok
     *steps, _ = query.rationale.split(" ; ")
     for n in range(len(steps) + 1):
-        done = sum(step.split()[-2].isupper() for step in steps[:n])
+        done = sum(step.split()[-1].isupper() for step in steps[:n])
         assert check(" ".join([*(f"{step} ;" for step in steps[:n]), multiply.own_words(problem, done)]), query).steps_ok
     assert query.rationale != multiply.own_words(problem)
     assert {*query.question.split(), *query.rationale.split(), *multiply.own_words(problem).split()} <= {*multiply.VOCABULARY}
@@ -151,7 +149,7 @@ def test_a_spoiled_solution_is_wrong_where_the_teacher_says(seed, level, rng):
     text, wrong = multiply.spoil(multiply.own_words(problem), rng)
     verdict = check(text, query)
     assert not verdict.steps_ok
-    assert f"{problem.letters.index(wrong) + 1}: '{wrong} " in verdict.detail
+    assert f"{problem.named.index(wrong) + 1}: '{wrong} " in verdict.detail
     assert multiply.feedback(problem, wrong) in multiply.own_words(problem)
 
 
@@ -162,7 +160,7 @@ def test_queries_repeat_by_seed_and_do_not_depend_on_the_others():
     assert set(multiply.queries(3, 4, [7, 2])) <= set(many)
     assert {q.question for q in many if q.level > 2}.isdisjoint(q.question for q in multiply.queries(4, 30))
     assert multiply.chance(1) == 1 / 9
-    assert Counter(q.level for q in multiply.queries(1, 900, [1])) == {1: 900}
+    assert Counter(q.level for q in multiply.queries(1, 432, [1])) == {1: 432}
 
 
 def test_hard_questions_have_many_right_solutions():
@@ -172,7 +170,7 @@ def test_hard_questions_have_many_right_solutions():
         assert len({multiply.reference(problem, random.Random(i)) for i in range(40)}) == 40
 
 
-@pytest.mark.parametrize(("level", "per_level", "message"), [(0, 1, "level 0 does not exist"), (11, 1, "level 11"), (1, 937, "too many")])
+@pytest.mark.parametrize(("level", "per_level", "message"), [(0, 1, "level 0 does not exist"), (11, 1, "level 11"), (1, 433, "too many")])
 def test_what_does_not_exist(level, per_level, message):
     with pytest.raises(GsiError, match=f"multiply: .*{message}"):
         multiply.queries(1, per_level, [level])
@@ -180,11 +178,11 @@ def test_what_does_not_exist(level, per_level, message):
 
 @pytest.mark.parametrize(
     "question",
-    ["d 3 f 4 times 6 ?", "d 3 e 0 times 6 ?", "d 13 e 4 times 6 ?", "d 3 e 4 times 1 ?", "d 3 e times 6 ?", "d 3 e 4 by 6 ?", "D 3 times 6 ?", "times 6 ?", "d 3 times 6", "x", ""],
+    ["d3 f4 times 6 ?", "d3 e0 times 6 ?", "d13 e4 times 6 ?", "d3 e4 times 1 ?", "d3 e times 6 ?", "d3 e4 by 6 ?", "D3 times 6 ?", "times 6 ?", "d3 times 6", "x", ""],
 )  # fmt: skip
 def test_a_question_of_another_task(question):
     with pytest.raises(GsiError, match=r"query q: .*multiply question"):
-        check("# 1 A 2", Query("q", "multiply", question, "1 A 2"))
+        check("# 1 A2", Query("q", "multiply", question, "1 A2"))
 
 
 def test_state_reset_cuts_references_between_steps_before_the_last_total():

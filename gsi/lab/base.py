@@ -66,7 +66,7 @@ class Recipe:
 RECIPES = {
     "chain": Recipe(),
     "dag": Recipe("dag", examples=100_000, level_rate=0.5, max_level=8, layers=3, max_positions=512, lr=3e-3),
-    "multiply": Recipe("multiply", examples=130_000, level_rate=0.6, max_level=8, layers=3, max_positions=512, batch=32, lr=3e-3),
+    "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=8, layers=3, max_positions=512, batch=32, lr=3e-3),
 }
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks

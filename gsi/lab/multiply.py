@@ -1,12 +1,12 @@
 """Long multiplication by one digit, with written steps in any of several schemes, checked to the step.
 
-The places of a number have consecutive letters, the lowest first, so that every look-up goes by name and not by position; a query of
-level n has a number of n digits. A place's total is its product and the carry from the place below: a carry of its own, and the digit of
-the result, which is named by the capital letter:
+The places of a number have consecutive letters, the lowest first, and a digit is one token with its letter, `d3`, so that every look-up goes by
+name and not by position. A query of level n has a number of n digits. A place's total is its product and the carry from the place below: a
+carry of its own, and the digit of the result, with the capital letter:
 
-    question    d 3 e 7 f 4 times 6 ?                                                   473 times 6
-    own words   d 3 * 6 + 0 = 1 D 8 ; e 7 * 6 + 1 = 4 E 3 ; f 4 * 6 + 4 = 2 F 8 ; # 2 F 8 E 3 D 8
-    reference   f 4 by 6 makes 2 4 ; d 3 of 6 with 0 is 1 D 8 ; e 7 of 6 is 4 2 ; e 4 2 and 1 makes 4 E 3 ; f 2 4 with 4 is 2 F 8 ; # 2 F 8 E 3 D 8
+    question    d3 e7 f4 times 6 ?                                                      473 times 6
+    own words   d3 * 6 + 0 = 1 D8 ; e7 * 6 + 1 = 4 E3 ; f4 * 6 + 4 = 2 F8 ; # 2 F8 E3 D8
+    reference   f4 by 6 makes 2 4 ; d3 of 6 with 0 is 1 D8 ; e7 of 6 is 4 2 ; e7 4 2 and 1 makes 4 E3 ; f4 2 4 with 4 is 2 F8 ; # 2 F8 E3 D8
 
 A place may be taken at once (product and carry in one step) or in two steps, and the products in any order and at any time before their
 totals; a product that is not used may be worked out too. The references choose among all these and between words; a base model takes places at
@@ -23,10 +23,11 @@ from functools import cached_property
 
 from gsi.types import GsiError, Query
 
-LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")  # z is followed by a
+LETTERS = tuple("abcdefghijkl")  # l is followed by a
 DIGITS = tuple("0123456789")
 WORDS = {"*": ("of", "by"), "+": ("with", "and"), "=": ("is", "makes")}  # the references' signs
-VOCABULARY = [*DIGITS, *LETTERS, *(letter.upper() for letter in LETTERS), *WORDS, *(word for pair in WORDS.values() for word in pair)]
+NAMED = tuple(letter + digit for letter in LETTERS for digit in DIGITS)
+VOCABULARY = [*DIGITS, *NAMED, *(named.upper() for named in NAMED), *WORDS, *(word for pair in WORDS.values() for word in pair)]
 VOCABULARY += [";", "#", "?", "times", "book", "answer", "solution", "attempt", "teacher", "cue"]
 HARD_LEVELS = (6, 7, 8)
 MAX_LEVEL = 10
@@ -47,9 +48,12 @@ class Problem:
 
     @property
     def question(self) -> str:
-        return " ".join(
-            [*(f"{letter} {digit}" for letter, digit in zip(self.letters, self.digits, strict=True)), "times", str(self.by), "?"]
-        )
+        return " ".join([*self.named, "times", str(self.by), "?"])
+
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """The digits with their letters: `d3`, ..."""
+        return tuple(f"{letter}{digit}" for letter, digit in zip(self.letters, self.digits, strict=True))
 
     @cached_property
     def carries(self) -> tuple[int, ...]:
@@ -60,9 +64,9 @@ class Problem:
         return tuple(found)
 
     def total(self, i: int) -> str:
-        """The total of place i as it is written: `4 E 3`."""
+        """The total of place i as it is written: `4 E3`."""
         carries = self.carries
-        return f"{carries[i + 1]} {self.letters[i].upper()} {(self.digits[i] * self.by + carries[i]) % 10}"
+        return f"{carries[i + 1]} {self.letters[i].upper()}{(self.digits[i] * self.by + carries[i]) % 10}"
 
     @property
     def answer(self) -> str:
@@ -83,10 +87,7 @@ def draw(rng: random.Random, level: int) -> Problem:
 def own_words(problem: Problem, done: int = 0) -> str:
     """The solution as the base model writes it: place by place from the lowest. `done` places are worked out already."""
     carries = problem.carries
-    steps = [
-        f"{problem.letters[i]} {problem.digits[i]} * {problem.by} + {carries[i]} = {problem.total(i)} ;"
-        for i in range(done, len(problem.digits))
-    ]
+    steps = [f"{problem.named[i]} * {problem.by} + {carries[i]} = {problem.total(i)} ;" for i in range(done, len(problem.digits))]
     return " ".join([*steps, f"# {problem.answer}"])
 
 
@@ -100,19 +101,19 @@ def reference(problem: Problem, rng: random.Random) -> str:
         steps.append(" ".join(rng.choice(WORDS[token]) if token in WORDS else token for token in text.split()))
 
     while done < len(problem.digits):
-        letter, digit = problem.letters[done], problem.digits[done]
+        named = problem.named[done]
         ahead = [i for i in range(done, len(problem.digits)) if i not in products]
         if done in products and (not ahead or rng.random() < hurry):
-            a, b = divmod(digit * problem.by, 10)
-            say(f"{letter} {a} {b} + {carries[done]} = {problem.total(done)} ;")
+            a, b = divmod(problem.digits[done] * problem.by, 10)
+            say(f"{named} {a} {b} + {carries[done]} = {problem.total(done)} ;")
             done += 1
         elif done not in products and rng.random() < 0.3:
-            say(f"{letter} {digit} * {problem.by} + {carries[done]} = {problem.total(done)} ;")
+            say(f"{named} * {problem.by} + {carries[done]} = {problem.total(done)} ;")
             done += 1
         else:
             i = done if done not in products and rng.random() < hurry else rng.choice(ahead)
             a, b = divmod(problem.digits[i] * problem.by, 10)
-            say(f"{problem.letters[i]} {problem.digits[i]} * {problem.by} = {a} {b} ;")
+            say(f"{problem.named[i]} * {problem.by} = {a} {b} ;")
             products.add(i)
     return " ".join([*steps, f"# {problem.answer}"])
 
@@ -153,7 +154,7 @@ def _quoted(problem: Problem, rng: random.Random) -> tuple[str, str]:
     """A question with the opening of a reference, and how it goes on in own words."""
     steps = reference(problem, rng).split(" ; ")[:-1]
     begun = steps[: rng.randint(1, len(steps))]
-    done = sum(step.split()[-2].isupper() for step in begun)
+    done = sum(step.split()[-1].isupper() for step in begun)
     return " ".join([problem.question, *(f"{step} ;" for step in begun)]), own_words(problem, done)
 
 
@@ -172,14 +173,14 @@ def _hinted(problem: Problem, rng: random.Random) -> str:
 
 
 def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
-    """A solution in own words with a wrong digit in one total, and in the result where that follows; and the letter of that step."""
+    """A solution in own words with a wrong digit in one total, and in the result where that follows; and the place of that step."""
     *steps, result = solution.split(" ; ")
-    at, place = rng.randrange(len(steps)), rng.choice((-1, -3))  # its digit of the result, or its carry
+    at, place = rng.randrange(len(steps)), rng.choice((-1, -2))  # its digit of the result, or its carry
     step, final = steps[at].split(), result.split()
     right = step[place]
-    step[place] = rng.choice([digit for digit in DIGITS if digit != right])
+    step[place] = right[:-1] + rng.choice([digit for digit in DIGITS if digit != right[-1]])
     if place == -1:
-        final[final.index(step[-2]) + 1] = step[place]
+        final[final.index(right)] = step[place]
     elif at == len(steps) - 1:
         final[1] = step[place]
     return " ; ".join([*steps[:at], " ".join(step), *steps[at + 1 :], " ".join(final)]), step[0]
@@ -187,13 +188,12 @@ def spoil(solution: str, rng: random.Random) -> tuple[str, str]:
 
 def feedback(problem: Problem, wrong: str) -> str:
     """What a teacher says of a wrong total: how it is made, without its value."""
-    i = problem.letters.index(wrong)
-    return f"{wrong} {problem.digits[i]} * {problem.by} + {problem.carries[i]}"
+    return f"{wrong} * {problem.by} + {problem.carries[problem.named.index(wrong)]}"
 
 
 def cue(problem: Problem) -> str:
-    """The places in order, without any value."""
-    return " ".join(problem.letters)
+    """The carries into the places, without any digit of the result."""
+    return " ".join(map(str, problem.carries[:-1]))
 
 
 RECIPE = (Problem, draw, own_words, reference, documents, _quoted, _hinted, spoil, feedback, cue)
@@ -206,7 +206,7 @@ def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), pref
     """`per_level` queries of every level with a reference each, no question twice, ids like `multiply-s1-L3-0007`.
 
     Each is drawn from its own generator, seeded by seed, level and index; asking for more or for other levels changes none of the
-    others. Level 1 has 1872 questions, so sets of different seeds share some there. Raises GsiError for a level outside 1..10, or for more
+    others. Level 1 has 864 questions, so sets of different seeds share some there. Raises GsiError for a level outside 1..10, or for more
     than half the questions a level has.
     """
     found: list[Query] = []

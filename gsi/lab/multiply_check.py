@@ -9,8 +9,8 @@ from gsi.lab.multiply import DIGITS, LETTERS, MAX_LEVEL, WORDS, Problem
 from gsi.types import GsiError, Query, Verdict
 
 _SIGN = {word: sign for sign, words in WORDS.items() for word in words}
-_SHAPE = re.compile(r"(?P<a>\d) \* (?P<b>\d)(?: \+ (?P<carry>\d))? = (?P<result>.+)|(?P<product>\d \d) \+ (?P<added>\d) = (?P<total>.+)")
-_RESULT = re.compile(r"\d(?: [A-Z] \d)+")
+_SHAPE = re.compile(r"\* (?P<by>\d)(?: \+ (?P<carry>\d))? = (?P<result>.+)|(?P<product>\d \d) \+ (?P<added>\d) = (?P<total>.+)")
+_RESULT = re.compile(r"\d(?: [A-Z]\d)+")
 
 
 class _Wrong(Exception):
@@ -18,7 +18,7 @@ class _Wrong(Exception):
 
 
 def check(response: str, query: Query) -> Verdict:
-    """Grades a response: the answer is the result that follows the last `#` and ends the response, `2 F 8 E 3 D 8`, else no_answer.
+    """Grades a response: the answer is the result that follows the last `#` and ends the response, `2 F8 E3 D8`, else no_answer.
 
     `steps_ok` is True if every step, in either dialect, follows from the question and the steps before it, and they reach every digit
     of the result. `detail` names the first step that does not. Raises GsiError where the question is not one of this task.
@@ -37,20 +37,19 @@ def check(response: str, query: Query) -> Verdict:
 
 def parse(query: Query) -> Problem:
     """The problem of a query's question. Raises GsiError where it is none."""
-    *body, times, by, end = ["", "", "", *query.question.split()]
-    letters, digits = tuple(body[3::2]), tuple(body[4::2])
-    follows = bool(letters) and {*letters} <= {*LETTERS} and all(
-        (LETTERS.index(letter) - LETTERS.index(letters[0])) % 26 == i for i, letter in enumerate(letters)
-    )  # fmt: skip
+    *named, times, by, end = ["", "", "", *query.question.split()]
+    named = named[3:]
+    letters, digits = tuple(token[:1] for token in named), tuple(token[1:] for token in named)
+    at = LETTERS.index(letters[0]) if letters and letters[0] in LETTERS else 0
     if not (
         (times, end) == ("times", "?")
         and by in DIGITS[2:]
-        and len(letters) == len(digits) <= MAX_LEVEL
-        and follows
+        and 1 <= len(named) <= MAX_LEVEL
+        and letters == tuple(LETTERS[(at + i) % len(LETTERS)] for i in range(len(named)))
         and {*digits} <= {*DIGITS}
         and digits[-1] != "0"
     ):
-        raise GsiError(f"query {query.id}: {query.question!r} is no multiply question; it should look like `d 3 e 7 times 6 ?`")
+        raise GsiError(f"query {query.id}: {query.question!r} is no multiply question; it should look like `d3 e7 times 6 ?`")
     return Problem(letters, tuple(map(int, digits)), int(by))
 
 
@@ -70,15 +69,15 @@ def _walk(response: str, problem: Problem) -> None:
 def _step(step: Sequence[str], problem: Problem, products: set[int], done: int, where: str) -> int:
     """How many places are worked out after a right step; a product is added to `products`. Raises _Wrong."""
     shaped = _SHAPE.fullmatch(" ".join(_SIGN.get(token, token) for token in step[1:]))
-    if not shaped or step[0] not in problem.letters:
+    if not shaped or step[0] not in problem.named:
         raise _Wrong(f"{where} cannot be read")
-    i = problem.letters.index(step[0])
+    i = problem.named.index(step[0])
     product, carry = divmod(problem.digits[i] * problem.by, 10), shaped["carry"] or shaped["added"]
     if shaped["product"]:
         if i not in products or shaped["product"] != f"{product[0]} {product[1]}":
             raise _Wrong(f"{where}: {step[0]} {shaped['product']} is not known by then")
-    elif sorted((int(shaped["a"]), int(shaped["b"]))) != sorted((problem.digits[i], problem.by)):
-        raise _Wrong(f"{where} is not what {step[0]} is multiplied by")
+    elif shaped["by"] != str(problem.by):
+        raise _Wrong(f"{where}: the number is multiplied by {problem.by}")
     if carry is None:
         if shaped["result"] != f"{product[0]} {product[1]}":
             raise _Wrong(f"{where} should give {product[0]} {product[1]}")
