@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from gsi.types import GsiError, Query
+from gsi.types import GsiError, Query, Verdict
 
 HARD_LEVELS = (5, 6, 7)
 MAX_LEVEL = 7
@@ -77,4 +77,5 @@ def _right(question: str, answer: str, solution: str) -> bool:
     from gsi.verify.checks import check_number
     from gsi.verify.steps import check_steps
 
-    return check_steps(solution) is True and check_number(solution, Query("", "gsm_symbolic", question, answer)).correct
+    verdict = check_number(solution, Query("", "gsm_symbolic", question, answer))
+    return check_steps(solution) is True and isinstance(verdict, Verdict) and verdict.correct
