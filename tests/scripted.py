@@ -30,7 +30,7 @@ def respond(request: Request, model: str) -> str:
     if solved:
         return rest
     words = rest.split(" ")
-    words[-1] = str((int(words[-1]) + 1 + rng.randrange(21)) % 23)
+    words[-1] = str((int("".join(c for c in words[-1] if c.isdigit())) + 1 + rng.randrange(21)) % 23)
     return " ".join(words)
 
 

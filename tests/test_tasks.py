@@ -307,6 +307,8 @@ def test_lab_tasks_check_steps():
         "dag",
         "dag_long",
         "dag_joined",
+        "multiply",
+        "gsm_symbolic",
     ]
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from gsi.lab import chain, dag, untrained
+from gsi.lab import chain, dag, multiply, untrained
 from gsi.types import GsiError
 
 Progress = Callable[[int, int], None]  # (optimizer steps done, steps in all)
@@ -66,8 +66,9 @@ class Recipe:
 RECIPES = {
     "chain": Recipe(),
     "dag": Recipe("dag", examples=150_000, level_rate=0.7, max_level=8, max_positions=512, lr=3e-3, batch=32),
+    "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=8, layers=3, max_positions=512, batch=32, lr=3e-3),
 }
-TASKS: dict[str, Any] = {"chain": chain, "dag": dag}
+TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsi.config import Columns
-from gsi.lab import chain, dag
+from gsi.lab import chain, dag, gsm_symbolic, multiply
 from gsi.types import Query
 
 OURS = Columns()
@@ -132,6 +132,18 @@ TASKS: dict[str, TaskSpec] = {
     ),
     "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer),
     "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined),
+    "multiply": TaskSpec(
+        "lab: long multiplication with several right schemes, levels 1 to 8",
+        hard_levels=multiply.HARD_LEVELS,
+        steps=True,
+        generated=multiply.queries,
+    ),
+    "gsm_symbolic": TaskSpec(
+        "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`, meant for pretrained models",
+        hard_levels=gsm_symbolic.HARD_LEVELS,
+        steps=True,
+        generated=gsm_symbolic.queries,
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gsi.lab.chain import check as check_chain
 from gsi.lab.dag_check import check as check_dag
+from gsi.lab.multiply_check import check as check_multiply
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify.checks import check_auto, check_math, check_number, check_theoremqa
 from gsi.verify.choices import check_choice
@@ -29,10 +30,12 @@ CHECKERS: dict[str, Check] = {
     "dag": check_dag,
     "dag_long": check_dag,
     "dag_joined": check_dag,
+    "multiply": check_multiply,
+    "gsm_symbolic": check_number,
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).
-STEPS: dict[str, bool] = {"gsm8k": True, "svamp": True, "aqua": True, "mathqa": True, "math": False}
+STEPS: dict[str, bool] = {"gsm8k": True, "svamp": True, "aqua": True, "mathqa": True, "math": False, "gsm_symbolic": True}
 
 _shared: GraderPool | None = None
 _lock = threading.Lock()
