@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,7 +54,7 @@ class TransformersEngine:
     Raises GsiError for a model that cannot be loaded or whose cached decoding does not equal its plain forward pass.
     """
 
-    capabilities = frozenset({"prefix", "ids", "seeds", "score", "logprobs", "repetition_stop"})
+    capabilities = frozenset({"prefix", "ids", "seeds", "score", "entropy", "logprobs", "repetition_stop"})
 
     def __init__(
         self,
@@ -124,6 +124,17 @@ class TransformersEngine:
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
         """Log-probability, at temperature 1, of every id of each completion after its prompt. Right-padded batches of similar length."""
+        return self._measure(pairs, lambda logp, ids: logp.gather(-1, ids[:, None])[:, 0])
+
+    @torch.inference_mode()
+    def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        """Entropy in nats, at temperature 1, of the distribution that every id of each completion is drawn from."""
+        return self._measure(pairs, lambda logp, ids: torch.special.entr(logp.exp()).sum(-1))
+
+    def _measure(
+        self, pairs: Sequence[tuple[Text, Completion]], what: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> list[list[float]]:
+        """`what` of the log-probabilities (n, V) and the ids (n,) of every completion, as a list of n numbers."""
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0].ids or ()) + len(pairs[i][1].ids or ()))
         scores: list[list[float]] = [[] for _ in pairs]
         while order:
@@ -138,7 +149,7 @@ class TransformersEngine:
                 if prompt == 0:
                     raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
                 logp = torch.log_softmax(logits[row, prompt - 1 : prompt + n - 1].float(), -1)  # (n, V)
-                scores[i] = logp.gather(-1, ids[row, prompt : prompt + n, None])[:, 0].tolist()
+                scores[i] = what(logp, ids[row, prompt : prompt + n]).tolist()
         return scores
 
     # ----------------------------------------------------------------------------------- filling slots
