@@ -5,6 +5,8 @@ Sizes are shares of the whole solution that are given, ascending; the first is 0
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -79,11 +81,12 @@ class Moving:
 
 @dataclass(frozen=True)
 class Curve:
-    """Success against size as a logistic curve, P = 1 / (1 + exp(-(a + slope x size))): the shortest opening with P >= target, the longest if none has.
+    """Success against size as a logistic curve, P = 1 / (1 + exp(-(a + slope x size))): the shortest opening that may well have P >= target.
 
     `slope` is shared by all queries and frozen for the iteration, fitted to the one before (`fit`); `a` is a query's own, with a normal prior, and has
-    a posterior from all its attempts, plain ones included, those of earlier iterations discounted. P is the mean over that posterior. After
-    SEELE (arXiv 2509.06923), which fits a success-against-hint-length curve per item.
+    a posterior from all its attempts, plain ones included, those of earlier iterations discounted. P is taken at that posterior's upper quartile:
+    at its mean a query would keep the first opening that works, since that success says nothing of shorter ones. No size is enough: the longest.
+    After SEELE (arXiv 2509.06923), which fits a success-against-hint-length curve per item.
 
     Fails where the curve is no logistic one: a single hard step makes a jump, and openings beyond it look too costly or too weak.
     """
@@ -103,16 +106,14 @@ class Curve:
             for i, a in enumerate(_GRID):
                 logs[i] -= weight * _softplus(-(a + self.slope * size) if good else a + self.slope * size)
         best = max(logs)
-        mass = [math.exp(x - best) for x in logs]
-        total = math.fsum(mass)
-        for i, size in enumerate(sizes):
-            success = math.fsum(m / (1 + math.exp(-(a + self.slope * size))) for a, m in zip(_GRID, mass, strict=True)) / total
-            if success >= self.target - 1e-9:
-                return i
-        return len(sizes) - 1
+        mass = list(itertools.accumulate(math.exp(x - best) for x in logs))
+        a = _GRID[bisect.bisect_left(mass, QUANTILE * mass[-1])]
+        enough = math.log(self.target / (1 - self.target))
+        return next((i for i, size in enumerate(sizes) if a + self.slope * size >= enough), len(sizes) - 1)
 
 
-_GRID = [x / 2 for x in range(-30, 21)]  # of `a`, in logits
+QUANTILE = 0.75  # of the posterior of `a`
+_GRID = [x / 4 for x in range(-120, 41)]  # of `a`, in logits
 
 
 def _softplus(x: float) -> float:
@@ -144,7 +145,7 @@ def fit(curve: Curve, past: Past, read: Callable[[str | None], float | None], en
         likelihood = counts[0] @ -np.logaddexp(0, logits) + counts[1] @ -np.logaddexp(0, -logits)  # (query, a)
         peak = likelihood.max(1, keepdims=True)
         shape = np.exp(likelihood - peak)
-        for mean in range(-12, 3):
+        for mean in range(-20, 3):
             for sd in (1.0, 2.0, 4.0):
                 prior = np.exp(-0.5 * ((grid - mean) / sd) ** 2)
                 score = float((np.log(shape @ (prior / prior.sum()) + 1e-300) + peak[:, 0]).sum())
