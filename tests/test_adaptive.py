@@ -129,7 +129,14 @@ PAST = {q.id: [Tried(0, i, label, good) for i, (label, good) in enumerate([(None
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8, deadline=None)
-@given(k=st.integers(1, 4), group=st.integers(1, 3), rows=st.integers(1, 30), shuffle=st.integers(0, 10**6), stop=st.integers(3, 60), quota=st.booleans())
+@given(
+    k=st.integers(1, 4),
+    group=st.integers(1, 3),
+    rows=st.integers(1, 30),
+    shuffle=st.integers(0, 10**6),
+    stop=st.integers(3, 60),
+    quota=st.booleans(),
+)
 def test_the_ledger_is_the_same_for_any_order_batch_and_interruption(kind, k, group, rows, shuffle, stop, quota):
     with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b, tempfile.TemporaryDirectory() as c:
         calm = sample(a, kind, k, group, 1, None, PAST, quota=quota)
@@ -212,7 +219,10 @@ def test_a_query_climbs_only_as_far_as_needed():
 
 
 def test_a_rung_that_has_nothing_to_give_is_passed_over():
-    assert climb(Ladder({"cue": Rung(None), "short": Rung("x:0.2"), "long": Rung(None), "answer": Rung("x")}), [0, 0]) == ["short:0.2", "answer"]
+    assert climb(Ladder({"cue": Rung(None), "short": Rung("x:0.2"), "long": Rung(None), "answer": Rung("x")}), [0, 0]) == [
+        "short:0.2",
+        "answer",
+    ]
 
 
 def test_the_rung_is_remembered_and_starts_lower_again():
@@ -373,7 +383,10 @@ def responds(request, model):
 
 
 def run(tmp_path, name, **changes):
-    changes = {"engine": {"kind": "scripted", "function": f"{__file__}:responds"}, "sample": {"k": 4, "wanted": 3, "max_extra": 6}} | changes
+    changes = {
+        "engine": {"kind": "scripted", "function": f"{__file__}:responds"},
+        "sample": {"k": 4, "wanted": 3, "max_extra": 6},
+    } | changes
     return gsi.run(scripted.config(tmp_path / name, **changes), reporter=QUIET)
 
 
@@ -390,7 +403,11 @@ def test_a_run_of_every_strategy(tmp_path, check_folder, strategy):
     if strategy in ("adaptive", "own_prefix"):
         kinds = ("adaptive",) if strategy == "adaptive" else ("own_prefix", "own_steps")
         kind = next(k for k in kinds if f"sample/{k}/size" in last)
-        tried = [last[f"sample/{kind}/size_{x}/rollouts"] for x in ("0", "0.2", "0.4", "0.6", "0.8") if f"sample/{kind}/size_{x}/rollouts" in last]
+        tried = [
+            last[f"sample/{kind}/size_{x}/rollouts"]
+            for x in ("0", "0.2", "0.4", "0.6", "0.8")
+            if f"sample/{kind}/size_{x}/rollouts" in last
+        ]
         assert sum(tried) == last[f"sample/{kind}/rollouts"]
         assert 0 < last[f"sample/{kind}/size"] < 1
     for row in pq.read_table(result.path / "iter_2" / "train.parquet").to_pylist():
@@ -444,7 +461,10 @@ def test_the_models_own_answers_count_as_cost(tmp_path):
         ({"teacher": {"kind": "server", "model": "m"}}, "missing key 'url'"),
         ({"allocation": {"kind": "stepwise", "group": 0}}, "allocation.group"),
         ({"train": {"on_given": "surprise"}}, "train.on_given"),
-        ({"strategy": "own_prefix", "engine": {"kind": "openai", "url": "http://x/v1", "api": "chat"}}, "own_prefix continues a given prefix"),
+        (
+            {"strategy": "own_prefix", "engine": {"kind": "openai", "url": "http://x/v1", "api": "chat"}},
+            "own_prefix continues a given prefix",
+        ),
     ],
 )
 def test_config_errors_name_the_key_and_the_fix(changes, says):
@@ -457,3 +477,24 @@ def test_a_ladder_without_a_cue_asks_nobody():
     c = load_config(settings_of("ladder", guidance={"rungs": ["short", "long"]}))
     assert not c.guidance.asks
     assert guidance.build(c, RENDERER).hint(QUERIES[-1], [rollout(QUERIES[-1], 0)], 0).given != Text("")
+
+
+def test_the_labs_comparison_counts_what_it_says(tmp_path):
+    from gsi.lab import hints
+
+    for arm in hints.ARMS:
+        assert load_config(hints.config(tmp_path, "steps", 1, arm)).accept == "steps"
+    test = [{"name": "chain", "args": {"seed": 2, "per_level": 2}}]
+    path = run(tmp_path, "run", strategy="adaptive", accept="steps", evaluate={"validation": 0, "tasks": test}).path
+    ledger = Ledger(path / "ledger.sqlite", read_only=True)
+    hard = [r for r in ledger.rows() if r.level >= 7]
+    ledger.close()
+    found = hints.figures(path, "steps")
+    good = [r for r in hard if r.accepted("steps")]
+    assert found["tokens"] == sum(r.generated_tokens for r in hard)
+    assert found["per ktoken"] == pytest.approx(1000 * len({(r.query_id, r.iteration) for r in good}) / found["tokens"])
+    assert found["solved"] == len({r.query_id for r in good if r.iteration == 1}) / 16
+    helped = [r for r in good if r.guided]
+    assert found["given"] == pytest.approx(sum(r.given_tokens for r in helped) / sum(r.given_tokens + r.generated_tokens for r in helped))
+    assert found["lucky"] == 0
+    assert 0 <= found["accuracy"] <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,11 +52,7 @@ class StateReset:
 
     def openings(self, query: Query) -> list[tuple[Text, float]]:
         """Every opening of the rationale that mode `steps` may give, the shortest first, with its size (share of the tokens)."""
-        rationale = query.rationale
-        if not rationale or rationale.isspace():
-            return []
-        different = {cut.text: cut for cut in self._steps(query, rationale)}
-        return [(cut, self.size(cut, rationale)) for cut in different.values()]
+        return _openings(self, query)
 
     def _paper(self, query: Query, rationale: str, index: int) -> Text | None:
         if query.task.startswith("gsm8k"):
@@ -97,3 +94,12 @@ class StateReset:
         else:
             share = (given.n_tokens or len(self.renderer.encode(given.text))) / len(self.renderer.encode(rationale))
         return min(max(round(share, 2), 0.01), 0.99)
+
+
+@functools.lru_cache(maxsize=2048)  # a query is asked for again and again while it is being sampled
+def _openings(cutter: StateReset, query: Query) -> list[tuple[Text, float]]:
+    rationale = query.rationale
+    if not rationale or rationale.isspace():
+        return []
+    different = {cut.text: cut for cut in cutter._steps(query, rationale)}
+    return [(cut, cutter.size(cut, rationale)) for cut in different.values()]
