@@ -108,8 +108,8 @@ class Guidance(Section):
     ) = None  # null = the strategy's
     mode: Literal["steps", "paper"] = "steps"  # state_reset: cut at steps before the answer, or as the paper did
     template: str | None = None  # answer_driven, rationale_driven, interactive, own_correction, cue: own wording; null = ours
-    controller: Literal["moving", "curve"] = "moving"  # adaptive, own_prefix: what chooses the size of the next opening
-    target: Annotated[float, Field(gt=0, lt=1)] = 0.5  # controller curve: the success rate that is often enough
+    controller: Literal["moving", "curve"] = "curve"  # adaptive, own_prefix: what chooses the size of the next opening
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.7  # controller curve: the success rate that is often enough
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("cue", "short", "long", "answer", "rationale")  # ladder: any may be left out
     templates: dict[Literal["cue", "answer", "rationale"], str] = {}  # ladder: own wording of these rungs
     sham: bool | None = None  # control: hints are made from another query's answer or rationale; null = the strategy's

@@ -52,7 +52,7 @@ def _ladder(p: Parts) -> Guidance:
     rungs: dict[str, Callable[[], Guidance]] = {
         "cue": lambda: Cue(p.asked(), texts.get("cue", cue.TEMPLATE)),
         "short": lambda: Opening(cutter, 1 / 3),
-        "long": lambda: Opening(cutter, 2 / 3),
+        "long": lambda: Opening(cutter, 1),
         "answer": lambda: AnswerDriven(texts.get("answer", answer_driven.TEMPLATE)),
         "rationale": lambda: RationaleDriven(texts.get("rationale", rationale_driven.TEMPLATE)),
     }

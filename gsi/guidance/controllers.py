@@ -91,10 +91,10 @@ class Curve:
     Fails where the curve is no logistic one: a single hard step makes a jump, and openings beyond it look too costly or too weak.
     """
 
-    target: float = 0.5
-    slope: float = 8.0  # logits between nothing given and everything
-    mean: float = -3.0  # of the prior of `a`, in logits
-    sd: float = 3.0
+    target: float = 0.7
+    slope: float = 6.0  # logits between nothing given and everything; with mean and sd a guess, until there is an iteration to fit
+    mean: float = -4.0  # of the prior of `a`, in logits
+    sd: float = 2.0
     discount: float = 0.5  # weight of an attempt one iteration old
 
     def choose(self, sizes: Sequence[float], now: Sequence[Trial], before: Sequence[Trial]) -> int:
