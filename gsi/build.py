@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from gsi import guidance, tasks
+from gsi.asking import SelfTeacher
 from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
+from gsi.guidance.steps import split_steps
 from gsi.prompts import Renderer
 from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
-from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
-from gsi.verify import make_grader, with_programs
+from gsi.types import Engine, Grader, GsiError, Guidance, Past, Query, Rollout, Sampling, Teacher, Trainer
+from gsi.verify import STEPS, make_grader, with_programs
+from gsi.verify.steps import check_steps
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,9 @@ def _check_needs(config: Config, queries: Sequence[Query]) -> None:
     if t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
         pick_device(t.model_dump())  # now, not after an iteration's sampling
     kind = config.guidance.kind
-    if kind in ("state_reset", "rationale_driven") and not any(q.rationale for q in queries):
+    if config.guidance.needs_rationales and not any(q.rationale for q in queries):
         raise GsiError(
-            f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale) or use answer_driven"
+            f"guidance {kind} needs reference rationales, and no query has one; map the column (tasks[].columns.rationale), or use answer_driven, own_prefix or own_correction"
         )
     if config.curate.references != "none" and not any(q.rationale for q in queries):
         raise GsiError(
@@ -168,19 +172,35 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
     else:
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
-        engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle)
-    if config.guidance.kind == "state_reset" and "prefix" not in engine.capabilities:
-        engine.close()
-        raise GsiError(
-            f"engine {settings.kind} cannot continue a given prefix, which guidance state_reset needs; engines transformers, vllm and openai "
-            "(api: completions) can"
+        engine = Scripted(
+            load_function(settings.function, "engine.function"),
+            model,
+            settings.max_rows,
+            settings.shuffle,
+            load_function(settings.entropy, "engine.entropy") if settings.entropy else None,
         )
+    needs = {
+        "prefix": (
+            config.guidance.continues,
+            f"continue a given prefix, which guidance {config.guidance.kind} needs",
+            "transformers, vllm and openai (api: completions)",
+        ),
+        "entropy": (
+            config.train.on_given == "entropy",
+            "measure the model's uncertainty, which train.on_given: entropy needs",
+            "transformers",
+        ),
+    }
+    for capability, (needed, what, others) in needs.items():
+        if needed and capability not in engine.capabilities:
+            engine.close()
+            raise GsiError(f"engine {settings.kind} cannot {what}; these engines can: {others}")
     return engine
 
 
 def make_teacher(config: Config) -> Teacher | None:
     """The teacher, asked once whether it is there. Raises GsiError when it is not."""
-    if config.guidance.kind != "interactive" or config.teacher is None:
+    if not config.guidance.asks or config.teacher is None or config.teacher.kind == "self":
         return None
     from gsi.guidance.teacher import OpenAITeacher
 
@@ -189,8 +209,35 @@ def make_teacher(config: Config) -> Teacher | None:
     return teacher
 
 
-def make_guidance(config: Config, renderer: Renderer, teacher: Teacher | None, queries: Sequence[Query]) -> Guidance | None:
-    return guidance.build(config, renderer, teacher, queries)
+SELF_WORKERS = 64  # questions to the model itself that may be open at once; they wait in threads, the engine takes them as it has room
+
+
+def make_self_teacher(config: Config, renderer: Renderer, model: str) -> SelfTeacher | None:
+    """The model as its own teacher, where the guidance asks one and the config names no server."""
+    t = config.teacher
+    if not config.guidance.asks or t is None or t.kind != "self":
+        return None
+    sampling = Sampling(t.temperature, max_new_tokens=t.max_tokens, repetition_stop=config.sample.repetition_stop)
+    return SelfTeacher(renderer, sampling, config.seed, model)
+
+
+def make_guidance(
+    config: Config,
+    renderer: Renderer,
+    teacher: Teacher | None,
+    queries: Sequence[Query],
+    past: Callable[[], Past] = dict,
+    earlier: Callable[[str], Sequence[Rollout]] = lambda query_id: (),
+) -> Guidance | None:
+    return guidance.build(config, renderer, teacher, queries, past, earlier, _first_wrong)
+
+
+def _first_wrong(query: Query, text: str) -> int | None:
+    """Index of the first step whose equations do not hold, for tasks whose equations are checked."""
+    if query.task not in STEPS:
+        return None
+    begun = itertools.accumulate(split_steps(text))
+    return next((i for i, part in enumerate(begun) if check_steps(part, STEPS[query.task]) is False), None)
 
 
 def make_trainer(config: Config) -> Trainer:

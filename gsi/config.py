@@ -86,27 +86,80 @@ class Sample(Section):
 
 
 class Allocation(Section):
-    kind: Literal["none", "fixed", "quota"] | None = None  # null = the strategy's
+    kind: Literal["none", "fixed", "quota", "stepwise"] | None = None  # null = the strategy's
+    group: Annotated[int, Field(ge=1)] = 1  # stepwise: guided attempts of a query launched side by side
+    probes: Annotated[int, Field(ge=1)] = (
+        2  # stepwise: plain attempts first where all failed in the iteration before; the k if one succeeds
+    )
+
+
+Rung = Literal["cue", "short", "long", "answer", "rationale"]
 
 
 class Guidance(Section):
-    kind: Literal["none", "answer_driven", "rationale_driven", "interactive", "state_reset"] | None = None  # null = the strategy's
+    kind: (
+        Literal[
+            "none",
+            "answer_driven",
+            "rationale_driven",
+            "interactive",
+            "state_reset",
+            "adaptive",
+            "ladder",
+            "own_prefix",
+            "own_correction",
+            "cue",
+        ]
+        | None
+    ) = None  # null = the strategy's
     mode: Literal["steps", "paper"] = "steps"  # state_reset: cut at steps before the answer, or as the paper did
-    template: str | None = None  # answer_driven, rationale_driven, interactive: own wording; null = ours
+    template: str | None = None  # answer_driven, rationale_driven, interactive, own_correction, cue: own wording; null = ours
+    controller: Literal["moving", "curve"] = "curve"  # adaptive, own_prefix: what chooses the size of the next opening
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.7  # controller curve: the success rate that is often enough
+    rungs: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("cue", "short", "long", "answer", "rationale")  # ladder: any may be left out
+    templates: dict[Literal["cue", "answer", "rationale"], str] = {}  # ladder: own wording of these rungs
     sham: bool | None = None  # control: hints are made from another query's answer or rationale; null = the strategy's
+
+    @property
+    def continues(self) -> bool:
+        """Whether responses are continued from something given, which not every engine can."""
+        return self.kind in ("state_reset", "adaptive", "own_prefix") or (
+            self.kind == "ladder" and not {"short", "long"}.isdisjoint(self.rungs)
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether a teacher is asked."""
+        return self.kind in ("interactive", "own_correction", "cue") or (self.kind == "ladder" and "cue" in self.rungs)
+
+    @property
+    def needs_rationales(self) -> bool:
+        """Whether it has nothing to give for a query without a reference rationale."""
+        alone = self.kind == "ladder" and {"short", "long", "rationale"}.issuperset(self.rungs)
+        return self.kind in ("state_reset", "rationale_driven", "adaptive") or alone
 
 
 class Teacher(Section):
-    """Any OpenAI-compatible server. The key is read from the environment and never stored."""
+    """Any OpenAI-compatible server, or the model itself. The key is read from the environment and never stored."""
 
-    url: str
-    model: str
+    kind: Literal["server", "self"] = "server"  # self = the model that samples, on the run's own engine; then only the last two keys count
+    url: str = ""
+    model: str = ""
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: Annotated[int, Field(ge=1)] = 8
     retries: Annotated[int, Field(ge=0)] = 5  # with exponential backoff
     timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds per request
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
+
+    @model_validator(mode="after")
+    def _check(self) -> Teacher:
+        for key in ("url", "model"):
+            if self.kind == "server" and not getattr(self, key):
+                raise ValueError(
+                    f"missing key {key!r}; a teacher is {{url: http://.../v1, model: NAME}}, or {{kind: self}} for the model itself"
+                )
+        return self
 
 
 class TransformersEngine(Section):
@@ -152,6 +205,9 @@ class ScriptedEngine(Section):
     function: str  # `module:function` or `file.py:function`: (request, model path) -> str or Completion
     max_rows: Annotated[int, Field(ge=1)] = 16
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
+    entropy: str | None = (
+        None  # likewise: (prompt ids, completion ids) -> the entropy at every completion token, for train.on_given: entropy
+    )
 
 
 Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="kind")]
@@ -207,7 +263,9 @@ class Train(Section):
     method: Literal["full", "lora", "qlora"] = "full"
     lora_r: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[int, Field(ge=1)] = 32
-    on_given: bool = True  # train on the given part of a response too (the paper does); false = context only
+    # the given part of a response: true = trained too (the paper), false = context only, entropy = its most uncertain tokens are trained
+    on_given: Literal[True, False, "entropy"] = True
+    given_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # on_given entropy: of a response's given tokens, those with the highest entropy
     epochs: Annotated[float, Field(gt=0)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -285,12 +343,21 @@ class Config(Section):
             part = data.get(section, {})
             if isinstance(part, Mapping) and part.get(key) is None:
                 data[section] = {**part, key: value}
+        if chosen.asks_itself and data.get("teacher") is None:
+            data["teacher"] = {"kind": "self"}
         return data
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        if self.guidance.kind == "interactive" and self.teacher is None:
-            raise ValueError("teacher: guidance `interactive` needs one; add `teacher: {url: http://.../v1, model: NAME}`")
+        if self.guidance.asks and self.teacher is None:
+            what = "guidance `ladder` with the rung `cue`" if self.guidance.kind == "ladder" else f"guidance `{self.guidance.kind}`"
+            raise ValueError(
+                f"teacher: {what} needs one; add `teacher: {{url: http://.../v1, model: NAME}}`, or `teacher: {{kind: self}}` for the model itself"
+            )
+        if len(set(self.guidance.rungs)) < len(self.guidance.rungs):
+            raise ValueError(
+                f"guidance.rungs: {', '.join(self.guidance.rungs)} names a rung twice; each once, in the order they are climbed"
+            )
         if self.guidance.sham and self.guidance.kind not in ("answer_driven", "rationale_driven", "state_reset"):
             raise ValueError(
                 f"guidance.sham: guidance `{self.guidance.kind}` takes nothing from the references that could be exchanged; leave it out"
@@ -333,9 +400,9 @@ class Config(Section):
 
     def _check_server(self, engine: OpenAIEngine) -> None:
         """What a server could not do, or would do with the wrong model."""
-        if engine.api == "chat" and self.guidance.kind == "state_reset":
+        if engine.api == "chat" and self.guidance.continues:
             raise ValueError(
-                "engine.api: guidance state_reset continues a given prefix, which `chat` cannot; use api: completions, or engine kind transformers or vllm"
+                f"engine.api: guidance {self.guidance.kind} continues a given prefix, which `chat` cannot; use api: completions, or engine kind transformers or vllm"
             )
         if engine.api == "chat" and self.prompt.template in ("auto", "chat"):
             raise ValueError(

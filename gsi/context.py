@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gsi import build
+from gsi.asking import SelfTeacher
 from gsi.config import Config
 from gsi.ledger import Ledger
 from gsi.progress import Reporter, sampling_figures
@@ -68,11 +69,18 @@ class Context:
 
 
 def draw(
-    ctx: Context, n: int, name: str, queries: Sequence[Query], engine: Engine | None = None, ledger: Ledger | None = None, **settings: Any
+    ctx: Context,
+    n: int,
+    name: str,
+    queries: Sequence[Query],
+    engine: Engine | None = None,
+    ledger: Ledger | None = None,
+    itself: SelfTeacher | None = None,
+    **settings: Any,
 ) -> tuple[Stats, dict[str, float]]:
     """Runs a sampler over the iter_n model's engine with progress and clock; its figures and what the engine counted.
 
-    `engine`, `ledger`: others than the run's own, to try out a model that is not part of the run.
+    `engine`, `ledger`: others than the run's own, to try out a model that is not part of the run. `itself`: the model as its own teacher.
     """
     engine = engine or ctx.engine(n)
     since, before = time.monotonic(), dict(getattr(engine, "stats", {}))
@@ -90,7 +98,14 @@ def draw(
             **settings,
         )
         with ctx.timed("engine_run"), sampler:
-            engine.run(sampler)
+            if itself is None:
+                engine.run(sampler)
+            else:
+                itself.work = sampler
+                try:
+                    engine.run(itself)
+                finally:
+                    itself.close()  # or its hint workers wait for ever
         update(len(queries), sampling_figures(sampler.stats, since))
     spent = {key: value - before.get(key, 0) for key, value in getattr(engine, "stats", {}).items()}
     counters = ctx.folder.state.setdefault("engine", {})

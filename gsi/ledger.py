@@ -87,6 +87,10 @@ class Ledger:
             found.setdefault(query_id, []).append(Tried(drawn, attempt, guidance, accepted))
         return found
 
+    def earlier(self, query_id: str, iteration: int) -> list[Rollout]:
+        """What is stored of one query in all iterations before this one, in order."""
+        return list(self._select(None, "query_id = ? AND iteration < ?", (query_id, iteration)))
+
     def count(self, iteration: int, split: str | None = None) -> int:
         table, where, args = _where(split, "iteration = ?", (iteration,))
         with self._lock:

@@ -155,6 +155,52 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     return line
 
 
+def hint_line(ledger: Ledger, iteration: int, accept: str) -> Line:
+    """By kind of hint: its sizes (share given, where the label has one), and of accepted responses how much was given; and the yield of it all."""
+    line: Line = {}
+    good = accepted_sql(accept)
+    rows = ledger.query(
+        f"SELECT query_id, guidance, {good}, given_tokens, generated_tokens FROM rollouts WHERE iteration = ? AND NOT {PLAIN}", (iteration,)
+    )
+    tried: dict[str, list[float]] = defaultdict(list)
+    worked: dict[str, list[float]] = defaultdict(list)
+    fifths: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    smallest: dict[str, dict[str, float]] = defaultdict(dict)
+    shares_: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for query_id, label, accepted, given, generated in rows:
+        kind, _, text = label.partition(":")
+        if accepted:
+            shares_[kind][0] += given
+            shares_[kind][1] += given + generated
+        try:
+            size = float(text)
+        except ValueError:
+            continue  # a kind without sizes
+        tried[kind].append(size)
+        fifth = fifths[f"sample/{kind}/size_{min(4, int(size * 5 + 1e-9)) / 5:g}"]
+        fifth[0] += 1
+        if accepted:
+            fifth[1] += 1
+            worked[kind].append(size)
+            smallest[kind][query_id] = min(size, smallest[kind].get(query_id, size))
+    for kind in sorted(tried):
+        line[f"sample/{kind}/size"] = sum(tried[kind]) / len(tried[kind])
+        if worked[kind]:
+            line[f"sample/{kind}/size_accepted"] = sum(worked[kind]) / len(worked[kind])
+            line[f"sample/{kind}/size_smallest"] = sum(smallest[kind].values()) / len(smallest[kind])
+    for name, (n, right) in sorted(fifths.items()):
+        line |= {f"{name}/rollouts": n, f"{name}/accepted": right}
+    line |= {f"sample/{kind}/given_share": given / all_ for kind, (given, all_) in sorted(shares_.items()) if all_}
+    own, spent = ledger.query(
+        f"SELECT sum(CASE WHEN {good} THEN 1.0 * generated_tokens / max(1, given_tokens + generated_tokens) END), sum(generated_tokens) "
+        "FROM rollouts WHERE iteration = ?",
+        (iteration,),
+    )[0]
+    if spent:
+        line["sample/yield"] = 1000 * (own or 0.0) / spent  # accepted rationales, each by the share the model wrote, per 1000 tokens
+    return line
+
+
 def train_line(
     rows: Sequence[tuple[str, int | None]], dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]
 ) -> Line:

@@ -23,12 +23,14 @@ def _line(ctx: Context, n: int) -> metrics.Line:
     line: metrics.Line = {}
     if n > 0 and folder.done(n, "sample"):
         line |= metrics.sample_line(folder.ledger, n - 1, ctx.data.train, c.accept, ctx.data.hard)
+        line |= metrics.hint_line(folder.ledger, n - 1, c.accept)
         line |= {key[7:]: value for key, value in folder.info(n, "sample").items() if key.startswith("figure/")}
     if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
         table = pq.read_table(folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
         rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]
         dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
         line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
+    line |= {key[7:]: value for key, value in folder.info(n, "curate").items() if key.startswith("figure/")}
     if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
         line |= read_json(folder.iter(n) / "perplexity.json")
     for key, value in folder.info(n, "train").items():
@@ -51,5 +53,8 @@ def _line(ctx: Context, n: int) -> metrics.Line:
     }
     parameters = folder.state.get("parameters", 0)
     prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0) + line.get("score/tokens", 0)
-    line["cost/flops"] = metrics.flops(parameters, prefilled, line.get("sample/tokens", 0), int(line.get("train/tokens", 0)))
+    prefilled, generated = prefilled + line.get("given/scored_tokens", 0), line.get("sample/tokens", 0)
+    if c.teacher and c.teacher.kind == "self":
+        prefilled, generated = prefilled + line.get("teacher/prompt_tokens", 0), generated + line.get("teacher/tokens", 0)
+    line["cost/flops"] = metrics.flops(parameters, prefilled, generated, int(line.get("train/tokens", 0)))
     return {"iteration": n} | line

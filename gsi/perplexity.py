@@ -22,7 +22,8 @@ from gsi.seeds import seed_of
 from gsi.types import Completion, Scorer, Text
 
 STEPS = 4  # bins of the distribution per doubling of the perplexity
-Row = tuple[int | None, tuple[int, ...], tuple[int, ...]]  # level, prompt ids, completion ids (the end token included)
+# level, prompt ids, completion ids (the end token included), which of these count
+Row = tuple[int | None, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 def perplexities(levels: Sequence[int | None], scores: Sequence[Sequence[float]], name: str) -> dict[str, float]:
@@ -89,7 +90,7 @@ def _references(ctx: Context, rows: int) -> list[Row]:
     for q in sorted(queries, key=lambda q: seed_of(ctx.config.seed, "perplexity", q.id))[:rows]:
         prompt = ctx.renderer.prompt(q)
         ids = ctx.renderer.ending(ctx.renderer.continuation(prompt, q.rationale or "").ids or ())
-        found.append((q.level, prompt.ids or (), ids))
+        found.append((q.level, prompt.ids or (), ids, (1,) * len(ids)))
     return found
 
 
@@ -105,7 +106,7 @@ def _kept(ctx: Context, n: int, rows: int) -> list[Row]:
     for i in sorted(chosen):
         ids, mask = table["input_ids"][i].as_py(), table["loss_mask"][i].as_py()
         first = mask.index(1)
-        found.append((levels.get(names[i][0]), tuple(ids[:first]), tuple(ids[first:])))
+        found.append((levels.get(names[i][0]), tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:])))
     return found
 
 
@@ -113,6 +114,7 @@ def _score(engine: Any, rows: Iterable[Row], name: str) -> dict[str, Any]:
     """Figures under `name`, and score/tokens, the tokens that were read. Rows beyond the model's context are left out."""
     scorer: Scorer = engine
     fitting = [r for r in rows if r[1] and len(r[1]) + len(r[2]) <= engine.context]
-    scores = scorer.score([(Text("", prompt), Completion("", ids, "stop", len(ids))) for _, prompt, ids in fitting])
-    read = sum(len(prompt) + len(ids) for _, prompt, ids in fitting)
+    scores = scorer.score([(Text("", prompt), Completion("", ids, "stop", len(ids))) for _, prompt, ids, _ in fitting])
+    scores = [[x for x, counts in zip(logp, row[3], strict=True) if counts] for logp, row in zip(scores, fitting, strict=True)]
+    read = sum(len(prompt) + len(ids) for _, prompt, ids, _ in fitting)
     return perplexities([level for level, *_ in fitting], scores, name) | {"score/tokens": read}

@@ -6,7 +6,7 @@ It never sees a hint unless it is asked to render one (`Renderer.prompt(question
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsi.types import GsiError, Query, Text
@@ -45,7 +45,7 @@ class Renderer:
         self._bos: tuple[int, ...] = ()
         if tokenizer is not None and tokenizer.bos_token_id is not None:
             adds = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
-            chat_adds = template == "chat" and self._chat("a").startswith(tokenizer.bos_token)
+            chat_adds = template == "chat" and self._chat(_user("a")).startswith(tokenizer.bos_token)
             self._bos = (tokenizer.bos_token_id,) if adds or chat_adds else ()
 
     def prompt(self, query: Query, question: str | None = None) -> Text:
@@ -54,7 +54,7 @@ class Renderer:
         if self.instruction:
             question = f"{question} {self.instruction}"
         if self.template == "chat":
-            text = self._chat(question)
+            text = self._chat(_user(question))
             if self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token):
                 text = text[len(self.tokenizer.bos_token) :]
         else:
@@ -62,6 +62,16 @@ class Renderer:
         if self.tokenizer is None:
             return Text(text)
         return Text(text, self._bos + self.encode(text))
+
+    def messages(self, messages: Sequence[Mapping[str, str]]) -> Text:
+        """A prompt of chat messages: by the chat template, or their texts one below the other where the plain prompt has the question."""
+        if self.template == "chat":
+            text = self._chat(messages)
+            if self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token):
+                text = text[len(self.tokenizer.bos_token) :]
+        else:
+            text = self.template.replace("{question}", "\n\n".join(m["content"] for m in messages))
+        return Text(text) if self.tokenizer is None else Text(text, self._bos + self.encode(text))
 
     def continuation(self, prompt: Text, text: str) -> Text:
         """`text` as tokens that follow `prompt`: exactly the ids of the whole, where the prompt's ids are a prefix of them.
@@ -86,7 +96,11 @@ class Renderer:
     def decode(self, ids: tuple[int, ...]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def _chat(self, question: str) -> str:
+    def _chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         return self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True, **self._chat_kwargs
+            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **self._chat_kwargs
         )
+
+
+def _user(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -253,7 +253,7 @@ class Sampler:
             self._launch(p, attempt, None)
         elif self._hints:
             future: Future[Hint | None] = self._hints.submit(self._hint, p.query, tuple(p.history), attempt, index)
-            future.add_done_callback(lambda done: None if done.cancelled() else self._inbox.put(("hint", p, attempt, done)))
+            future.add_done_callback(lambda done: None if _abandoned(done) else self._inbox.put(("hint", p, attempt, done)))
         else:
             self._launch(p, attempt, self.guidance.hint(p.query, p.history, index))
 
@@ -267,3 +267,8 @@ class Sampler:
         with self._changed:
             heapq.heappush(self._ready, (p.order, attempt, request))
             self._changed.notify_all()
+
+
+def _abandoned(hint: Future[Hint | None]) -> bool:
+    """A hint that was not made because the engine ended first: its attempt is drawn when the run resumes."""
+    return hint.cancelled() or isinstance(hint.exception(), CancelledError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
@@ -26,19 +27,25 @@ from gsi.types import GsiError, NothingAccepted, Query, Sampling, TrainJob
 def sample(ctx: Context, n: int) -> None:
     """Draws with the iter_{n-1} model until every training query has what its allocation wants."""
     c, started = ctx.config, time.perf_counter()
-    teacher = RecordingTeacher(ctx.teacher, ctx.folder.ledger) if ctx.teacher else None
+    itself = build.make_self_teacher(c, ctx.renderer, ctx.folder.state["models"].get(str(n - 1), ""))
+    asked = ctx.teacher or itself
+    teacher = RecordingTeacher(asked, ctx.folder.ledger) if asked else None
+    past = functools.cache(lambda: ctx.folder.ledger.past(n - 1, c.accept))
     s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
     stats, spent = draw(
         ctx,
         n - 1,
         f"iteration {n}: sample ({c.strategy})",
         ctx.data.train,
-        allocation=build_allocation(c, lambda: ctx.folder.ledger.past(n - 1, c.accept)),
-        guidance=build.make_guidance(c, ctx.renderer, teacher, ctx.data.train),
+        allocation=build_allocation(c, past),
+        guidance=build.make_guidance(
+            c, ctx.renderer, teacher, ctx.data.train, past, lambda query_id: ctx.folder.ledger.earlier(query_id, n - 1)
+        ),
         sampling=lambda attempt: s,
         strategy=c.strategy,
         shuffle=[t.name for t in c.tasks if t.shuffle_options],
-        hint_workers=c.teacher.concurrency if c.teacher and teacher else 0,
+        hint_workers=build.SELF_WORKERS if itself else c.teacher.concurrency if c.teacher and teacher else 0,
+        itself=itself,
     )
     if stats.resumed:
         ctx.reporter.say(f"iteration {n}: {stats.resumed} rollouts were already in the ledger, {stats.rollouts} drawn now")

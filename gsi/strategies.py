@@ -19,6 +19,7 @@ class Strategy:
     references: str = "none"  # rows made from references: all | short (queries under quota) | prefixes (what state reset hands over)
     match: str | None = None  # rows are brought to another run's: levels (repeated to its histogram) | rows (drawn to its number)
     sham: bool = False  # hints are made from another query
+    asks_itself: bool = False  # `teacher: {kind: self}` where the config names no teacher
     verdicts: bool = True  # False: as many rows per query as were accepted, drawn from all attempts
 
 
@@ -41,4 +42,11 @@ CONTROLS: dict[str, Strategy] = {
     "sham_hint": Strategy("quota", "state_reset", 8, "rationale", sham=True),
 }
 
-STRATEGIES = PAPER | CONTROLS
+OURS: dict[str, Strategy] = {  # docs/guidance.md
+    "adaptive": Strategy("stepwise", "adaptive", 8, "rationale"),
+    "ladder": Strategy("stepwise", "ladder", 8, "rationale", asks_itself=True),
+    "own_prefix": Strategy("stepwise", "own_prefix", 8),
+    "own_correction": Strategy("quota", "own_correction", 8, "answer", asks_itself=True),
+}
+
+STRATEGIES = PAPER | OURS | CONTROLS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gsi import controls, mixing, parquet
+from gsi import controls, given, mixing, parquet
 from gsi.context import Context
 from gsi.curate import Curated, curate, reference_examples
 from gsi.guidance.state_reset import StateReset
@@ -35,10 +35,13 @@ def curate_rows(ctx: Context, n: int) -> None:
         floor=c.curate.floor,
         distinct=c.curate.distinct,
         max_length=c.train.max_length,
-        on_given=c.train.on_given,
+        on_given=c.train.on_given is True,
         stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
         seed=c.seed,
     )
+    figures: dict[str, float] = {}
+    if c.train.on_given == "entropy":
+        result, figures = _uncertain_given(ctx, n, result)
     if c.curate.rows_of:
         result = Curated(_rows_of(Path(c.curate.rows_of), queries), [])
     result = _match(ctx, n, _references(ctx, n, result))
@@ -49,7 +52,17 @@ def curate_rows(ctx: Context, n: int) -> None:
     result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
     write_rows(ctx, n, result)
     (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
-    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
+    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped), **figures)
+
+
+def _uncertain_given(ctx: Context, n: int, result: Curated) -> tuple[Curated, dict[str, float]]:
+    """The rows with the most uncertain of their given tokens trained, measured by the model that drew the last samples; and what that cost."""
+    queries = {q.id: q for q in ctx.data.train}
+    measure = ctx.engine(n - 1).entropies  # type: ignore[attr-defined]
+    examples, read = given.unmask(
+        result.examples, lambda query_id: len(ctx.renderer.prompt(queries[query_id]).ids or ()), ctx.config.train.given_share, measure
+    )
+    return replace(result, examples=examples), {"figure/given/scored_tokens": float(read)}
 
 
 def _references(ctx: Context, n: int, result: Curated) -> Curated:

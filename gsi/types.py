@@ -233,7 +233,7 @@ class Workload(Protocol):
 
 
 class Engine(Protocol):
-    """Runs requests on a model. `capabilities` names what it can: prefix, ids, seeds, score, logprobs, repetition_stop."""
+    """Runs requests on a model. `capabilities` names what it can: prefix, ids, seeds, score, entropy, logprobs, repetition_stop."""
 
     capabilities: frozenset[str]
 
@@ -247,6 +247,9 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
         """Log-probability of every id of each completion after its prompt (prompt ids include whatever was given)."""
+
+    def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        """Entropy in nats of the distribution before every id, likewise (capability `entropy`)."""
 
 
 class Grader(Protocol):

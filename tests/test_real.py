@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import gsi
 from gsi.cli import main
 from gsi.lab.base import Recipe, build
+from gsi.ledger import Ledger
 from gsi.progress import Reporter
 from gsi.train.launch import TrlTrainer
 from gsi.types import GsiError, TrainJob
@@ -216,3 +217,34 @@ def test_the_quickstart_runs_with_its_own_questions_and_checker(base, tmp_path):
     for query_id, response, said in rows:
         _, a, b = query_id.split("-")
         assert bool(said) == (response.split()[-1:] == [str(int(a) + int(b))])
+
+
+@pytest.mark.parametrize(("strategy", "iterations"), [("adaptive", 2), ("own_prefix", 1)])
+def test_hints_that_adapt_on_a_real_model(base, tmp_path, check_folder, strategy, iterations):
+    """Openings are real prefixes, to the token; a quarter of the attempts stays plain; the uncertain fifth of what was given is trained."""
+    settings = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 16, "on_given": "entropy"}
+    result = gsi.run(config(base, tmp_path / "run", strategy=strategy, iterations=iterations, train=settings), reporter=QUIET)
+    assert check_folder(result.path) == []
+    ledger = Ledger(result.path / "ledger.sqlite", read_only=True)
+    rows, references = list(ledger.rows()), dict(ledger.query("SELECT id, rationale FROM queries"))
+    ledger.close()
+    guided = [r for r in rows if r.guided]
+    assert guided
+    for r in guided:
+        assert r.given
+        own = [o.response for o in rows if o.query_id == r.query_id and (o.iteration, o.attempt) < (r.iteration, r.attempt)]
+        assert any(text.startswith(r.given) for text in ([references[r.query_id]] if strategy == "adaptive" else own))
+        assert len(r.response_ids) == r.given_tokens + r.generated_tokens
+    for query in {(r.query_id, r.iteration) for r in guided}:
+        mine = [r for r in rows if (r.query_id, r.iteration) == query]
+        assert 4 * sum(not r.guided for r in mine) >= len(mine)
+    rollouts = {(r.query_id, r.iteration, r.attempt): r for r in rows}
+    trained = given = 0
+    for row in pq.read_table(result.path / f"iter_{iterations}" / "train.parquet").to_pylist():
+        r = rollouts[row["query_id"], row["iteration"], row["attempt"]]
+        mask = row["loss_mask"][len(r.prompt_ids) :]
+        assert all(mask[r.given_tokens :])
+        trained, given = trained + sum(mask[: r.given_tokens]), given + r.given_tokens
+    if given:
+        assert 0.2 <= trained / given < 0.45  # a fifth of every row, at least one token
+    assert result.metrics[-1]["train/steps"] > 0

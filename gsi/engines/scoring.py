@@ -1,8 +1,8 @@
-"""Log-probabilities of given completions under a causal LM."""
+"""What a causal LM thinks of given completions: log-probabilities and entropies, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,15 +12,24 @@ from gsi.types import Completion, GsiError, Text
 TOKENS = 8192  # of one batch, padding included
 
 
-@torch.inference_mode()
 def score(model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: int) -> list[list[float]]:
-    """At temperature 1, of every id of each completion after its prompt. Right-padded batches of similar length.
+    """Log-probability, at temperature 1, of every id of each completion after its prompt. Raises GsiError for a prompt without a token."""
+    return _measure(model, pairs, max_rows, lambda logp, ids: logp.gather(-1, ids[:, None])[:, 0])
 
-    Raises GsiError for a prompt without a token.
-    """
+
+def entropies(model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: int) -> list[list[float]]:
+    """Entropy in nats, at temperature 1, of the distribution that every id of each completion is drawn from. Raises as `score`."""
+    return _measure(model, pairs, max_rows, lambda logp, ids: torch.special.entr(logp.exp()).sum(-1))
+
+
+@torch.inference_mode()
+def _measure(
+    model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: int, what: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> list[list[float]]:
+    """`what` of the log-probabilities (n, V) and the ids (n,) of every completion, as n numbers. Right-padded batches of similar length."""
     whole = [(*(prompt.ids or ()), *(completion.ids or ())) for prompt, completion in pairs]
     order = sorted(range(len(pairs)), key=lambda i: len(whole[i]))
-    scores: list[list[float]] = [[] for _ in pairs]
+    found: list[list[float]] = [[] for _ in pairs]
     while order:
         longest = len(whole[order[-1]])
         size = max(1, min(max_rows, TOKENS // max(longest, 1)))
@@ -32,5 +41,5 @@ def score(model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: int) -
             if prompt == 0:
                 raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
             logp = torch.log_softmax(logits[row, prompt - 1 : len(whole[i]) - 1].float(), -1)  # (n, V)
-            scores[i] = logp.gather(-1, ids[row, prompt : len(whole[i]), None])[:, 0].tolist()
-    return scores
+            found[i] = what(logp, ids[row, prompt : len(whole[i])]).tolist()
+    return found

@@ -24,7 +24,7 @@ import torch
 
 from gsi.engines.draw import draw, repeats
 from gsi.engines.loading import load_model, out_of_memory, pick_device, stop_ids, window_of
-from gsi.engines.scoring import score
+from gsi.engines.scoring import entropies, score
 from gsi.engines.slots import SlotCache
 from gsi.engines.text import completion, may_end, token_ids
 from gsi.types import Completion, GsiError, Request, Text, Workload
@@ -55,7 +55,7 @@ class TransformersEngine:
     Raises GsiError for a model that cannot be loaded or whose cached decoding does not equal its plain forward pass.
     """
 
-    capabilities = frozenset({"prefix", "ids", "seeds", "score", "logprobs", "repetition_stop"})
+    capabilities = frozenset({"prefix", "ids", "seeds", "score", "entropy", "logprobs", "repetition_stop"})
 
     def __init__(
         self,
@@ -136,6 +136,10 @@ class TransformersEngine:
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
         """Log-probability, at temperature 1, of every id of each completion after its prompt."""
         return score(self.model, pairs, self.max_rows)
+
+    def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        """Entropy in nats, at temperature 1, of the distribution that every id of each completion is drawn from."""
+        return entropies(self.model, pairs, self.max_rows)
 
     # ----------------------------------------------------------------------------------- filling slots
 

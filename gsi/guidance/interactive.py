@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gsi.guidance import wording
+from gsi.guidance.steps import reveals
 from gsi.types import Hint, Query, Rollout, Teacher
 
 TEMPLATE = """{question}
@@ -29,6 +30,17 @@ The correct final answer, for your eyes only: {answer}
 
 Explain in a few sentences where the student first goes wrong and how to think about that step. Do not solve the question, and do not \
 reveal the correct final answer."""
+
+SOCRATIC = """Question:
+{question}
+
+A student's solution, whose final answer is wrong:
+{attempt}
+
+The correct final answer, for your eyes only: {answer}
+
+Find the first step that is wrong. Ask the student one or two short questions that make them look at that step again. Do not solve the \
+question, and do not reveal the correct final answer or any corrected value."""
 
 ATTEMPT_CHARS = 4000  # of an attempt, so that a response that rambles to its limit fits into both contexts
 _CUT = "\n[...]\n"
@@ -54,22 +66,35 @@ class Interactive:
 
     teacher: Teacher
     template: str = TEMPLATE
+    ask: str = ASK  # of the teacher; {question}, {attempt}, {answer}
+    label: str = "interactive"
+    silent: bool = False  # drop feedback that holds the final value
 
     def __post_init__(self) -> None:
-        wording.check(self.template, "interactive", ("question", "attempt", "feedback"), ("answer",))
+        wording.check(self.template, self.label, ("question", "attempt", "feedback"), ("answer",))
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         wrong = list(dict.fromkeys(r.completion for r in reversed(history) if r.status == "wrong" and r.completion))
         if not wrong:
             return None
         attempt = shorten(wrong[index % len(wrong)])
-        ask = wording.fill(ASK, question=query.question, attempt=attempt, answer=query.answer)
+        ask = wording.fill(self.ask, question=query.question, attempt=attempt, answer=query.answer)
         reply = self.teacher.ask([{"role": "system", "content": SYSTEM}, {"role": "user", "content": ask}])
         feedback = reply.text.strip()
-        if not feedback:
+        if not feedback or (self.silent and reveals(feedback, query)):
             return None
         filled = wording.fill(self.template, question=query.question, attempt=attempt, feedback=feedback, answer=query.answer)
-        return Hint("interactive", filled)
+        return Hint(self.label, filled)
+
+
+def own_correction(teacher: Teacher, template: str = TEMPLATE) -> Interactive:
+    """The same for data with answers only: a Socratic question about the mistake, from the model itself (`teacher: {kind: self}`) or a teacher.
+
+    Whoever asks knows the model's wrong attempt and the gold final answer; a question that gives the answer away is not used. It brings in
+    what the model cannot draw by itself, the answer, without showing it. Fails where the model cannot find its own mistake even so (small
+    ones mostly cannot), and where all attempts are cut off or commit to nothing: only `wrong` ones are corrected.
+    """
+    return Interactive(teacher, template, SOCRATIC, "own_correction", silent=True)
 
 
 def shorten(text: str, limit: int = ATTEMPT_CHARS) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsi.guidance.steps import first_statement, locate, split_steps
+from gsi.guidance.steps import final_values, first_statement, locate, split_steps
 from gsi.prompts import Renderer
 from gsi.types import GsiError, Hint, Query, Rollout, Text
 
@@ -40,11 +41,18 @@ class StateReset:
         rationale = query.rationale
         if not rationale or rationale.isspace():
             return None
-        cut = self._paper if self.mode == "paper" else self._steps
-        given = cut(query, rationale, index)
+        if self.mode == "paper":
+            given = self._paper(query, rationale, index)
+        else:
+            cuts = self._steps(query, rationale)
+            given = cuts[index % len(cuts)] if cuts else None
         if given is None:
             return None
-        return Hint(f"state_reset:{self._size(query, given, rationale):g}", given=given)
+        return Hint(f"state_reset:{self.size(given, rationale):g}", given=given)
+
+    def openings(self, query: Query) -> list[tuple[Text, float]]:
+        """Every opening of the rationale that mode `steps` may give, the shortest first, with its size (share of the tokens)."""
+        return _openings(self, query)
 
     def _paper(self, query: Query, rationale: str, index: int) -> Text | None:
         if query.task.startswith("gsm8k"):
@@ -52,13 +60,13 @@ class StateReset:
             return Text("".join(lines[: index % (len(lines) - 1) + 1])) if len(lines) > 1 else None
         return self._tokens(query, rationale, PAPER_SHARES[index % len(PAPER_SHARES)], len(rationale))
 
-    def _steps(self, query: Query, rationale: str, index: int) -> Text | None:
-        steps, answers = split_steps(rationale), _answers(query)
+    def _steps(self, query: Query, rationale: str) -> list[Text]:
+        steps, answers = split_steps(rationale), final_values(query)
         if len(steps) < 2:
-            found = [s.marker for a in answers if (s := locate(rationale, a))]
-            return self._tokens(query, rationale, SHARES[index % len(SHARES)], min(found, default=len(rationale)), answers)
+            limit = min((s.marker for a in answers if (s := locate(rationale, a))), default=len(rationale))
+            return [cut for share in SHARES if (cut := self._tokens(query, rationale, share, limit, answers))]
         first = min(first_statement(steps, a) for a in answers)
-        return Text("".join(steps[: index % first + 1])) if first else None
+        return [Text("".join(steps[:n])) for n in range(1, first + 1)]
 
     def _tokens(self, query: Query, rationale: str, share: float, limit: int, answers: Sequence[str] = ()) -> Text | None:
         """The first `share` of the tokens, fewer where they pass character `limit`, split a character or end in a space.
@@ -79,8 +87,8 @@ class StateReset:
         ids = self.renderer.continuation(self.renderer.prompt(query), text).ids
         return ids if ids is not None and self.renderer.decode(ids) == text else None
 
-    def _size(self, query: Query, given: Text, rationale: str) -> float:
-        """Share of the rationale that is given, in tokens where there is a tokenizer, else in characters; two decimals, never 0 or 1."""
+    def size(self, given: Text, rationale: str) -> float:
+        """Share of a solution that is given, in tokens where there is a tokenizer, else in characters; two decimals, never 0 or 1."""
         if self.renderer.tokenizer is None:
             share = len(given.text) / len(rationale)
         else:
@@ -88,9 +96,10 @@ class StateReset:
         return min(max(round(share, 2), 0.01), 0.99)
 
 
-def _answers(query: Query) -> list[str]:
-    """What counts as stating the final value: the answer, and in multiple choice the text of that option too."""
-    letter = query.answer.strip()
-    if query.options and len(letter) == 1 and 0 <= (i := ord(letter.upper()) - ord("A")) < len(query.options):
-        return [letter, query.options[i]]
-    return [query.answer]
+@functools.lru_cache(maxsize=2048)  # a query is asked for again and again while it is being sampled
+def _openings(cutter: StateReset, query: Query) -> list[tuple[Text, float]]:
+    rationale = query.rationale
+    if not rationale or rationale.isspace():
+        return []
+    different = {cut.text: cut for cut in cutter._steps(query, rationale)}
+    return [(cut, cutter.size(cut, rationale)) for cut in different.values()]

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from gsi.types import Query
+
 _LINE_END = re.compile(r"\S[^\S\n]*\n(?:[^\S\n]*\n)*")  # a non-empty line's end with the blank lines after it
 _SENTENCE_END = re.compile(r"[.!?][$)\]\"'”’]*(?= )")
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|No|Rs|Prof|Eq|Eqs|Fig|vs|cf|approx|resp|[ap]\.m|e\.g|i\.e)\.$", re.IGNORECASE)
@@ -114,6 +116,25 @@ def locate(text: str, answer: str) -> Statement | None:
     mentions = [m.start() for m in mention.finditer(text) if number is None or _value(m) == abs(number)]
     first = min([*mentions, *(m.start() for m in _FINAL.finditer(text))], default=None)
     return None if first is None else Statement(first, first)
+
+
+def final_values(query: Query) -> list[str]:
+    """What counts as stating the final value: the answer, and in multiple choice the text of that option too."""
+    letter = query.answer.strip()
+    if query.options and len(letter) == 1 and 0 <= (i := ord(letter.upper()) - ord("A")) < len(query.options):
+        return [letter, query.options[i]]
+    return [query.answer]
+
+
+def reveals(text: str, query: Query) -> bool:
+    """Whether `text` holds the final value anywhere, as a result or in passing, and the question does not."""
+    return any(_holds(text, value) and not _holds(query.question, value) for value in final_values(query))
+
+
+def _holds(text: str, answer: str) -> bool:
+    if (number := _parse(answer)) is not None:
+        return any(_value(m) in (number, abs(number)) for m in _MENTION.finditer(text))
+    return any(pattern.search(text) for pattern in _patterns(answer))
 
 
 def _patterns(answer: str) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gsi.types import GsiError
 
-FIELDS = ("question", "answer", "rationale", "attempt", "feedback")
+FIELDS = ("question", "answer", "rationale", "attempt", "feedback", "cue")
 _FIELD = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
 
 
