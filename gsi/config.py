@@ -80,7 +80,14 @@ class Sample(Section):
 
 
 class Allocation(Section):
-    kind: Literal["none", "fixed", "quota"] | None = None  # null = the strategy's
+    """Who gets the next attempt (docs/curation.md). What stands below `kind` is read by `bayes` only."""
+
+    kind: Literal["none", "fixed", "quota", "floor", "dart_uniform", "dart_prop2diff", "bayes"] | None = None  # null = the strategy's
+    hopeless: Annotated[float, Field(ge=0, lt=1)] = 0.05  # believed pass rate below which a query gets help, or rest where there is none
+    saturated: Annotated[float, Field(gt=0, le=1)] = 0.95  # believed pass rate at an iteration's start from which a query may be skipped
+    skip: Annotated[float, Field(ge=0, le=0.9)] = 0.75  # probability of that; the rest is sampled, so nothing is forgotten unseen
+    explore: Annotated[int, Field(ge=1)] = 1  # plain attempts that even a hopeless query gets in every iteration
+    discount: Annotated[float, Field(gt=0, le=1)] = 0.5  # what an attempt is worth one iteration later
 
 
 class Guidance(Section):

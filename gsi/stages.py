@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi import build, metrics, mixing, tracker, trainset
-from gsi.allocation import Fixed
+from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
@@ -28,12 +28,16 @@ def sample(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     teacher = RecordingTeacher(ctx.teacher, ctx.folder.ledger) if ctx.teacher else None
     s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
+    allocation = build_allocation(c, lambda: ctx.folder.ledger.past(n - 1, c.accept), ctx.data.train, n - 1)
+    if isinstance(allocation, Bayes):
+        ctx.folder.iter(n).mkdir(exist_ok=True)
+        write_text(ctx.folder.iter(n) / "allocation.json", json.dumps(allocation.record(ctx.data.train), indent=1))
     stats, spent = draw(
         ctx,
         n - 1,
         f"iteration {n}: sample ({c.strategy})",
         ctx.data.train,
-        allocation=build_allocation(c, lambda: ctx.folder.ledger.past(n - 1, c.accept)),
+        allocation=allocation,
         guidance=build.make_guidance(c, ctx.renderer, teacher, ctx.data.train),
         sampling=lambda attempt: s,
         strategy=c.strategy,

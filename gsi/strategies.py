@@ -41,4 +41,10 @@ CONTROLS: dict[str, Strategy] = {
     "sham_hint": Strategy("quota", "state_reset", 8, "rationale", sham=True),
 }
 
-STRATEGIES = PAPER | CONTROLS
+OURS: dict[str, Strategy] = {
+    "dart_uniform": Strategy("dart_uniform", max_extra=128),  # arXiv 2407.13690, as is the next; the cap is brute_force's
+    "dart_prop2diff": Strategy("dart_prop2diff", max_extra=128),
+    "bayes": Strategy("bayes", "state_reset", 8, "rationale"),
+}
+
+STRATEGIES = PAPER | CONTROLS | OURS
