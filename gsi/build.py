@@ -168,7 +168,8 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
     else:
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
-        engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle)
+        scorer = load_function(settings.score, "engine.score") if settings.score else None
+        engine = Scripted(load_function(settings.function, "engine.function"), model, settings.max_rows, settings.shuffle, scorer)
     needs = {"prefix": config.guidance.kind == "state_reset", "repetition_stop": config.sample.repetition_stop > 0}
     for capability, needed in needs.items():
         if needed and capability not in engine.capabilities:

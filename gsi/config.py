@@ -151,6 +151,7 @@ class OpenAIEngine(Section):
 class ScriptedEngine(Section):
     kind: Literal["scripted"] = "scripted"
     function: str  # `module:function` or `file.py:function`: (request, model path) -> str or Completion
+    score: str | None = None  # likewise, to score: (prompt, completion, model path) -> log-probability of every id of the completion
     max_rows: Annotated[int, Field(ge=1)] = 16
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
 
@@ -167,10 +168,33 @@ class Grading(Section):
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
+class Gate(Section):
+    """Which guided samples are trained on (docs/curation.md)."""
+
+    reliance: Literal["none", "filter", "choose", "weight"] = "none"  # hint reliance, by an engine that scores (transformers)
+    threshold: Annotated[float, Field(le=0)] = -0.5  # filter: guided samples with less, in nats per token, are dropped
+    best: Annotated[int, Field(ge=1)] = 1  # choose: of a query's accepted guided samples those with the most
+    temperature: Annotated[float, Field(gt=0)] = 0.5  # weight: exp(min(reliance, 0) / temperature)
+    leaks: tuple[Literal["mention", "early_answer", "copy", "steps"], ...] = ()  # guided samples with one are dropped
+    overlap: Annotated[float, Field(gt=0, lt=1)] = 0.5  # copy: share of word sequences in common from which it is one
+
+
+class Upweight(Section):
+    """Accepted samples count more the less likely they were (docs/curation.md)."""
+
+    by: Literal[
+        "pass_rate", "likelihood"
+    ]  # of the query's plain attempts, or of the sample among its query's accepted ones (needs an engine that scores)
+    power: Annotated[float, Field(gt=0)] = 0.5
+    most: Annotated[float, Field(ge=1)] = 4.0  # no weight above this, none below its inverse
+
+
 class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
     floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
-    distinct: bool = False  # of equal completions of one query keep one
+    distinct: bool | Literal["text", "steps"] = False  # of equal completions of one query keep one; true = text; steps: equal equations
+    gate: Gate = Gate()
+    upweight: Upweight | None = None
     # control arms; null = the strategy's
     references: Literal["none", "all", "short", "prefixes"] | None = (
         None  # adds references: of all queries, of those under quota, or openings
@@ -327,6 +351,13 @@ class Config(Section):
                 raise ValueError(f"{where}: has both path and hub; keep one")
         if isinstance(self.engine, OpenAIEngine):
             self._check_server(self.engine)
+        scores = isinstance(self.engine, TransformersEngine) or (isinstance(self.engine, ScriptedEngine) and self.engine.score)
+        by_likelihood = self.curate.upweight is not None and self.curate.upweight.by == "likelihood"
+        if not scores and (by_likelihood or self.curate.gate.reliance != "none"):
+            key = "curate.upweight.by: likelihood" if by_likelihood else f"curate.gate.reliance: {self.curate.gate.reliance}"
+            raise ValueError(
+                f"{key} needs an engine that scores, and {self.engine.kind} does not; transformers does, and scripted with engine.score"
+            )
         return self
 
     def _check_server(self, engine: OpenAIEngine) -> None:

@@ -142,6 +142,13 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     )[0]
     if calls:
         line |= {"teacher/calls": calls, "teacher/prompt_tokens": asked, "teacher/tokens": answered}
+    scored, mean, low, tokens = ledger.query(
+        "SELECT count(*), avg(reliance), min(reliance), sum(tokens) FROM scores WHERE iteration = ?", (iteration,)
+    )[0]
+    if scored:
+        line |= {"gate/scored": scored, "score/tokens": tokens} | (
+            {} if mean is None else {"gate/reliance": mean, "gate/reliance_min": low}
+        )
     solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
     if choices := {q.id: len(q.options) for q in queries if q.options}:
         counts = ledger.query(f"SELECT query_id, sum({good}), count(*) FROM rollouts WHERE iteration = ? GROUP BY query_id", (iteration,))

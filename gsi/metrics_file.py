@@ -30,7 +30,9 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
         line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
     if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
+        read = line.get("score/tokens", 0)  # by the gate
         line |= read_json(folder.iter(n) / "perplexity.json")
+        line["score/tokens"] = line.get("score/tokens", 0) + read
     for key, value in folder.info(n, "train").items():
         if key.startswith("figure/"):
             line[f"train/{key[7:]}"] = value

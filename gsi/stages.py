@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gsi import build, metrics, mixing, tracker, trainset
+from gsi import build, metrics, mixing, reliance, tracker, trainset
 from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
 from gsi.context import Context, draw
@@ -44,6 +44,7 @@ def sample(ctx: Context, n: int) -> None:
         shuffle=[t.name for t in c.tasks if t.shuffle_options],
         hint_workers=c.teacher.concurrency if c.teacher and teacher else 0,
     )
+    reliance.score(ctx, n)
     if stats.resumed:
         ctx.reporter.say(f"iteration {n}: {stats.resumed} rollouts were already in the ledger, {stats.rollouts} drawn now")
     figures: dict[str, float] = {f"engine/{k}": v for k, v in spent.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gsi import controls, mixing, parquet
+from gsi import controls, distinct, gate, mixing, parquet, reliance
 from gsi.context import Context
 from gsi.curate import Curated, curate, reference_examples
 from gsi.guidance.state_reset import StateReset
@@ -23,8 +23,9 @@ def curate_rows(ctx: Context, n: int) -> None:
     """Writes iter_n/train.parquet and dropped.parquet. Raises NothingAccepted when there is nothing to train on."""
     c, started = ctx.config, time.perf_counter()
     queries = {q.id: q for q in ctx.data.train}
-    drawn = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
-    rows: Iterable[Rollout] = (r for r in drawn if r.iteration < n)
+    reliance.score(ctx, n)  # nothing to do where sampling has done it
+    rows: Iterable[Rollout] = _drawn(ctx, n)
+    judged = _judged(ctx, n, queries)
     result = curate(
         rows if c.curate.verdicts else controls.whatever_verdict(rows, c.accept, c.seed),
         queries,
@@ -33,7 +34,9 @@ def curate_rows(ctx: Context, n: int) -> None:
         control=c.control,
         cap=c.curate.cap,
         floor=c.curate.floor,
-        distinct=c.curate.distinct,
+        distinct=distinct.SAME["text" if c.curate.distinct is True else c.curate.distinct] if c.curate.distinct else None,
+        reject=judged.reject,
+        weigh=judged.weigh,
         max_length=c.train.max_length,
         on_given=c.train.on_given,
         stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
@@ -50,6 +53,26 @@ def curate_rows(ctx: Context, n: int) -> None:
     write_rows(ctx, n, result)
     (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
+
+
+def _drawn(ctx: Context, n: int) -> Iterator[Rollout]:
+    """The attempts that iteration n chooses from, streamed."""
+    if ctx.config.train.data == "replace":
+        return ctx.folder.ledger.rows(n - 1)
+    return (r for r in ctx.folder.ledger.rows() if r.iteration < n)
+
+
+def _judged(ctx: Context, n: int, queries: Mapping[str, Query]) -> gate.Judgement:
+    """What the gate says of iteration n's attempts; streams them once more, and only where something is to be judged."""
+    c = ctx.config.curate
+    scores = ctx.folder.ledger.scores() if reliance.wanted(ctx.config) else {}
+    found = gate.Judgement()
+    if c.gate.reliance != "none" or c.gate.leaks:
+        found = gate.judge((r for r in _drawn(ctx, n) if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
+    if c.upweight:
+        weights = gate.upweight(_drawn(ctx, n), scores, c.upweight, ctx.config.accept)
+        found.weights = {key: weights.get(key, 1.0) * found.weights.get(key, 1.0) for key in weights.keys() | found.weights.keys()}
+    return found
 
 
 def _references(ctx: Context, n: int, result: Curated) -> Curated:

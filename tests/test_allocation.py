@@ -233,3 +233,13 @@ def test_a_killed_run_of_bayes_goes_on_as_it_would_have(tmp_path, monkeypatch):
 def test_wrong_settings_are_named(change, says):
     with pytest.raises(ConfigError, match=says):
         load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "t"}]}, [change])
+
+
+def test_the_bench_of_allocations_saves_attempts_at_no_less_coverage():
+    from gsi.bench.allocation import allocation
+
+    line = allocation((1, 2))
+    ours = line["bayes for coverage"]
+    assert ours["saved_attempts"][0] > 0.4
+    assert ours["coverage_gain"][0] > -0.005
+    assert line["uniform k=8"]["attempts_per_query"] == 8

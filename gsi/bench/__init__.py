@@ -32,4 +32,16 @@ def _report() -> Line:
     return report()
 
 
-BENCHES: dict[str, Callable[[], Line]] = {"grading": _grading, "sampling": _sampling, "training": _training, "report": _report}
+def _allocation() -> Line:
+    from gsi.bench.allocation import allocation
+
+    return allocation()
+
+
+BENCHES: dict[str, Callable[[], Line]] = {
+    "grading": _grading,
+    "sampling": _sampling,
+    "training": _training,
+    "report": _report,
+    "allocation": _allocation,
+}

@@ -7,10 +7,10 @@ nothing depends on who finishes first. Tokens are UTF-8 bytes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from gsi.types import Completion, Request, Workload
+from gsi.types import Completion, Request, Text, Workload
 
 
 class ByteTokenizer:
@@ -32,12 +32,19 @@ class ScriptedEngine:
         function: (request, model path) -> response text (what follows `given`), or a whole Completion.
         max_rows: requests in flight.
         shuffle: seed of the completion order; None = first in, first out.
+        scorer: (prompt, completion, model path) -> log-probability of every id of the completion; None = it cannot score.
     """
 
-    capabilities = frozenset({"prefix", "ids", "seeds"})
-
-    def __init__(self, function: Callable[[Request, str], Any], model: str, max_rows: int = 16, shuffle: int | None = None):
-        self.function, self.model, self.max_rows = function, model, max_rows
+    def __init__(
+        self,
+        function: Callable[[Request, str], Any],
+        model: str,
+        max_rows: int = 16,
+        shuffle: int | None = None,
+        scorer: Callable[[Text, Completion, str], list[float]] | None = None,
+    ):
+        self.function, self.model, self.max_rows, self.scorer = function, model, max_rows, scorer
+        self.capabilities = frozenset({"prefix", "ids", "seeds"} | ({"score"} if scorer else set()))
         self._order = random.Random(shuffle) if shuffle is not None else None
         self.stats: dict[str, float] = {"prefill_tokens": 0, "decode_tokens": 0}
 
@@ -59,6 +66,10 @@ class ScriptedEngine:
             return answer
         ids = (*answer.encode(), ByteTokenizer.eos_token_id)
         return Completion(answer, ids, "stop", generated_tokens=len(ids))
+
+    def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        assert self.scorer is not None
+        return [self.scorer(prompt, completion, self.model) for prompt, completion in pairs]
 
     def close(self) -> None:
         pass
