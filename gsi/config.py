@@ -262,6 +262,14 @@ class Evaluate(Section):
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
 
+class Monitor(Section):
+    """The tail monitor: what happens when it raises an alarm (docs/curation.md)."""
+
+    on_alarm: Literal["off", "warn", "stop", "rollback"] = "warn"  # rollback: the rows are not trained on, the best earlier model goes on
+    threshold: Annotated[float, Field(gt=0)] = 3.2  # z from which a change is more than chance; the default is calibrated
+    least: Annotated[float, Field(ge=0)] = 0.05  # smaller changes raise no alarm
+
+
 class Config(Section):
     model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
     output_dir: str
@@ -282,6 +290,7 @@ class Config(Section):
     curate: Curate = Curate()
     train: Train = Field(default_factory=lambda: Train.model_validate({}))
     evaluate: Evaluate = Evaluate()
+    monitor: Monitor = Monitor()
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -351,6 +360,10 @@ class Config(Section):
                 raise ValueError(f"{where}: has both path and hub; keep one")
         if isinstance(self.engine, OpenAIEngine):
             self._check_server(self.engine)
+        if self.monitor.on_alarm == "rollback" and (self.keep_models != "all" or not self.evaluate.validation):
+            raise ValueError(
+                "monitor.on_alarm: rollback goes back to the best earlier model, which needs keep_models: all and evaluate.validation above 0"
+            )
         scores = isinstance(self.engine, TransformersEngine) or (isinstance(self.engine, ScriptedEngine) and self.engine.score)
         by_likelihood = self.curate.upweight is not None and self.curate.upweight.by == "likelihood"
         if not scores and (by_likelihood or self.curate.gate.reliance != "none"):

@@ -33,6 +33,10 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         read = line.get("score/tokens", 0)  # by the gate
         line |= read_json(folder.iter(n) / "perplexity.json")
         line["score/tokens"] = line.get("score/tokens", 0) + read
+    if folder.done(n, "curate") and (folder.iter(n) / "monitor.json").exists():
+        figures = read_json(folder.iter(n) / "monitor.json")
+        line |= {f"monitor/{name}": f["z"] for name, f in figures.items()}
+        line["monitor/alarms"] = sum(f["alarm"] for f in figures.values())
     for key, value in folder.info(n, "train").items():
         if key.startswith("figure/"):
             line[f"train/{key[7:]}"] = value

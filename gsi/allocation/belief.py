@@ -56,14 +56,15 @@ def beliefs(queries: Iterable[Query], counts: Mapping[str, tuple[float, float]])
         groups[q.task, q.level].append(q)
     found: dict[str, Beta] = {}
     for members in groups.values():
-        a, b = _prior([counts[q.id] for q in members if q.id in counts])
+        a, b = prior([counts[q.id] for q in members if q.id in counts])
         for q in members:
             right, wrong = counts.get(q.id, (0.0, 0.0))
             found[q.id] = Beta(a + right, b + wrong)
     return found
 
 
-def _prior(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def prior(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The likeliest Beta prior (a, b) of queries with these (accepted, not accepted) counts, of a coarse grid."""
     if not known:
         return 0.5, 0.5
     outcomes = Counter([*known, (0.5, 0.5)])
