@@ -177,6 +177,7 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
             model,
             settings.max_rows,
             settings.shuffle,
+            load_function(settings.score, "engine.score") if settings.score else None,
             load_function(settings.entropy, "engine.entropy") if settings.entropy else None,
         )
     needs = {

@@ -86,11 +86,22 @@ class Sample(Section):
 
 
 class Allocation(Section):
-    kind: Literal["none", "fixed", "quota", "stepwise"] | None = None  # null = the strategy's
-    group: Annotated[int, Field(ge=1)] = 1  # stepwise: guided attempts of a query launched side by side
-    probes: Annotated[int, Field(ge=1)] = (
-        2  # stepwise: plain attempts first where all failed in the iteration before; the k if one succeeds
+    """Who gets the next attempt (docs/curation.md, docs/guidance.md)."""
+
+    kind: Literal["none", "fixed", "quota", "stepwise", "floor", "dart_uniform", "dart_prop2diff", "bayes"] | None = (
+        None  # null = the strategy's
     )
+    group: Annotated[int, Field(ge=1)] = 1  # stepwise: guided attempts of a query launched side by side
+    # stepwise: plain attempts first where all failed in the iteration before; the k if one succeeds
+    probes: Annotated[int, Field(ge=1)] = 2
+    # bayes: believed pass rate below which a query gets help, or rest where there is none
+    hopeless: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    saturated: Annotated[float, Field(gt=0, le=1)] = (
+        0.95  # bayes: believed pass rate at an iteration's start from which a query may be skipped
+    )
+    skip: Annotated[float, Field(ge=0, le=0.9)] = 0.75  # bayes: probability of that; the rest is sampled, so nothing is forgotten unseen
+    explore: Annotated[int, Field(ge=1)] = 1  # bayes: plain attempts that even a hopeless query gets in every iteration
+    discount: Annotated[float, Field(gt=0, le=1)] = 0.5  # bayes: what an attempt is worth one iteration later
 
 
 Rung = Literal["cue", "short", "long", "answer", "rationale"]
@@ -203,6 +214,7 @@ class OpenAIEngine(Section):
 class ScriptedEngine(Section):
     kind: Literal["scripted"] = "scripted"
     function: str  # `module:function` or `file.py:function`: (request, model path) -> str or Completion
+    score: str | None = None  # likewise, to score: (prompt, completion, model path) -> log-probability of every id of the completion
     max_rows: Annotated[int, Field(ge=1)] = 16
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
     entropy: str | None = (
@@ -222,10 +234,33 @@ class Grading(Section):
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
+class Gate(Section):
+    """Which guided samples are trained on (docs/curation.md)."""
+
+    reliance: Literal["none", "filter", "choose", "weight"] = "none"  # hint reliance, by an engine that scores (transformers)
+    threshold: Annotated[float, Field(le=0)] = -0.5  # filter: guided samples with less, in nats per token, are dropped
+    best: Annotated[int, Field(ge=1)] = 1  # choose: of a query's accepted guided samples those with the most
+    temperature: Annotated[float, Field(gt=0)] = 0.5  # weight: exp(min(reliance, 0) / temperature)
+    leaks: tuple[Literal["mention", "early_answer", "copy", "steps"], ...] = ()  # guided samples with one are dropped
+    overlap: Annotated[float, Field(gt=0, lt=1)] = 0.5  # copy: share of word sequences in common from which it is one
+
+
+class Upweight(Section):
+    """Accepted samples count more the less likely they were (docs/curation.md)."""
+
+    by: Literal[
+        "pass_rate", "likelihood"
+    ]  # of the query's plain attempts, or of the sample among its query's accepted ones (needs an engine that scores)
+    power: Annotated[float, Field(gt=0)] = 0.5
+    most: Annotated[float, Field(ge=1)] = 4.0  # no weight above this, none below its inverse
+
+
 class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
     floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
-    distinct: bool = False  # of equal completions of one query keep one
+    distinct: bool | Literal["text", "steps"] = False  # of equal completions of one query keep one; true = text; steps: equal equations
+    gate: Gate = Gate()
+    upweight: Upweight | None = None
     # control arms; null = the strategy's
     references: Literal["none", "all", "short", "prefixes"] | None = (
         None  # adds references: of all queries, of those under quota, or openings
@@ -295,6 +330,14 @@ class Evaluate(Section):
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
 
+class Monitor(Section):
+    """The tail monitor: what happens when it raises an alarm (docs/curation.md)."""
+
+    on_alarm: Literal["off", "warn", "stop", "rollback"] = "warn"  # rollback: the rows are not trained on, the best earlier model goes on
+    threshold: Annotated[float, Field(gt=0)] = 3.2  # z from which a change is more than chance; the default is calibrated
+    least: Annotated[float, Field(ge=0)] = 0.05  # smaller changes raise no alarm
+
+
 class Config(Section):
     model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
     output_dir: str
@@ -316,6 +359,7 @@ class Config(Section):
     curate: Curate = Curate()
     train: Train = Field(default_factory=lambda: Train.model_validate({}))
     evaluate: Evaluate = Evaluate()
+    monitor: Monitor = Monitor()
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -396,6 +440,17 @@ class Config(Section):
             raise ValueError(f"sample.repetition_stop: engine {self.engine.kind} cannot do this; engine transformers can")
         if isinstance(self.engine, OpenAIEngine):
             self._check_server(self.engine)
+        if self.monitor.on_alarm == "rollback" and (self.keep_models != "all" or not self.evaluate.validation):
+            raise ValueError(
+                "monitor.on_alarm: rollback goes back to the best earlier model, which needs keep_models: all and evaluate.validation above 0"
+            )
+        scores = isinstance(self.engine, TransformersEngine) or (isinstance(self.engine, ScriptedEngine) and self.engine.score)
+        by_likelihood = self.curate.upweight is not None and self.curate.upweight.by == "likelihood"
+        if not scores and (by_likelihood or self.curate.gate.reliance != "none"):
+            key = "curate.upweight.by: likelihood" if by_likelihood else f"curate.gate.reliance: {self.curate.gate.reliance}"
+            raise ValueError(
+                f"{key} needs an engine that scores, and {self.engine.kind} does not; transformers does, and scripted with engine.score"
+            )
         return self
 
     def _check_server(self, engine: OpenAIEngine) -> None:

@@ -6,8 +6,8 @@ A training row pairs the plain question with the completion, whatever hint its a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
@@ -19,7 +19,7 @@ class Dropped:
     """A correct response that is not trained on, and why."""
 
     example: Example
-    reason: str  # steps_wrong | empty | option_letters (it names options of another order) | too_long | duplicate | over_cap
+    reason: str  # steps_wrong | empty | option_letters (it names options of another order) | too_long | the gate's | duplicate | over_cap
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def curate(
     control: bool = False,
     cap: int = 0,
     floor: int = 0,
-    distinct: bool = False,
+    distinct: Callable[[str], Hashable] | None = None,
+    reject: Callable[[Rollout], str | None] = lambda r: None,
+    weigh: Callable[[Rollout], float] = lambda r: 1.0,
     max_length: int = 2048,
     on_given: bool = True,
     stop_ids: frozenset[int] = frozenset(),
@@ -50,7 +52,9 @@ def curate(
         accept: `steps` drops right answers with a wrong or unchecked step.
         cap: rows per query at most, 0 = all; which ones is drawn from the seed and the rows' identity.
         floor: a query with fewer rows, but at least one, has them repeated up to this number.
-        distinct: keep one of equal completions (white space aside) per query.
+        distinct: keep one of a query's completions that this says are the same (`gsi.distinct`), the earliest.
+        reject: reason why a rollout is not trained on (`gsi.gate`), None = it is.
+        weigh: weight of a rollout's row.
         max_length: tokens; longer rows are dropped, never cut.
         on_given: whether the given part of a response is trained on or context.
 
@@ -65,15 +69,16 @@ def curate(
     for query_id in sorted(by_query):
         prompt = renderer.prompt(queries[query_id])
         kept: list[Example] = []
-        seen: set[str] = set()
+        seen: set[Hashable] = set()
         for r in sorted(by_query[query_id], key=lambda r: (r.iteration, r.attempt)):
             if r.guidance is None and r.prompt_ids is not None and r.prompt_ids != prompt.ids:
                 raise GsiError(
                     f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
                     f"{r.prompt[:200]!r}); a template that changes by itself (a date, an edited tokenizer) cannot be trained on: restore the old one"
                 )
-            example = _example(r, prompt, renderer, on_given, stop_ids)
+            example = replace(_example(r, prompt, renderer, on_given, stop_ids), weight=weigh(r))
             text = " ".join(r.completion.split())
+            same = distinct(r.completion) if distinct and text else None
             reason = None
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
@@ -81,12 +86,14 @@ def curate(
                 reason = "option_letters" if r.response.strip() else "empty"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
-            elif distinct and text in seen:
+            elif gated := reject(r):
+                reason = gated
+            elif distinct and same in seen:
                 reason = "duplicate"
             if reason:
                 dropped.append(Dropped(example, reason))
             else:
-                seen.add(text)
+                seen.add(same)
                 kept.append(example)
         if cap and len(kept) > cap:
             chosen = sorted(kept, key=lambda e: seed_of(seed, "cap", e.query_id, e.iteration, e.attempt))[:cap]

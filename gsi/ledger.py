@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS teacher_calls (
     query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL,
     model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL,
     UNIQUE (query_id, iteration, attempt));
+CREATE TABLE IF NOT EXISTS scores (
+    query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, reliance REAL, logp REAL, tokens INTEGER NOT NULL,
+    UNIQUE (query_id, iteration, attempt));
 CREATE TABLE IF NOT EXISTS queries (
     split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT,
     options TEXT, UNIQUE (split, id));
@@ -113,6 +116,8 @@ class Ledger:
                         f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args)
                     )
                     self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
+            if samples:
+                self._db.execute("DELETE FROM scores WHERE iteration BETWEEN ? AND ?", args)
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
         """Writes the run's queries by split, once: the run's data cannot change, and its answers and references make it readable alone."""
@@ -139,6 +144,17 @@ class Ledger:
             key,
         )
         return Reply(*found[0][1:]) if found and found[0][0] == json.dumps(messages, ensure_ascii=False) else None
+
+    def add_scores(self, rows: Sequence[tuple[str, int, int, float | None, float | None, int]]) -> None:
+        """Rows (query, iteration, attempt, reliance, mean log-probability, tokens read) of the table `scores`; see gsi/reliance.py."""
+        self._write("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def scores(self) -> dict[tuple[str, int, int], tuple[float | None, float | None]]:
+        """(query, iteration, attempt) -> (reliance, mean log-probability) of every scored attempt."""
+        return {
+            (q, i, a): (reliance, logp)
+            for q, i, a, reliance, logp in self.query("SELECT query_id, iteration, attempt, reliance, logp FROM scores")
+        }
 
     def close(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsi import build, perplexity, stages, strata, trainset
+from gsi import build, perplexity, stages, strata, trainset, watch
 from gsi.config import Config, load_config
 from gsi.context import Context
 from gsi.metrics_file import write_metrics
@@ -89,7 +89,7 @@ def train(ctx: Context, n: int) -> None:
     if n == 0:
         return stages.warm_start(ctx)
     perplexity.measure(ctx, n)  # of the rows, under the base model
-    return stages.train(ctx, n)
+    return None if watch.check(ctx, n) else stages.train(ctx, n)
 
 
 STAGES: dict[str, Callable[[Context, int], None]] = {

@@ -142,6 +142,13 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
     )[0]
     if calls:
         line |= {"teacher/calls": calls, "teacher/prompt_tokens": asked, "teacher/tokens": answered}
+    scored, mean, low, tokens = ledger.query(
+        "SELECT count(*), avg(reliance), min(reliance), sum(tokens) FROM scores WHERE iteration = ?", (iteration,)
+    )[0]
+    if scored:
+        line |= {"gate/scored": scored, "score/tokens": tokens} | (
+            {} if mean is None else {"gate/reliance": mean, "gate/reliance_min": low}
+        )
     solved = {q for (q,) in ledger.query(f"SELECT DISTINCT query_id FROM rollouts WHERE iteration = ? AND {good}", (iteration,))}
     if choices := {q.id: len(q.options) for q in queries if q.options}:
         counts = ledger.query(
@@ -152,6 +159,11 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
         line["tail/at_chance"] = len(guessed) / len(queries)
     line["sample/queries"] = len(queries)
     line |= _by_level("tail/coverage", queries, lambda q: q.id in solved, hard)
+    asked = {q for (q,) in ledger.query("SELECT DISTINCT query_id FROM rollouts WHERE iteration = ?", (iteration,))}
+    if 0 < len(asked) < len(queries):  # an allocation left some out: they count as not covered above, and as not asked here
+        line["sample/skipped"] = len(queries) - len(asked)
+        line |= {k: v for k, v in _by_level("sample/skipped_share", queries, lambda q: q.id not in asked, {}).items() if v}
+        line["tail/coverage_asked"] = len(solved & asked) / len(asked)
     return line
 
 

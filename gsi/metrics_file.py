@@ -32,7 +32,13 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
     line |= {key[7:]: value for key, value in folder.info(n, "curate").items() if key.startswith("figure/")}
     if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
+        read = line.get("score/tokens", 0)  # by the gate
         line |= read_json(folder.iter(n) / "perplexity.json")
+        line["score/tokens"] = line.get("score/tokens", 0) + read
+    if folder.done(n, "curate") and (folder.iter(n) / "monitor.json").exists():
+        figures = read_json(folder.iter(n) / "monitor.json")
+        line |= {f"monitor/{name}": f["z"] for name, f in figures.items()}
+        line["monitor/alarms"] = sum(f["alarm"] for f in figures.values())
     for key, value in folder.info(n, "train").items():
         if key.startswith("figure/"):
             line[f"train/{key[7:]}"] = value

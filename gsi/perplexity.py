@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from statistics import fmean, pstdev
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -117,4 +118,8 @@ def _score(engine: Any, rows: Iterable[Row], name: str) -> dict[str, Any]:
     scores = scorer.score([(Text("", prompt), Completion("", ids, "stop", len(ids))) for _, prompt, ids, _ in fitting])
     scores = [[x for x, counts in zip(logp, row[3], strict=True) if counts] for logp, row in zip(scores, fitting, strict=True)]
     read = sum(len(prompt) + len(ids) for _, prompt, ids, _ in fitting)
-    return perplexities([level for level, *_ in fitting], scores, name) | {"score/tokens": read}
+    nll = [-sum(logp) / len(logp) for logp in scores if logp]
+    spread = {}
+    if name.endswith("/kept") and nll:  # for the tail monitor
+        spread = {"perplexity/kept_nll": fmean(nll), "perplexity/kept_sd": pstdev(nll), "perplexity/kept_rows": len(nll)}
+    return perplexities([level for level, *_ in fitting], scores, name) | spread | {"score/tokens": read}

@@ -1,6 +1,6 @@
 """`gsi run --dry-run`: what a run would do and about what it costs, from the config and the data alone.
 
-Formulas: attempts per query between k and k + max_extra; tokens per attempt estimated by the mean length of the
+Formulas: attempts per query as the allocation bounds them; tokens per attempt estimated by the mean length of the
 references (4 characters per token), bounded by sample.max_new_tokens; FLOPs as in `metrics.flops`. No model is loaded.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from gsi import build, metrics
+from gsi.allocation import bounds
 from gsi.config import Config
 from gsi.progress import table_console
 from gsi.weights import count_parameters
@@ -21,8 +22,7 @@ def print_plan(config: Config) -> None:
     s, n = config.sample, len(data.train)
     chars = [len(q.rationale) for q in data.train if q.rationale]
     guess = min(s.max_new_tokens, sum(chars) / len(chars) / 4) if chars else s.max_new_tokens / 2
-    extra = 0 if config.allocation.kind == "fixed" else (s.max_extra or 0)
-    low, high = n * s.k, n * (s.k + extra)
+    low, high = (n * attempts for attempts in bounds(config))
     parameters = count_parameters(config.model)
     prompt = sum(len(q.question) for q in data.train) / max(n, 1) / 4
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gsi import build, metrics, mixing, tracker, trainset
-from gsi.allocation import Fixed
+from gsi import build, metrics, mixing, reliance, tracker, trainset
+from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
@@ -32,12 +32,16 @@ def sample(ctx: Context, n: int) -> None:
     teacher = RecordingTeacher(asked, ctx.folder.ledger) if asked else None
     past = functools.cache(lambda: ctx.folder.ledger.past(n - 1, c.accept))
     s = Sampling(c.sample.temperature, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
+    allocation = build_allocation(c, past, ctx.data.train, n - 1)
+    if isinstance(allocation, Bayes):
+        ctx.folder.iter(n).mkdir(exist_ok=True)
+        write_text(ctx.folder.iter(n) / "allocation.json", json.dumps(allocation.record(ctx.data.train), indent=1))
     stats, spent = draw(
         ctx,
         n - 1,
         f"iteration {n}: sample ({c.strategy})",
         ctx.data.train,
-        allocation=build_allocation(c, past),
+        allocation=allocation,
         guidance=build.make_guidance(
             c, ctx.renderer, teacher, ctx.data.train, past, lambda query_id: ctx.folder.ledger.earlier(query_id, n - 1)
         ),
@@ -47,6 +51,7 @@ def sample(ctx: Context, n: int) -> None:
         hint_workers=build.SELF_WORKERS if itself else c.teacher.concurrency if c.teacher and teacher else 0,
         itself=itself,
     )
+    reliance.score(ctx, n)
     if stats.resumed:
         ctx.reporter.say(f"iteration {n}: {stats.resumed} rollouts were already in the ledger, {stats.rollouts} drawn now")
     figures: dict[str, float] = {f"engine/{k}": v for k, v in spent.items()}

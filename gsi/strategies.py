@@ -42,11 +42,14 @@ CONTROLS: dict[str, Strategy] = {
     "sham_hint": Strategy("quota", "state_reset", 8, "rationale", sham=True),
 }
 
-OURS: dict[str, Strategy] = {  # docs/guidance.md
+OURS: dict[str, Strategy] = {  # docs/guidance.md, docs/curation.md
     "adaptive": Strategy("stepwise", "adaptive", 8, "rationale"),
     "ladder": Strategy("stepwise", "ladder", 8, "rationale", asks_itself=True),
     "own_prefix": Strategy("stepwise", "own_prefix", 8),
     "own_correction": Strategy("quota", "own_correction", 8, "answer", asks_itself=True),
+    "dart_uniform": Strategy("dart_uniform", max_extra=128),  # arXiv 2407.13690, as is the next; the cap is brute_force's
+    "dart_prop2diff": Strategy("dart_prop2diff", max_extra=128),
+    "bayes": Strategy("bayes", "state_reset", 8, "rationale"),
 }
 
 STRATEGIES = PAPER | OURS | CONTROLS

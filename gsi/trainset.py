@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gsi import controls, given, mixing, parquet
+from gsi import controls, distinct, gate, given, mixing, parquet, reliance
 from gsi.context import Context
 from gsi.curate import Curated, curate, reference_examples
 from gsi.guidance.state_reset import StateReset
@@ -23,8 +23,9 @@ def curate_rows(ctx: Context, n: int) -> None:
     """Writes iter_n/train.parquet and dropped.parquet. Raises NothingAccepted when there is nothing to train on."""
     c, started = ctx.config, time.perf_counter()
     queries = {q.id: q for q in ctx.data.train}
-    drawn = ctx.folder.ledger.rows() if c.train.data == "accumulate" else ctx.folder.ledger.rows(n - 1)
-    rows: Iterable[Rollout] = (r for r in drawn if r.iteration < n)
+    reliance.score(ctx, n)  # nothing to do where sampling has done it
+    rows: Iterable[Rollout] = _drawn(ctx, n)
+    judged = _judged(ctx, n, queries)
     result = curate(
         rows if c.curate.verdicts else controls.whatever_verdict(rows, c.accept, c.seed),
         queries,
@@ -33,7 +34,9 @@ def curate_rows(ctx: Context, n: int) -> None:
         control=c.control,
         cap=c.curate.cap,
         floor=c.curate.floor,
-        distinct=c.curate.distinct,
+        distinct=distinct.SAME["text" if c.curate.distinct is True else c.curate.distinct] if c.curate.distinct else None,
+        reject=judged.reject,
+        weigh=judged.weigh,
         max_length=c.train.max_length,
         on_given=c.train.on_given is True,
         stop_ids=frozenset(ctx.folder.state.get("stop_ids", ())),
@@ -51,7 +54,8 @@ def curate_rows(ctx: Context, n: int) -> None:
         raise NothingAccepted(_nothing_accepted(ctx, n, result))
     result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
     write_rows(ctx, n, result)
-    (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
+    for name in ("perplexity.json", "monitor.json"):  # of the rows before
+        (ctx.folder.iter(n) / name).unlink(missing_ok=True)
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped), **figures)
 
 
@@ -63,6 +67,26 @@ def _uncertain_given(ctx: Context, n: int, result: Curated) -> tuple[Curated, di
         result.examples, lambda query_id: len(ctx.renderer.prompt(queries[query_id]).ids or ()), ctx.config.train.given_share, measure
     )
     return replace(result, examples=examples), {"figure/given/scored_tokens": float(read)}
+
+
+def _drawn(ctx: Context, n: int) -> Iterator[Rollout]:
+    """The attempts that iteration n chooses from, streamed."""
+    if ctx.config.train.data == "replace":
+        return ctx.folder.ledger.rows(n - 1)
+    return (r for r in ctx.folder.ledger.rows() if r.iteration < n)
+
+
+def _judged(ctx: Context, n: int, queries: Mapping[str, Query]) -> gate.Judgement:
+    """What the gate says of iteration n's attempts; streams them once more, and only where something is to be judged."""
+    c = ctx.config.curate
+    scores = ctx.folder.ledger.scores() if reliance.wanted(ctx.config) else {}
+    found = gate.Judgement()
+    if c.gate.reliance != "none" or c.gate.leaks:
+        found = gate.judge((r for r in _drawn(ctx, n) if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
+    if c.upweight:
+        weights = gate.upweight(_drawn(ctx, n), scores, c.upweight, ctx.config.accept)
+        found.weights = {key: weights.get(key, 1.0) * found.weights.get(key, 1.0) for key in weights.keys() | found.weights.keys()}
+    return found
 
 
 def _references(ctx: Context, n: int, result: Curated) -> Curated:

@@ -110,7 +110,7 @@ def test_curation_is_a_pure_filter_with_reasons(rows, cap, floor, distinct, acce
         "accept": accept,
         "cap": cap,
         "floor": floor,
-        "distinct": distinct,
+        "distinct": (lambda s: " ".join(s.split())) if distinct else None,
         "max_length": max_length,
         "on_given": on_given,
         "seed": 3,

@@ -38,10 +38,17 @@ def _report() -> Line:
     return report()
 
 
+def _allocation() -> Line:
+    from gsi.bench.allocation import allocation
+
+    return allocation()
+
+
 BENCHES: dict[str, Callable[[], Line]] = {
     "grading": _grading,
     "sampling": _sampling,
     "memory": _memory,
     "training": _training,
     "report": _report,
+    "allocation": _allocation,
 }

@@ -32,6 +32,7 @@ class ScriptedEngine:
         function: (request, model path) -> response text (what follows `given`), or a whole Completion.
         max_rows: requests in flight.
         shuffle: seed of the completion order; None = first in, first out.
+        scorer: (prompt, completion, model path) -> log-probability of every id of the completion; None = it cannot score.
         entropy: (prompt ids, completion ids) -> entropy at every completion token; None = this engine cannot tell.
     """
 
@@ -41,10 +42,12 @@ class ScriptedEngine:
         model: str,
         max_rows: int = 16,
         shuffle: int | None = None,
+        scorer: Callable[[Text, Completion, str], list[float]] | None = None,
         entropy: Callable[[Sequence[int], Sequence[int]], Sequence[float]] | None = None,
     ):
-        self.function, self.model, self.max_rows, self.entropy = function, model, max_rows, entropy
-        self.capabilities = frozenset({"prefix", "ids", "seeds"} | ({"entropy"} if entropy else set()))
+        self.function, self.model, self.max_rows, self.scorer, self.entropy = function, model, max_rows, scorer, entropy
+        more = {"score"} if scorer else set()
+        self.capabilities = frozenset({"prefix", "ids", "seeds"} | more | ({"entropy"} if entropy else set()))
         self._order = random.Random(shuffle) if shuffle is not None else None
         self.stats: dict[str, float] = {"prefill_tokens": 0, "decode_tokens": 0}
 
@@ -66,6 +69,10 @@ class ScriptedEngine:
             return answer
         ids = (*answer.encode(), ByteTokenizer.eos_token_id)
         return Completion(answer, ids, "stop", generated_tokens=len(ids))
+
+    def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
+        assert self.scorer is not None
+        return [self.scorer(prompt, completion, self.model) for prompt, completion in pairs]
 
     def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
         assert self.entropy is not None

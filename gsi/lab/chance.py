@@ -23,5 +23,11 @@ def lost_by_chance(solved: Sequence[int], draws: int, k: int) -> float:
     return total / len(solved) if solved else 0.0
 
 
+def never_again(right: int, draws: int, k: int, a: float = 0.5, b: float = 0.5) -> float:
+    """Probability that a query with `right` of `draws` draws right has none right among k new ones, its rate having a Beta(a, b) prior."""
+    a, b = a + right, b + draws - right
+    return math.exp(_beta(a, b + k) - _beta(a, b))
+
+
 def _beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -9,7 +9,7 @@ from gsi.metrics import wilson
 from gsi.report import plots
 from gsi.report.parts import NONE, Cell, Figure, Section, Table, duration, interval, number, percent, short
 from gsi.report.plots import tip
-from gsi.report.read import RunView, finite, results
+from gsi.report.read import RunView, dig, finite, results
 from gsi.report.words import accuracy
 from gsi.types import STATUSES
 
@@ -62,7 +62,7 @@ def tiles(run: RunView) -> list[dict[str, str]]:
 
 def warnings(run: RunView) -> list[str]:
     """What a reader should know before believing the figures."""
-    found: list[str] = []
+    found: list[str] = alarms(run)
     for split in ("test", "validation"):
         first, last = accuracy(run, 0, split), accuracy(run, run.final().get("iteration", 0), split)
         if first and last and run.final().get("iteration", 0):
@@ -98,6 +98,12 @@ def warnings(run: RunView) -> list[str]:
     if run.state.get("programs_isolated") is False:
         found.append("Programs written by the model ran WITHOUT isolation, as the config allows.")
     return found
+
+
+def alarms(run: RunView) -> list[str]:
+    """What the tail monitor said, iteration by iteration."""
+    kept = dig(run.state, "alarms")
+    return [str(text) for _, texts in sorted(kept.items()) if isinstance(texts, list) for text in texts] if isinstance(kept, dict) else []
 
 
 def _accuracy(run: RunView) -> Figure | None:

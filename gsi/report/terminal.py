@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gsi.progress import table_console
-from gsi.report import comparison, live
+from gsi.report import comparison, live, overview
 from gsi.report.parts import Cell, clean, duration
 from gsi.report.parts import Table as Figures
 from gsi.report.read import STAGES, RunView, finite, read_run
@@ -38,6 +38,8 @@ def status(path: Path) -> None:
     for what, seconds in (("stage", now["left_stage"]), ("run", now["left_run"])):
         if seconds is not None:
             say(f"about {duration(seconds)} left in this {what}")
+    for line in overview.alarms(run):
+        say(line)
     _stages(run, now)
     _iterations(run)
 
