@@ -6,13 +6,15 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gsi import guidance, tasks
-from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
+from gsi.config import Config, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
+from gsi.hub import log_in, reachable
 from gsi.prompts import Renderer
+from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
 from gsi.types import Engine, Grader, GsiError, Guidance, Query, Teacher, Trainer
@@ -30,6 +32,7 @@ class Data:
     problems: list[Any]  # rows left out, with file, line, field and reason
     fingerprints: dict[str, str]
     grader: Grader
+    overlap: list[Overlap] = field(default_factory=list)  # test queries that are also training queries
 
 
 def load_data(config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None) -> Data:
@@ -66,6 +69,11 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
         problems = [p for data in (*loaded, *tests) for p in data.problems]
         kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own, programs)  # golds are no programs
         kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own, programs)
+        kept = tasks.mix(kept, {t.name: t.weight for t in config.tasks if t.weight}, config.seed)
+        overlap = _overlap(config, kept, kept_tests)
+        if config.evaluate.overlap == "leave_out":
+            gone = {o.query.id for o in overlap}
+            kept_tests = [q for q in kept_tests if q.id not in gone]
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
         hard = {
             t.name: t.hard_levels or data.hard_levels
@@ -77,7 +85,24 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
         raise
     prints = {f"{i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.tasks, loaded, strict=True))}
     prints |= {f"test {i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.evaluate.tasks, tests, strict=True))}
-    return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader)
+    return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader, overlap)
+
+
+def _overlap(config: Config, train: Sequence[Query], tests: Sequence[Query]) -> list[Overlap]:
+    """Test queries that are trained on. Raises GsiError for a test set that has no other ones."""
+    if not tests:
+        return []
+    seen = [*train, *(warm_start_pool(config) if config.warm_start else ())]
+    found = overlaps(seen, tests, exact_only={name for name, spec in tasks.TASKS.items() if spec.generated})
+    if config.evaluate.overlap == "leave_out":
+        gone = {o.query.id for o in found}
+        for task in {q.task for q in tests}:
+            if all(q.id in gone for q in tests if q.task == task):
+                raise GsiError(
+                    f"evaluate.tasks: every test question of {task} is also a training question; name other data (path, split), "
+                    "or set evaluate.overlap: count to evaluate on them all the same"
+                )
+    return found
 
 
 def _unique_ids(queries: Sequence[Query], where: str) -> None:
@@ -137,8 +162,11 @@ def load_tokenizer(config: Config, model: str) -> Any:
     if "/" in model and not Path(model).exists() and model.startswith((".", "/", "~")):
         raise GsiError(f"model: {model} is no directory")
     try:
+        reachable(model)
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError, KeyError) as e:
+        if "gated" in str(e):
+            raise GsiError(f"model: {model} is gated: {log_in(model)}, or set model to a directory that has it") from e
         raise GsiError(
             f"model: {model!r} has no tokenizer that can be loaded, neither as a directory nor from the hub: {str(e).splitlines()[0]}"
         ) from e
@@ -231,11 +259,15 @@ def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
     from gsi.seeds import seed_of
 
     assert config.warm_start is not None
-    sources: Sequence[Task] = config.warm_start.tasks
-    pool = [q for t in sources for q in tasks.load(t).queries] if sources else list(train)
+    pool = warm_start_pool(config) or list(train)
     pool = [q for q in pool if q.rationale]
     if not pool:
         raise GsiError("warm_start: none of its rows has a rationale")
     if config.warm_start.limit:
         pool = sorted(pool, key=lambda q: seed_of(config.seed, "warm_start", q.id))[: config.warm_start.limit]
     return sorted(pool, key=lambda q: q.id)
+
+
+def warm_start_pool(config: Config) -> list[Query]:
+    """The queries of `warm_start.tasks`; empty = it uses the training queries."""
+    return [q for t in config.warm_start.tasks for q in tasks.load(t).queries] if config.warm_start else []

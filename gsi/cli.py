@@ -104,10 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     p = add("status", _status, "where a run is")
     p.add_argument("run", help="run folder")
 
-    p = add("tasks", _tasks, "built-in tasks, and what is in a data file")
-    p.add_argument("action", choices=("list", "show", "check"))
-    p.add_argument("name", nargs="?", help="show: a task; check: a JSONL file")
-    p.add_argument("--task", default="auto", help="check: how its answers are checked")
+    p = add("tasks", _tasks, "built-in tasks; what is in some data, what a run would leave out, and test questions that are trained on")
+    p.add_argument("action", choices=("list", "show", "check", "overlap"))
+    p.add_argument("data", nargs="*", help="a file, a built-in task or a hub id, each also with @SPLIT; overlap: TRAIN TEST")
+    p.add_argument("--task", default="auto", help="how the answers of other data are checked (default: auto)")
+    p.add_argument("--columns", metavar="A=B,...", help="mapping, for example question=problem,answer=gold")
+    p.add_argument("--ngram", type=int, default=8, metavar="N", help="overlap: words that count as one run (default: 8)")
+    p.add_argument(
+        "--share", type=float, default=0.8, help="overlap: share of a question's runs that must stand in one other (default: 0.8)"
+    )
+    p.add_argument("--json", action="store_true", help="overlap: one JSON line each, the counts last")
 
     p = add("audit", _audit, "accepted rationales of a run for reading, hardest first, or judged by a model")
     p.add_argument("run", help="run folder")
@@ -270,16 +276,20 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _tasks(args: argparse.Namespace) -> None:
-    from gsi.report.terminal import check_file, list_tasks, show_task
+    from gsi import data_commands as data
 
+    wanted = {"list": 0, "overlap": 2}.get(args.action, 1)
+    if len(args.data) != wanted:
+        names = ("nothing", "a task, a file or a hub id", "TRAIN and TEST, each a task, a file or a hub id")[wanted]
+        raise GsiError(f"gsi tasks {args.action}: expected {names}, found {len(args.data)} arguments")
     if args.action == "list":
-        list_tasks()
-    elif not args.name:
-        raise GsiError(f"gsi tasks {args.action}: name a {'task' if args.action == 'show' else 'file'}")
+        data.list_tasks()
     elif args.action == "show":
-        show_task(args.name)
+        data.show(args.data[0], args.task, args.columns)
+    elif args.action == "check":
+        data.check(args.data[0], args.task, args.columns)
     else:
-        check_file(args.name, args.task)
+        data.overlap(args.data[0], args.data[1], args.task, args.columns, args.ngram, args.share, args.json)
 
 
 def _audit(args: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Which column of the data holds what. A name of our own is also looked up when a mapping is left out."""
+    """Which column of the data holds what; `a.b` is a field inside a column. Left out: our own name, else a built-in task's, else TRL's."""
 
     id: str = "id"
     question: str = "question"
@@ -40,12 +40,13 @@ class Columns(Section):
 
 
 class Task(Section):
-    name: str  # gsm8k, svamp, math, theoremqa, aqua, mathqa, auto, a lab task (chain), or a name of your own
-    path: str | None = None  # JSONL file, .gz too
+    name: str  # gsm8k, svamp, math, math500, theoremqa, aqua, mathqa, auto, a lab task (chain), or a name of your own
+    path: str | None = None  # file: .jsonl, .json, .csv, .tsv (.gz too) or .parquet
     hub: str | None = None  # data set id on the Hugging Face hub, `id` or `id:configuration`
     split: str = "train"
     columns: Columns = Columns()
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
+    weight: Annotated[float, Field(gt=0)] | None = None  # share in a mixture, as 2 beside 1; null = every question
     check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
     programs: bool = False  # responses are Python programs (program-of-thought), run isolated
     shuffle_options: bool = False  # multiple choice: attempts show the options in orders of their own (training and evaluation never do)
@@ -224,6 +225,7 @@ class Train(Section):
 
 class Evaluate(Section):
     tasks: list[Task] = []  # test sets: evaluated at the end only, on the final and on the chosen iteration
+    overlap: Literal["leave_out", "count"] = "leave_out"  # test questions that are also training questions: left out, or only counted
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
     trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
@@ -307,10 +309,15 @@ class Config(Section):
             raise ValueError(
                 "train.interpolate: several weights are chosen from on the validation split; set evaluate.validation, or one weight"
             )
+        weights = [task.weight for task in self.tasks]
+        if any(weights) and (None in weights or len({task.name for task in self.tasks}) < len(self.tasks)):
+            raise ValueError("tasks: a mixture gives every task a name and a weight of its own; complete them, or leave all weights out")
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
             if task.shuffle_options and i >= len(self.tasks):
                 raise ValueError(f"{where}.shuffle_options: evaluation shows every question as it is; leave it out")
+            if task.weight and i >= len(self.tasks):
+                raise ValueError(f"{where}.weight: test sets are not mixed; leave it out")
             if task.shuffle_options and task.programs:
                 raise ValueError(
                     f"{where}.shuffle_options: not with programs: code written for another order of the options would be trained with the plain "

@@ -141,6 +141,7 @@ def open_run(
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs
             ctx = stages.Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
+            stages.report_overlap(ctx)
             try:
                 yield ctx
             finally:

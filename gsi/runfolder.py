@@ -42,7 +42,7 @@ BOUND = ("engine.function", "engine.shuffle", "engine.max_length")  # exceptions
 # where a fork starts again when a key changed; anything not named here: from the beginning
 REDO_FROM = {"sample": (1, "sample"), "strategy": (1, "sample"), "accept": (1, "sample"), "allocation": (1, "sample"), "guidance": (1, "sample"),
              "teacher": (1, "sample"), "grading": (1, "sample"), "engine": (1, "sample"), "curate": (1, "curate"), "train": (1, "curate"), "control": (1, "curate"),
-             "evaluate.tasks": (0, "evaluate"), "evaluate.pass_at_k": (0, "evaluate"), "evaluate.max_new_tokens": (0, "evaluate")}  # fmt: skip
+             "evaluate.tasks": (0, "evaluate"), "evaluate.pass_at_k": (0, "evaluate"), "evaluate.overlap": (0, "evaluate"), "evaluate.max_new_tokens": (0, "evaluate")}  # fmt: skip
 
 
 class RunFolder:

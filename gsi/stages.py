@@ -199,8 +199,35 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     results[split] = {
         t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})
     }
+    if split == "test":
+        for task, result in results[split].items():
+            result |= overlap_figures(ctx, task)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
+
+
+def overlap_figures(ctx: Context, task: str) -> dict[str, int]:
+    """How many test questions of a task are also training questions, by how it was found, and how many were left out for it."""
+    kinds = Counter(o.kind for o in ctx.data.overlap if o.query.task == task)
+    out = kinds.total() if ctx.config.evaluate.overlap == "leave_out" else 0
+    return {"overlap/exact": kinds["exact"], "overlap/ngram": kinds["ngram"], "overlap/left_out": out}
+
+
+def report_overlap(ctx: Context) -> None:
+    """Says what was found and writes overlap.jsonl, one line per test question: its id, the training question's, the measure, the share."""
+    for task in sorted({o.query.task for o in ctx.data.overlap}):
+        f = overlap_figures(ctx, task)
+        what = "left out of the evaluation" if f["overlap/left_out"] else "kept (evaluate.overlap: count)"
+        ctx.reporter.say(
+            f"test set {task}: {f['overlap/exact'] + f['overlap/ngram']} questions are also training questions ({f['overlap/exact']} the same text, "
+            f"{f['overlap/ngram']} nearly): {what}; overlap.jsonl lists them"
+        )
+    lines = [
+        json_line({"test": o.query.id, "task": o.query.task, "train": o.train.id, "kind": o.kind, "share": o.share})
+        for o in ctx.data.overlap
+    ]
+    if ctx.data.overlap or (ctx.folder.path / "overlap.jsonl").exists():
+        write_text(ctx.folder.path / "overlap.jsonl", "".join(line + "\n" for line in lines))
 
 
 def choose(ctx: Context) -> int:

@@ -15,7 +15,7 @@ from gsi.strategies import PAPER, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
 
-BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights"}
+BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
     "types": set(), "seeds": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
