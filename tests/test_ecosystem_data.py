@@ -287,10 +287,11 @@ def outside(code: str, hub: str) -> str:
 
 CODE = """
 from gsi import build
-from gsi.config import Task
+from gsi.config import Task, load_config
 from gsi.tasks import load
 from gsi.types import GsiError
-for ask in (lambda: load(Task(name="mine", hub="some/data")), lambda: build.load_tokenizer(load, "some/model")):
+config = load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k"}]})
+for ask in (lambda: load(Task(name="mine", hub="some/data")), lambda: build.load_tokenizer(config, "some/model")):
     try:
         ask()
     except GsiError as e:
