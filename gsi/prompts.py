@@ -59,9 +59,11 @@ class Renderer:
                 text = text[len(self.tokenizer.bos_token) :]
         else:
             text = self.template.replace("{question}", question)
-        if self.tokenizer is None:
-            return Text(text)
-        return Text(text, self._bos + self.encode(text))
+        return Text(text, self.ids_of(text))
+
+    def ids_of(self, prompt: str) -> tuple[int, ...] | None:
+        """Ids of a rendered prompt, BOS first where the model has one; None without a tokenizer."""
+        return None if self.tokenizer is None else self._bos + self.encode(prompt)
 
     def continuation(self, prompt: Text, text: str) -> Text:
         """`text` as tokens that follow `prompt`: exactly the ids of the whole, where the prompt's ids are a prefix of them.

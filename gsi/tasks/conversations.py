@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 _USER, _MODEL, _SYSTEM = ("user", "human"), ("assistant", "gpt", "model"), ("system", "developer")
 
@@ -11,7 +11,7 @@ class NotOneQuestion(Exception):
     """A conversation that is not one question with at most one answer; the text says what it is instead."""
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and _pair(turn) is not None for turn in value)
 
 
