@@ -272,9 +272,11 @@ def test_trl_trains_on_what_is_exported(tmp_path, to):
         trainer = KTOTrainer(model=made, args=KTOConfig(**common), train_dataset=data, processing_class=tokenizer)
     else:
         seen = []
-        reward = lambda completions, solution, pass_rate, **_: (
-            seen.extend(zip(solution, pass_rate, strict=True)) or [0.0] * len(completions)
-        )  # noqa: E731
+
+        def reward(completions, solution, pass_rate, **_):
+            seen.extend(zip(solution, pass_rate, strict=True))
+            return [0.0] * len(completions)
+
         args = GRPOConfig(**common, num_generations=2, max_completion_length=4)
         trainer = GRPOTrainer(model=made, reward_funcs=reward, args=args, train_dataset=data, processing_class=tokenizer)
     trainer.train()
