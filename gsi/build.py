@@ -174,7 +174,13 @@ def load_tokenizer(config: Config, model: str) -> Any:
 
 def make_renderer(config: Config, tokenizer: Any) -> Renderer:
     p = config.prompt
-    return Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs)
+    renderer = Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs, p.thinking)
+    if config.guidance.kind == "state_reset" and renderer.may_think and not p.thinking:
+        raise GsiError(
+            "prompt.thinking: this model's template knows thinking sections, and guidance state_reset must know where its opening stands: set keep (it "
+            "opens the thinking section), or prompt.chat_template_kwargs={enable_thinking: false} (it opens the answer)"
+        )
+    return renderer
 
 
 def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gsi.presets import PRESETS, fill
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
 
@@ -54,6 +55,21 @@ class Task(Section):
     args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
 
 
+class Dimensions(Section):
+    """Size of the model, so that `--dry-run` needs neither its files nor the hub; null in the config = read from the model's own config."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    intermediate: int  # of the gated MLP
+    vocabulary: int
+    head_dim: int | None = None  # null = hidden / heads
+    tied: bool = False  # input and output embeddings are one
+    qk_norm: bool = False  # Qwen3, Gemma 3
+    norms: int = 2  # per layer; Gemma 3 has 4
+
+
 class WarmStart(Section):
     """Supervised training on reference rationales before iteration 1; gives the iter_0 model."""
 
@@ -67,6 +83,7 @@ class Prompt(Section):
     template: str = "auto"  # auto = chat where the tokenizer has a template, else plain; or text with {question}
     instruction: str = ""  # appended to every question, plain and hinted alike
     chat_template_kwargs: dict[str, Any] = {}
+    thinking: Literal["keep", "strip"] | None = None  # of a thinking model's responses, what is trained on: all, or what follows </think>
 
 
 class Sample(Section):
@@ -229,6 +246,7 @@ class Evaluate(Section):
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
     trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
+    avg_at_k: Annotated[int, Field(ge=0)] = 0  # accuracy = mean over k samples, for models that should not decode greedily; 0 = greedy
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
@@ -236,6 +254,8 @@ class Evaluate(Section):
 class Config(Section):
     model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
     output_dir: str
+    preset: str | None = None  # settings of a model family and mode (gsi/presets.py); keys of your own win
+    dimensions: Dimensions | None = None
     seed: int = 0
     iterations: Annotated[int, Field(ge=1)] = 4
     strategy: str = "vanilla"
@@ -262,17 +282,20 @@ class Config(Section):
         """Fills allocation.kind, guidance.kind and sample.max_extra from the strategy, so that config.yaml is complete."""
         if not isinstance(data, Mapping):
             return data
+        data = _defaults(dict(data))
         name = data.get("strategy", "vanilla")
         if name not in STRATEGIES:
             raise ValueError(f"strategy: unknown {name!r}{_nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
-        chosen, data = STRATEGIES[name], dict(data)
+        chosen = STRATEGIES[name]
+        entries = data.get("tasks")
+        programs = isinstance(entries, list) and bool(entries) and all(isinstance(t, Mapping) and t.get("programs") for t in entries)
         if isinstance(data.get("engine"), Mapping):
             data["engine"] = {"kind": "transformers", **data["engine"]}
         for section, key, value in (
             ("allocation", "kind", chosen.allocation),
             ("guidance", "kind", chosen.guidance),
             ("guidance", "sham", chosen.sham),
-            ("sample", "max_extra", chosen.max_extra),
+            ("sample", "max_extra", chosen.max_extra_programs if programs and chosen.max_extra_programs is not None else chosen.max_extra),
             ("curate", "references", chosen.references),
             ("curate", "verdicts", chosen.verdicts),
             ("curate", "match", chosen.match),
@@ -284,6 +307,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if self.guidance.kind == "state_reset" and self.prompt.thinking == "strip":
+            raise ValueError(
+                "prompt.thinking: with guidance state_reset the reference's opening stands in the thinking section, which `strip` would remove from "
+                "training; use keep, or a guidance that works by the question (answer_driven, rationale_driven)"
+            )
         if self.guidance.kind == "interactive" and self.teacher is None:
             raise ValueError("teacher: guidance `interactive` needs one; add `teacher: {url: http://.../v1, model: NAME}`")
         if self.guidance.sham and self.guidance.kind not in ("answer_driven", "rationale_driven", "state_reset"):
@@ -360,6 +388,20 @@ class Config(Section):
     def dump(self) -> dict[str, Any]:
         """Plain values, keys spelled as in YAML."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """What other keys imply: the preset's settings, and a learning rate ten times the full one for LoRA (where none is given)."""
+    if (preset := data.get("preset")) is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset: unknown {preset!r}{_nearest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}")
+        data = fill(data, preset)
+    train, warm = data.get("train"), data.get("warm_start")
+    if isinstance(train, Mapping) and train.get("method") in ("lora", "qlora"):
+        data["train"] = {"learning_rate": 1e-4, **train}
+        if isinstance(warm, Mapping):
+            data["warm_start"] = {"learning_rate": 1e-4, **warm}
+    return data
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:

@@ -19,7 +19,9 @@ class Dropped:
     """A correct response that is not trained on, and why."""
 
     example: Example
-    reason: str  # steps_wrong | empty | option_letters (it names options of another order) | too_long | duplicate | over_cap
+    reason: (
+        str  # steps_wrong | empty | option_letters (it names options of another order) | only_thinking | too_long | duplicate | over_cap
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def curate(
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
             elif not text:
-                reason = "option_letters" if r.response.strip() else "empty"
+                reason = "empty" if not r.response.strip() else "option_letters" if r.guidance else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
             elif distinct and text in seen:

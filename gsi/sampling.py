@@ -216,7 +216,7 @@ class Sampler:
     def _rollout(self, request: Request, completion: Completion, verdict: Verdict, status: str | None = None) -> Rollout:
         response = request.given.text + completion.text
         ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
-        trained: str | None = response
+        trained: str | None = self.renderer.trained(response)
         if request.guidance and request.guidance.startswith(SHUFFLE):
             trained = restored(response, request.guidance, self._open[request.query.id].query.question, verdict.extracted)
         return Rollout(

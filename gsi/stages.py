@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi import build, controls, metrics, mixing, tracker
+from gsi import advice, build, controls, metrics, mixing, tracker
 from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
@@ -141,6 +141,8 @@ def sample(ctx: Context, n: int) -> None:
         figures["sample/waste"] = stats.wasted / stats.all_tokens
     if spent.get("seconds"):
         figures["engine/busy_share"] = 1 - spent.get("idle_seconds", 0.0) / spent["seconds"]
+    for warning in advice.after_sampling(ctx.folder.ledger, n - 1, c):
+        ctx.reporter.say(f"iteration {n}: {warning}")
     marks = {f"figure/{k}": v for k, v in figures.items()}
     ctx.folder.mark(n, "sample", **{"seconds": time.perf_counter() - started, "rollouts": stats.rollouts, "resumed": stats.resumed} | marks)
 
@@ -178,7 +180,7 @@ def test(ctx: Context) -> None:
 def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> None:
     c = ctx.config
     if queries:
-        draws = max(c.evaluate.pass_at_k, default=1)
+        draws, mean = max(c.evaluate.pass_at_k, default=1), c.evaluate.avg_at_k
         limit = c.evaluate.max_new_tokens or c.sample.max_new_tokens
         greedy = Sampling(0.0, 1.0, limit, c.sample.stop, c.sample.repetition_stop)
         sampled = Sampling(c.sample.temperature or 0.7, c.sample.top_p, limit, c.sample.stop, c.sample.repetition_stop)
@@ -187,9 +189,9 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
             n,
             f"iteration {n}: evaluate ({split})",
             queries,
-            allocation=Fixed(1 + draws if draws > 1 else 1),
+            allocation=Fixed(max(mean, draws) if mean else 1 + draws if draws > 1 else 1),
             guidance=None,
-            sampling=lambda attempt: greedy if attempt == 0 else sampled,
+            sampling=lambda attempt: greedy if attempt == 0 and not mean else sampled,
             strategy="evaluate",
             split=split,
         )
@@ -197,7 +199,8 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
     rows = list(ctx.folder.ledger.rows(n, split))
     results[split] = {
-        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})
+        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept, c.evaluate.avg_at_k)
+        for t in sorted({r.task for r in rows})
     }
     if split == "test":
         for task, result in results[split].items():

@@ -20,11 +20,12 @@ class Strategy:
     match: str | None = None  # rows are brought to another run's: levels (repeated to its histogram) | rows (drawn to its number)
     sham: bool = False  # hints are made from another query
     verdicts: bool = True  # False: as many rows per query as were accepted, drawn from all attempts
+    max_extra_programs: int | None = None  # where every task's responses are programs; None = the same
 
 
 PAPER: dict[str, Strategy] = {
     "vanilla": Strategy("fixed"),
-    "brute_force": Strategy("quota", max_extra=128),
+    "brute_force": Strategy("quota", max_extra=128, max_extra_programs=32),
     "answer_driven": Strategy("quota", "answer_driven", 8, "answer"),
     "rationale_driven": Strategy("quota", "rationale_driven", 8, "rationale"),
     "interactive": Strategy("quota", "interactive", 8, "teacher"),
