@@ -35,12 +35,15 @@ class Data:
     overlap: list[Overlap] = field(default_factory=list)  # test queries that are also training queries
 
 
-def load_data(config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None) -> Data:
+def load_data(
+    config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None, planning: bool = False
+) -> Data:
     """Loads the tasks, drops queries whose own answer does not verify, cuts the validation split.
 
     Args:
         queries: given in Python instead of by file; they belong to the config's only task.
         check: their checker, where the task names none.
+        planning: what this machine lacks for sandboxes and training is no error; a plan may be made elsewhere.
 
     Raises GsiError when a file, an id or a strategy's needs make the run impossible.
     """
@@ -65,7 +68,7 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
     grader: Grader = answers
     try:
         own = {name for name, function in checks.items() if function}
-        grader = with_programs(answers, programs, workers, timeout, config.grading.allow_unisolated_programs, own)
+        grader = with_programs(answers, () if planning else programs, workers, timeout, config.grading.allow_unisolated_programs, own)
         problems = [p for data in (*loaded, *tests) for p in data.problems]
         kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own, programs)  # golds are no programs
         kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own, programs)
@@ -79,6 +82,8 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
             t.name: t.hard_levels or data.hard_levels
             for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)
         }
+        if not planning:
+            _check_machine(config)
         _check_needs(config, train)
     except BaseException:
         grader.close()
@@ -113,12 +118,16 @@ def _unique_ids(queries: Sequence[Query], where: str) -> None:
         seen[q.id] = q.task
 
 
-def _check_needs(config: Config, queries: Sequence[Query]) -> None:
-    """Refuses a strategy or an acceptance rule that the data cannot serve, and what this machine lacks for training or tracking."""
+def _check_machine(config: Config) -> None:
+    """Refuses what this machine lacks for training or tracking."""
     check_tracker(config.report_to)
     t = config.train
     if t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
         pick_device(t.model_dump())  # now, not after an iteration's sampling
+
+
+def _check_needs(config: Config, queries: Sequence[Query]) -> None:
+    """Refuses a strategy or an acceptance rule that the data cannot serve."""
     kind = config.guidance.kind
     if kind in ("state_reset", "rationale_driven") and not any(q.rationale for q in queries):
         raise GsiError(

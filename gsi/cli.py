@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("config", help="YAML file")
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="config keys to change, for example sample.k=4")
     p.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
+    p.add_argument(
+        "--probe", type=int, default=0, metavar="N", help="with --dry-run: sample N questions first, for intervals instead of bounds"
+    )
     p.add_argument("--fork", metavar="NAME", help="a new run beside the old one, from what the changed config leaves valid")
     p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto", help="how progress is shown")
 
@@ -181,8 +184,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from gsi.plan import print_plan
 
-        print_plan(config)
+        print_plan(config, args.probe)
         return 0
+    if args.probe:
+        raise GsiError("--probe: only with --dry-run")
     from gsi.report.terminal import summary
 
     reporter = Reporter(args.log)

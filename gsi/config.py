@@ -251,9 +251,20 @@ class Evaluate(Section):
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
 
+class Cost(Section):
+    """What `--dry-run` knows of the hardware (formulas: gsi/cost.py); nothing else reads it."""
+
+    gpu: Literal["h100", "a100-80gb", "a100-40gb", "l4", "rtx4090", "rtx3090"] | None = None
+    gpus: Annotated[int, Field(ge=1)] = 1  # that are paid for
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    decode_tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # of one engine, measured; null = by formula
+    train_tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # of one training process, measured; null = by formula
+    start_seconds: Annotated[float, Field(ge=0)] | None = None  # per engine and per training; null = 60
+
+
 class Config(Section):
     model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
-    output_dir: str
+    output_dir: str  # {strategy} stands for the strategy's name
     preset: str | None = None  # settings of a model family and mode (gsi/presets.py); keys of your own win
     dimensions: Dimensions | None = None
     seed: int = 0
@@ -273,6 +284,7 @@ class Config(Section):
     curate: Curate = Curate()
     train: Train = Field(default_factory=lambda: Train.model_validate({}))
     evaluate: Evaluate = Evaluate()
+    cost: Cost = Cost()
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -287,6 +299,8 @@ class Config(Section):
         if name not in STRATEGIES:
             raise ValueError(f"strategy: unknown {name!r}{_nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
         chosen = STRATEGIES[name]
+        if isinstance(data.get("output_dir"), str):
+            data["output_dir"] = data["output_dir"].replace("{strategy}", name)
         entries = data.get("tasks")
         programs = isinstance(entries, list) and bool(entries) and all(isinstance(t, Mapping) and t.get("programs") for t in entries)
         if isinstance(data.get("engine"), Mapping):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
-from gsi.types import Example, GsiError, Query, Rollout, Text
+from gsi.types import SHUFFLE, Example, GsiError, Query, Rollout, Text
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def curate(
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
             elif not text:
-                reason = "empty" if not r.response.strip() else "option_letters" if r.guidance else "only_thinking"
+                shuffled = bool(r.guidance and r.guidance.startswith(SHUFFLE))
+                reason = "empty" if not r.response.strip() else "option_letters" if shuffled else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
             elif distinct and text in seen:
