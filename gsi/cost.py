@@ -6,7 +6,8 @@
     evaluation one response per validation query after the warm start and every iteration, three times the test sets
     FLOPs      2 x parameters per token read or generated, 6 x parameters per token trained (metrics.flops)
 
-    memory     sampling   weights + KV cache: 2 bytes x parameters + rows x (prompt + new tokens) x 2 x layers x KV heads x head size x 2 bytes
+    memory     sampling   weights + KV cache: 2 bytes x parameters + rows x (prompt + new tokens) x 2 x layers x KV heads x head size x 2 bytes;
+                          rows: the embedded engine's bounds; of vLLM, which fits what it can, one (the least it needs)
                training   full: 16 bytes x parameters (float32 weights, gradients, two Adam moments), divided by the processes where sharded
                           LoRA: the weights as stored + 16 bytes x trained parameters;  QLoRA: 0.6 bytes x parameters + the same
                           + activations: micro batch x length x (layers x hidden x (2 with checkpointing, else 34) + 10 x vocabulary) bytes
@@ -85,8 +86,7 @@ def memory(config: Config, d: Dimensions, parameters: int, prompt: float) -> tup
     """(bytes for sampling, bytes for training) on one GPU."""
     e, t = config.engine, config.train
     length = prompt + config.sample.max_new_tokens
-    rows = e.max_rows if isinstance(e, TransformersEngine | VllmEngine) else 1
-    cached = min(rows * length, e.max_batch_tokens) if isinstance(e, TransformersEngine) else rows * length
+    cached = min(e.max_rows * length, e.max_batch_tokens) if isinstance(e, TransformersEngine) else length
     shared = e.tensor_parallel if isinstance(e, VllmEngine) else 1
     sampling = (2.0 * parameters + cached * kv_bytes(d)) / shared
     sharded = t.processes if t.parallel in ("fsdp2", "zero3") else 1
