@@ -169,6 +169,13 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--weight", type=float, default=0.5, help="of B, 0 to 1 (default: 0.5)")
     p.add_argument("--output", required=True, metavar="DIR", help="a directory that does not exist yet")
 
+    p = add("push", _push, "a model, its training set and the ledger with cards, to the Hugging Face hub or into a folder")
+    p.add_argument("run", help="run folder")
+    p.add_argument("--repo", metavar="NAME", help="on the hub: NAME, NAME-train and NAME-ledger (default: the run folder's name)")
+    p.add_argument("--to", metavar="DIR", help="write the files that would be uploaded, and upload nothing")
+    p.add_argument("--iteration", type=int, metavar="N", help="default: the last model that is kept")
+    p.add_argument("--public", action="store_true", help="repositories that anyone can read (default: private)")
+
     add("env", _env, "versions and hardware, for bug reports")
     return parser
 
@@ -353,6 +360,21 @@ def _merge(args: argparse.Namespace) -> None:
     from gsi.train.merge import merge
 
     print(f"{merge(args.a, args.b, args.weight, args.output)} tensors merged into {args.output}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    import tempfile
+
+    from gsi.push import upload, write
+
+    if args.to:
+        for folder in write(Path(args.run), Path(args.to), args.iteration).values():
+            print(folder)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = write(Path(args.run), Path(scratch) / "push", args.iteration)
+        for address in upload(folders, args.repo or Path(args.run).resolve().name, private=not args.public):
+            print(address)
 
 
 def _env(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ GSI = ROOT / "gsi"
 BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
-    "types": set(), "seeds": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
+    "types": set(), "seeds": set(), "strategies": set(), "presets": set(), "config": {"types", "strategies", "presets"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "sampling": BASIC | {"ledger", "shuffle"}, "progress": {"sampling"},
