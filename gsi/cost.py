@@ -2,7 +2,7 @@
 
     attempts   N x k  to  N x (k + max_extra) per iteration; a probe narrows this to what its queries took
     tokens     attempts x response tokens: the mean length of the references, or of the probe's responses
-    training   accepted rows x (prompt + response tokens) x epochs; rows: 0.2 N x k to all attempts, or the probe's share
+    training   accepted rows x their response tokens x epochs, as `train/tokens` counts them; rows: 0.2 N x k to all attempts, or the probe's share
     evaluation one response per validation query after the warm start and every iteration, three times the test sets
     FLOPs      2 x parameters per token read or generated, 6 x parameters per token trained (metrics.flops)
 
@@ -14,10 +14,11 @@
 
     time       tokens / rate, per GPU, and starts: 60 s per engine, 60 s per training on a GPU
                generating  rows / (2 bytes x parameters + rows x KV bytes) x bandwidth x 0.5, at most peak / (2 x parameters) x 0.4
-               reading     peak / (2 x parameters) x 0.4;   training  peak / (6 x parameters) x 0.4  (LoRA the same: it saves memory, not passes)
+               reading     peak / (2 x parameters) x 0.4;   training  peak / (6 x parameters) x 0.4, prompts included  (LoRA the same: it saves memory, not passes)
     money      GPUs x hours x price per GPU hour
 
-A rate that was measured (`cost.decode_tokens_per_second`, `cost.train_tokens_per_second`, or the probe's) replaces its formula.
+A rate that was measured replaces its formula: `cost.decode_tokens_per_second` and `cost.train_tokens_per_second` (of generated and of trained
+tokens), else the probe's, which is low where the probe does not fill the engine.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Load:
     rows: Range  # accepted, per iteration
     prompt: float  # tokens
     response: float  # tokens generated per attempt
+    row: float  # tokens trained per accepted row; wrong attempts tend to be longer
     decode_rate: float | None = None  # tokens per second of one engine, measured
 
 
@@ -100,8 +102,6 @@ def memory(config: Config, d: Dimensions, parameters: int, prompt: float) -> tup
 
 def decode_rate(config: Config, d: Dimensions, parameters: int, context: float) -> float | None:
     """Tokens per second that one GPU generates; None without `cost.gpu`."""
-    if config.cost.decode_tokens_per_second:
-        return config.cost.decode_tokens_per_second
     if config.cost.gpu is None:
         return None
     peak, bandwidth, _ = GPUS[config.cost.gpu]
@@ -119,9 +119,9 @@ def estimate(config: Config, load: Load, parameters: int, d: Dimensions | None) 
     asked = load.validation * (n + 1) + load.test * min(3, n + 1)
     evaluated = asked * samples * load.response
     rows = load.rows if config.train.data == "replace" else load.rows * ((n + 1) / 2)
-    trained = rows * ((load.prompt + load.response) * config.train.epochs * n)
+    trained = rows * (load.row * config.train.epochs * n)
     if config.warm_start:
-        warm = load.queries * (load.prompt + load.response) * config.warm_start.epochs
+        warm = load.queries * load.row * config.warm_start.epochs
         trained = trained.plus(Range(warm, warm))
     read = load.attempts * (load.prompt * n)
     flops = None
@@ -130,10 +130,14 @@ def estimate(config: Config, load: Load, parameters: int, d: Dimensions | None) 
             *(metrics.flops(parameters, int(p), int(g + evaluated), int(t)) for p, g, t in zip(read, generated, trained, strict=True))
         )
     found = Estimate(generated, evaluated, trained, flops, None, None, None, None)
-    rate = load.decode_rate or (decode_rate(config, d, parameters, load.prompt + load.response / 2) if d else c.decode_tokens_per_second)
+    rate = (
+        c.decode_tokens_per_second
+        or load.decode_rate
+        or (decode_rate(config, d, parameters, load.prompt + load.response / 2) if d else None)
+    )
     train_rate = c.train_tokens_per_second
     if train_rate is None and c.gpu and parameters:
-        train_rate = GPUS[c.gpu][0] / (6.0 * parameters) * PEAK_SHARE
+        train_rate = GPUS[c.gpu][0] / (6.0 * parameters) * PEAK_SHARE * load.row / (load.prompt + load.row)
     if rate is None or train_rate is None:
         return found
     reading = GPUS[c.gpu][0] / (2.0 * parameters) * PEAK_SHARE if c.gpu else None  # without a GPU: part of the measured rate

@@ -25,7 +25,7 @@ def print_plan(config: Config, probe: int = 0) -> None:
     prompt = sum(len(q.question) for q in data.train) / max(n, 1) / 4
     load = Load(
         n, len(data.validation), len(data.test), Range(n * s.k, n * (s.k + _extra(config))), Range(0.2 * n * s.k, n * (s.k + _extra(config))),
-        prompt, guess,
+        prompt, guess, guess,
     )  # fmt: skip
     console = table_console()
     if probe:

@@ -43,10 +43,11 @@ def probe(config: Config, load: Load, n: int) -> tuple[Load, list[str]]:
     tokens = bootstrap([sum(r.generated_tokens for r in found) for found in rows.values()], config.seed)
     accepted = bootstrap([sum(r.accepted(config.accept) for r in found) for found in rows.values()], config.seed)
     response, prompt = tokens[0] / attempts[0], mean(r.prompt_tokens for r in flat)
+    kept = [r.given_tokens + r.generated_tokens for r in flat if r.accepted(config.accept)]
     size = load.queries
     measured = replace(
         load, attempts=Range(size * tokens[1] / response, size * tokens[2] / response), rows=Range(size * accepted[1], size * accepted[2]),
-        prompt=prompt, response=response, decode_rate=sum(r.generated_tokens for r in flat) / seconds if seconds else None,
+        prompt=prompt, response=response, row=mean(kept) if kept else response, decode_rate=sum(r.generated_tokens for r in flat) / seconds if seconds else None,
     )  # fmt: skip
     return measured, _say(config, rows, flat, attempts[0], accepted[0]) + warnings
 

@@ -92,7 +92,8 @@ def hub():
             if self.path.endswith("/repos/create"):
                 body = json.loads(raw)
                 created.append(body)
-                return self.say(200, {"url": f"http://hub/me/{body['name']}", "name": body["name"]})
+                kind = "datasets/" if body.get("type") == "dataset" else ""
+                return self.say(200, {"url": f"http://{self.headers['Host']}/{kind}me/{body['name']}", "name": body["name"]})
             if "/preupload/" in self.path:
                 return self.say(
                     200, {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(raw)["files"]]}
@@ -103,7 +104,15 @@ def hub():
                     entry = json.loads(line)
                     if entry["key"] == "file":
                         files[f"{repo}/{entry['value']['path']}"] = base64.b64decode(entry["value"]["content"])
-                return self.say(200, {"commitUrl": "http://hub/c", "commitOid": "1" * 40, "success": True, "hookOutput": ""})
+                return self.say(
+                    200,
+                    {
+                        "commitUrl": f"http://{self.headers['Host']}/me/run/commit/1",
+                        "commitOid": "1" * 40,
+                        "success": True,
+                        "hookOutput": "",
+                    },
+                )
             return self.say(200, {"errors": [], "warnings": []})
 
         def chunks(self) -> bytes:
@@ -139,10 +148,10 @@ def test_everything_arrives_at_a_hub(run, hub, tmp_path):
     endpoint, files, created = hub
     done = push(run, endpoint, "hf_right")
     assert done.returncode == 0, done.stderr
-    assert [(c["name"], c.get("type", "model"), c.get("private")) for c in created] == [
-        ("run", "model", True),
-        ("run-train", "dataset", True),
-        ("run-ledger", "dataset", True),
+    assert [(c["name"], c.get("type", "model"), c["visibility"]) for c in created] == [
+        ("run", "model", "private"),
+        ("run-train", "dataset", "private"),
+        ("run-ledger", "dataset", "private"),
     ]
     assert main(["push", str(run), "--to", str(tmp_path / "out")]) == 0
     names = {"model": "models/me/run", "train": "datasets/me/run-train", "ledger": "datasets/me/run-ledger"}

@@ -138,10 +138,10 @@ def test_presets_fill_what_is_not_said():
 def test_costs_grow_as_they_should():
     config = load_config(ROOT / "configs" / "small" / "qwen3-4b-24gb.yaml", ["cost.price_per_gpu_hour=1"])
     d, n = config.dimensions, dimensions.parameters(config.dimensions)
-    load = cost.Load(1000, 50, 100, cost.Range(8000, 16000), cost.Range(2000, 16000), 100, 200)
+    load = cost.Load(1000, 50, 100, cost.Range(8000, 16000), cost.Range(2000, 16000), 100, 200, 180)
     found = cost.estimate(config, load, n, d)
     assert found.generated == (8000 * 200 * 3, 16000 * 200 * 3)
-    assert found.trained == (2000 * 300 * 3, 16000 * 300 * 3)
+    assert found.trained == (2000 * 180 * 3, 16000 * 180 * 3)
     assert found.money == found.hours
     twice = cost.estimate(config.model_copy(update={"iterations": 6}), load, n, d)
     assert 1.8 < twice.hours.low / found.hours.low < 2.1

@@ -42,7 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
 def config(output: Path, name: str, **changes: Any) -> Config:
     base = {
         "model": "lab:chain", "output_dir": str(output / name), "iterations": 1, "strategy": "vanilla", "accept": "steps",
-        "tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 20}}], "prompt": {"template": "{question}"}, "sample": {"max_new_tokens": 96},
+        "tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 40}}], "prompt": {"template": "{question}"}, "sample": {"max_new_tokens": 96},
         "train": {"epochs": 3, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 16}, "evaluate": {"validation": 20, "perplexity_rows": 0},
     }  # fmt: skip
     return load_config(base | changes)
@@ -77,7 +77,7 @@ def main() -> int:
         data = build.load_data(c)
         data.grader.close()
         n = len(data.train)
-        load, _ = probe(c, Load(n, len(data.validation), len(data.test), Range(0, 0), Range(0, 0), 0, 0), PROBE)
+        load, _ = probe(c, Load(n, len(data.validation), len(data.test), Range(0, 0), Range(0, 0), 0, 0, 0), PROBE)
         found = cost.estimate(c, load, count_parameters(build.resolve_model(c)), None)
         assert found.sampling_seconds is not None
         assert found.training_seconds is not None
