@@ -176,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--iteration", type=int, metavar="N", help="default: the last model that is kept")
     p.add_argument("--public", action="store_true", help="repositories that anyone can read (default: private)")
 
+    add("schema", _schema, "JSON schema of the config, for editors")
+    p = add("completion", _completion, 'what a shell needs to complete gsi\'s commands and options: eval "$(gsi completion bash)"')
+    p.add_argument("shell", choices=("bash", "zsh"))
+
     add("env", _env, "versions and hardware, for bug reports")
     return parser
 
@@ -375,6 +379,27 @@ def _push(args: argparse.Namespace) -> None:
         folders = write(Path(args.run), Path(scratch) / "push", args.iteration)
         for address in upload(folders, args.repo or Path(args.run).resolve().name, private=not args.public):
             print(address)
+
+
+def _schema(args: argparse.Namespace) -> None:
+    schema = Config.model_json_schema(by_alias=True)
+    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
+
+
+def _completion(args: argparse.Namespace) -> None:
+    """Commands and options from the parser itself; files where neither fits."""
+    actions = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    cases = [
+        f"    {name}) words='{' '.join(o for a in sub._actions for o in a.option_strings if o.startswith('--'))}';;"
+        for name, sub in actions.choices.items()
+    ]
+    head = "autoload -U +X bashcompinit && bashcompinit\n" if args.shell == "zsh" else ""
+    print(
+        head + "_gsi() {\n  local current=${COMP_WORDS[COMP_CWORD]} words\n"
+        f"  if [ \"$COMP_CWORD\" = 1 ]; then words='{' '.join(actions.choices)}'; else case ${{COMP_WORDS[1]}} in\n"
+        + "\n".join(cases)
+        + '\n  esac; fi\n  COMPREPLY=( $(compgen -W "$words" -- "$current") )\n}\ncomplete -o default -F _gsi gsi'
+    )
 
 
 def _env(args: argparse.Namespace) -> None:
