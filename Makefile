@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm check fuzz remainder acceptance lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm check fuzz remainder acceptance package cost-check lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -47,6 +47,18 @@ remainder: .venv/dev  ## every answer, rationale and program of a data folder (D
 
 acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
 	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
+
+package:  ## wheel and sdist into dist/, each installed into a clean environment that then answers (downloads the dependencies)
+	$(PYTHON) -m venv build/package
+	build/package/bin/pip install -q --disable-pip-version-check build==1.6.1
+	rm -rf dist && build/package/bin/python -m build --outdir dist .
+	for file in dist/*.whl dist/*.tar.gz; do \
+	  $(PYTHON) -m venv --clear build/clean && build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt torch && \
+	  build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt "$$file" && (cd build && clean/bin/gsi --version && clean/bin/gsi tasks list >/dev/null) || exit 1; \
+	done
+
+cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of the lab, which its constants are not taken from: within 30 %
+	$(BIN)/python -m gsi.lab.cost_check
 
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml

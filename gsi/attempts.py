@@ -68,7 +68,7 @@ class Attempts:
         """The row of an attempt at `query`, which the request may show with its options in another order."""
         response = request.given.text + completion.text
         ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
-        trained: str | None = response
+        trained: str | None = self.renderer.trained(response)
         if request.guidance and request.guidance.startswith(SHUFFLE):
             trained = restored(response, request.guidance, query.question, verdict.extracted)
         status = UNGRADED.get(completion.finish_reason, verdict.status)

@@ -7,15 +7,17 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gsi import guidance, tasks
 from gsi.asking import SelfTeacher
-from gsi.config import Config, OpenAIEngine, ScriptedEngine, Task, TransformersEngine, VllmEngine
+from gsi.config import Config, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
 from gsi.guidance.steps import split_steps
+from gsi.hub import log_in, reachable
 from gsi.prompts import Renderer
+from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
 from gsi.types import Engine, Grader, GsiError, Guidance, Past, Query, Rollout, Sampling, Teacher, Trainer
@@ -34,14 +36,18 @@ class Data:
     problems: list[Any]  # rows left out, with file, line, field and reason
     fingerprints: dict[str, str]
     grader: Grader
+    overlap: list[Overlap] = field(default_factory=list)  # test queries that are also training queries
 
 
-def load_data(config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None) -> Data:
+def load_data(
+    config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None, planning: bool = False
+) -> Data:
     """Loads the tasks, drops queries whose own answer does not verify, cuts the validation split.
 
     Args:
         queries: given in Python instead of by file; they belong to the config's only task.
         check: their checker, where the task names none.
+        planning: what this machine lacks for sandboxes and training is no error; a plan may be made elsewhere.
 
     Raises GsiError when a file, an id or a strategy's needs make the run impossible.
     """
@@ -66,22 +72,46 @@ def load_data(config: Config, queries: Sequence[Query] | None = None, check: Cal
     grader: Grader = answers
     try:
         own = {name for name, function in checks.items() if function}
-        grader = with_programs(answers, programs, workers, timeout, config.grading.allow_unisolated_programs, own)
+        grader = with_programs(answers, () if planning else programs, workers, timeout, config.grading.allow_unisolated_programs, own)
         problems = [p for data in (*loaded, *tests) for p in data.problems]
         kept, bad = tasks.check_golds([q for data in loaded for q in data.queries], answers, own, programs)  # golds are no programs
         kept_tests, bad_tests = tasks.check_golds([q for data in tests for q in data.queries], answers, own, programs)
+        kept = tasks.mix(kept, {t.name: t.weight for t in config.tasks if t.weight}, config.seed)
+        overlap = _overlap(config, kept, kept_tests)
+        if config.evaluate.overlap == "leave_out":
+            gone = {o.query.id for o in overlap}
+            kept_tests = [q for q in kept_tests if q.id not in gone]
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
         hard = {
             t.name: t.hard_levels or data.hard_levels
             for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)
         }
+        if not planning:
+            _check_machine(config)
         _check_needs(config, train)
     except BaseException:
         grader.close()
         raise
     prints = {f"{i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.tasks, loaded, strict=True))}
     prints |= {f"test {i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.evaluate.tasks, tests, strict=True))}
-    return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader)
+    return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader, overlap)
+
+
+def _overlap(config: Config, train: Sequence[Query], tests: Sequence[Query]) -> list[Overlap]:
+    """Test queries that are trained on. Raises GsiError for a test set that has no other ones."""
+    if not tests:
+        return []
+    seen = [*train, *(warm_start_pool(config) if config.warm_start else ())]
+    found = overlaps(seen, tests, exact_only={name for name, spec in tasks.TASKS.items() if spec.generated})
+    if config.evaluate.overlap == "leave_out":
+        gone = {o.query.id for o in found}
+        for task in {q.task for q in tests}:
+            if all(q.id in gone for q in tests if q.task == task):
+                raise GsiError(
+                    f"evaluate.tasks: every test question of {task} is also a training question; name other data (path, split), "
+                    "or set evaluate.overlap: count to evaluate on them all the same"
+                )
+    return found
 
 
 def _unique_ids(queries: Sequence[Query], where: str) -> None:
@@ -92,12 +122,16 @@ def _unique_ids(queries: Sequence[Query], where: str) -> None:
         seen[q.id] = q.task
 
 
-def _check_needs(config: Config, queries: Sequence[Query]) -> None:
-    """Refuses a strategy or an acceptance rule that the data cannot serve, and what this machine lacks for training or tracking."""
+def _check_machine(config: Config) -> None:
+    """Refuses what this machine lacks for training or tracking."""
     check_tracker(config.report_to)
     t = config.train
     if t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
         pick_device(t.model_dump())  # now, not after an iteration's sampling
+
+
+def _check_needs(config: Config, queries: Sequence[Query]) -> None:
+    """Refuses a strategy or an acceptance rule that the data cannot serve."""
     kind = config.guidance.kind
     if config.guidance.needs_rationales and not any(q.rationale for q in queries):
         raise GsiError(
@@ -141,8 +175,11 @@ def load_tokenizer(config: Config, model: str) -> Any:
     if "/" in model and not Path(model).exists() and model.startswith((".", "/", "~")):
         raise GsiError(f"model: {model} is no directory")
     try:
+        reachable(model)
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError, KeyError) as e:
+        if "gated" in str(e):
+            raise GsiError(f"model: {model} is gated: {log_in(model)}, or set model to a directory that has it") from e
         raise GsiError(
             f"model: {model!r} has no tokenizer that can be loaded, neither as a directory nor from the hub: {str(e).splitlines()[0]}"
         ) from e
@@ -150,7 +187,13 @@ def load_tokenizer(config: Config, model: str) -> Any:
 
 def make_renderer(config: Config, tokenizer: Any) -> Renderer:
     p = config.prompt
-    return Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs)
+    renderer = Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs, p.thinking)
+    if config.guidance.kind == "state_reset" and renderer.may_think and not p.thinking:
+        raise GsiError(
+            "prompt.thinking: this model's template knows thinking sections, and guidance state_reset must know where its opening stands: set keep (it "
+            "opens the thinking section), or prompt.chat_template_kwargs={enable_thinking: false} (it opens the answer)"
+        )
+    return renderer
 
 
 def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
@@ -279,11 +322,15 @@ def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
     from gsi.seeds import seed_of
 
     assert config.warm_start is not None
-    sources: Sequence[Task] = config.warm_start.tasks
-    pool = [q for t in sources for q in tasks.load(t).queries] if sources else list(train)
+    pool = warm_start_pool(config) or list(train)
     pool = [q for q in pool if q.rationale]
     if not pool:
         raise GsiError("warm_start: none of its rows has a rationale")
     if config.warm_start.limit:
         pool = sorted(pool, key=lambda q: seed_of(config.seed, "warm_start", q.id))[: config.warm_start.limit]
     return sorted(pool, key=lambda q: q.id)
+
+
+def warm_start_pool(config: Config) -> list[Query]:
+    """The queries of `warm_start.tasks`; empty = it uses the training queries."""
+    return [q for t in config.warm_start.tasks for q in tasks.load(t).queries] if config.warm_start else []

@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("config", help="YAML file")
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="config keys to change, for example sample.k=4")
     p.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
+    p.add_argument(
+        "--probe", type=int, default=0, metavar="N", help="with --dry-run: sample N questions first, for intervals instead of bounds"
+    )
     p.add_argument("--fork", metavar="NAME", help="a new run beside the old one, from what the changed config leaves valid")
     p.add_argument("--log", choices=("auto", "bars", "lines", "json", "quiet"), default="auto", help="how progress is shown")
 
@@ -81,11 +84,39 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", default="auto", help="task of lines that name none (default: auto)")
     p.add_argument("--programs", action="store_true", help="responses are Python programs: run each isolated, grade its answer")
 
-    p = add("export", _export, "an iteration's training rows, or all rollouts, as JSONL or Parquet")
+    p = add(
+        "export", _export, "training data for TRL cut from what was sampled, or all rollouts, as JSONL or Parquet; nothing is sampled again"
+    )
     p.add_argument("run", help="run folder")
     p.add_argument("output", help="file ending in .jsonl or .parquet")
-    p.add_argument("--to", choices=("sft", "rollouts"), default="sft", help="sft: prompt and completion, as TRL reads them")
-    p.add_argument("--iteration", type=int, metavar="N", help="default: the last one (sft), all (rollouts)")
+    p.add_argument(
+        "--to",
+        choices=("sft", "dpo", "kto", "grpo", "rollouts"),
+        default="sft",
+        help="sft: prompt, completion; dpo: chosen, rejected; kto: label; grpo: prompts with solution and pass_rate",
+    )
+    p.add_argument("--iteration", type=int, metavar="N", help="default: the last one sampled; rollouts: all of them")
+    p.add_argument("--cap", type=int, metavar="N", help="rows per question at most, 0 = all (default: the run's)")
+    p.add_argument(
+        "--distinct", action=argparse.BooleanOptionalAction, help="of equal completions of a question keep one (default: the run's)"
+    )
+    p.add_argument("--accept", choices=("answer", "steps"), help="what counts as right (default: the run's)")
+    p.add_argument("--negatives", default="wrong", metavar="A,B", help="dpo, kto: statuses of rejected rows (default: wrong)")
+    p.add_argument("--ids", action="store_true", help="sft: the exact token ids and mask instead of texts, as TRL's SFTTrainer takes them")
+    p.add_argument("--seed", type=int, help="which rows a cap keeps and how pairs meet (default: the run's)")
+
+    p = add("import", _import, "samples that others have drawn, graded into a run folder: the paper's results, TRL sets, plain JSONL")
+    p.add_argument("samples", help="file: .json, .jsonl, .csv, .parquet")
+    p.add_argument("run", help="run folder to make")
+    p.add_argument("--task", help="how answers are checked (default: by the ids of the paper's items, else auto)")
+    p.add_argument("--questions", metavar="DATA", help="a file, built-in task or hub id with the answers, where the samples have none")
+    p.add_argument("--columns", metavar="A=B,...", help="mapping, for example question=problem,response=model_output")
+    p.add_argument("--model", help="directory or hub id of the model that drew them; then `gsi run RUN/config.yaml` goes on from them")
+    p.add_argument("--strategy", default="vanilla", help="what they were drawn with (default: vanilla)")
+    p.add_argument(
+        "--plain", type=int, default=0, metavar="K", help="attempts per question before the guided ones (default: all are plain)"
+    )
+    p.add_argument("--programs", action="store_true", help="responses are Python programs: run each isolated")
 
     p = add("report", _report, "a self-contained HTML report from the run folders alone")
     p.add_argument("runs", nargs="+", metavar="RUN")
@@ -104,10 +135,16 @@ def _parser() -> argparse.ArgumentParser:
     p = add("status", _status, "where a run is")
     p.add_argument("run", help="run folder")
 
-    p = add("tasks", _tasks, "built-in tasks, and what is in a data file")
-    p.add_argument("action", choices=("list", "show", "check"))
-    p.add_argument("name", nargs="?", help="show: a task; check: a JSONL file")
-    p.add_argument("--task", default="auto", help="check: how its answers are checked")
+    p = add("tasks", _tasks, "built-in tasks; what is in some data, what a run would leave out, and test questions that are trained on")
+    p.add_argument("action", choices=("list", "show", "check", "overlap"))
+    p.add_argument("data", nargs="*", help="a file, a built-in task or a hub id, each also with @SPLIT; overlap: TRAIN TEST")
+    p.add_argument("--task", default="auto", help="how the answers of other data are checked (default: auto)")
+    p.add_argument("--columns", metavar="A=B,...", help="mapping, for example question=problem,answer=gold")
+    p.add_argument("--ngram", type=int, default=8, metavar="N", help="overlap: words that count as one run (default: 8)")
+    p.add_argument(
+        "--share", type=float, default=0.8, help="overlap: share of a question's runs that must stand in one other (default: 0.8)"
+    )
+    p.add_argument("--json", action="store_true", help="overlap: one JSON line each, the counts last")
 
     p = add("audit", _audit, "accepted rationales of a run for reading, hardest first, or judged by a model")
     p.add_argument("run", help="run folder")
@@ -132,6 +169,17 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--weight", type=float, default=0.5, help="of B, 0 to 1 (default: 0.5)")
     p.add_argument("--output", required=True, metavar="DIR", help="a directory that does not exist yet")
 
+    p = add("push", _push, "a model, its training set and the ledger with cards, to the Hugging Face hub or into a folder")
+    p.add_argument("run", help="run folder")
+    p.add_argument("--repo", metavar="NAME", help="on the hub: NAME, NAME-train and NAME-ledger (default: the run folder's name)")
+    p.add_argument("--to", metavar="DIR", help="write the files that would be uploaded, and upload nothing")
+    p.add_argument("--iteration", type=int, metavar="N", help="default: the last model that is kept")
+    p.add_argument("--public", action="store_true", help="repositories that anyone can read (default: private)")
+
+    add("schema", _schema, "JSON schema of the config, for editors")
+    p = add("completion", _completion, 'what a shell needs to complete gsi\'s commands and options: eval "$(gsi completion bash)"')
+    p.add_argument("shell", choices=("bash", "zsh"))
+
     add("env", _env, "versions and hardware, for bug reports")
     return parser
 
@@ -147,8 +195,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from gsi.plan import print_plan
 
-        print_plan(config)
+        print_plan(config, args.probe)
         return 0
+    if args.probe:
+        raise GsiError("--probe: only with --dry-run")
     from gsi.report.terminal import summary
 
     reporter = Reporter(args.log)
@@ -231,8 +281,17 @@ def _grade(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from gsi.export import export
 
-    rows = export(Path(args.run), Path(args.output), args.to, args.iteration)
+    changes = {name: getattr(args, name) for name in ("iteration", "cap", "distinct", "accept", "seed")}
+    rows = export(Path(args.run), Path(args.output), args.to, negatives=args.negatives.split(","), ids=args.ids, **changes)
     print(f"{rows} rows written to {args.output}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from gsi.importing import import_samples, show
+
+    output = Path(args.run)
+    options = {name: getattr(args, name) for name in ("task", "questions", "columns", "model", "strategy", "plain", "programs")}
+    print(show(import_samples(args.samples, output, **options), output))
 
 
 def _write_report(runs: list[Path], output: Path, figures: str | None = None) -> None:
@@ -270,16 +329,20 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _tasks(args: argparse.Namespace) -> None:
-    from gsi.report.terminal import check_file, list_tasks, show_task
+    from gsi import data_commands as data
 
+    wanted = {"list": 0, "overlap": 2}.get(args.action, 1)
+    if len(args.data) != wanted:
+        names = ("nothing", "a task, a file or a hub id", "TRAIN and TEST, each a task, a file or a hub id")[wanted]
+        raise GsiError(f"gsi tasks {args.action}: expected {names}, found {len(args.data)} arguments")
     if args.action == "list":
-        list_tasks()
-    elif not args.name:
-        raise GsiError(f"gsi tasks {args.action}: name a {'task' if args.action == 'show' else 'file'}")
+        data.list_tasks()
     elif args.action == "show":
-        show_task(args.name)
+        data.show(args.data[0], args.task, args.columns)
+    elif args.action == "check":
+        data.check(args.data[0], args.task, args.columns)
     else:
-        check_file(args.name, args.task)
+        data.overlap(args.data[0], args.data[1], args.task, args.columns, args.ngram, args.share, args.json)
 
 
 def _audit(args: argparse.Namespace) -> None:
@@ -301,6 +364,42 @@ def _merge(args: argparse.Namespace) -> None:
     from gsi.train.merge import merge
 
     print(f"{merge(args.a, args.b, args.weight, args.output)} tensors merged into {args.output}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    import tempfile
+
+    from gsi.push import upload, write
+
+    if args.to:
+        for folder in write(Path(args.run), Path(args.to), args.iteration).values():
+            print(folder)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = write(Path(args.run), Path(scratch) / "push", args.iteration)
+        for address in upload(folders, args.repo or Path(args.run).resolve().name, private=not args.public):
+            print(address)
+
+
+def _schema(args: argparse.Namespace) -> None:
+    schema = Config.model_json_schema(by_alias=True)
+    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
+
+
+def _completion(args: argparse.Namespace) -> None:
+    """Commands and options from the parser itself; files where neither fits."""
+    actions = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    cases = [
+        f"    {name}) words='{' '.join(o for a in sub._actions for o in a.option_strings if o.startswith('--'))}';;"
+        for name, sub in actions.choices.items()
+    ]
+    head = "autoload -U +X bashcompinit && bashcompinit\n" if args.shell == "zsh" else ""
+    print(
+        head + "_gsi() {\n  local current=${COMP_WORDS[COMP_CWORD]} words\n"
+        f"  if [ \"$COMP_CWORD\" = 1 ]; then words='{' '.join(actions.choices)}'; else case ${{COMP_WORDS[1]}} in\n"
+        + "\n".join(cases)
+        + '\n  esac; fi\n  COMPREPLY=( $(compgen -W "$words" -- "$current") )\n}\ncomplete -o default -F _gsi gsi'
+    )
 
 
 def _env(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gsi.presets import PRESETS, fill
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
 
@@ -29,7 +30,7 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Which column of the data holds what. A name of our own is also looked up when a mapping is left out."""
+    """Which column of the data holds what; `a.b` is a field inside a column. Left out: our own name, else a built-in task's, else TRL's."""
 
     id: str = "id"
     question: str = "question"
@@ -40,17 +41,33 @@ class Columns(Section):
 
 
 class Task(Section):
-    name: str  # gsm8k, svamp, math, theoremqa, aqua, mathqa, auto, a lab task (chain), or a name of your own
-    path: str | None = None  # JSONL file, .gz too
+    name: str  # gsm8k, svamp, math, math500, theoremqa, aqua, mathqa, auto, a lab task (chain), or a name of your own
+    path: str | None = None  # file: .jsonl, .json, .csv, .tsv (.gz too) or .parquet
     hub: str | None = None  # data set id on the Hugging Face hub, `id` or `id:configuration`
     split: str = "train"
     columns: Columns = Columns()
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
+    weight: Annotated[float, Field(gt=0)] | None = None  # share in a mixture, as 2 beside 1; null = every question
     check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
     programs: bool = False  # responses are Python programs (program-of-thought), run isolated
     shuffle_options: bool = False  # multiple choice: attempts show the options in orders of their own (training and evaluation never do)
     hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
     args: dict[str, Any] = {}  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
+
+
+class Dimensions(Section):
+    """Size of the model, so that `--dry-run` needs neither its files nor the hub; null in the config = read from the model's own config."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    intermediate: int  # of the gated MLP
+    vocabulary: int
+    head_dim: int | None = None  # null = hidden / heads
+    tied: bool = False  # input and output embeddings are one
+    qk_norm: bool = False  # Qwen3, Gemma 3
+    norms: int = 2  # per layer; Gemma 3 has 4
 
 
 class WarmStart(Section):
@@ -72,6 +89,7 @@ class Prompt(Section):
     template: str = "auto"  # auto = chat where the tokenizer has a template, else plain; or text with {question}
     instruction: str = ""  # appended to every question, plain and hinted alike
     chat_template_kwargs: dict[str, Any] = {}
+    thinking: Literal["keep", "strip"] | None = None  # of a thinking model's responses, what is trained on: all, or what follows </think>
 
 
 class Sample(Section):
@@ -323,9 +341,11 @@ class Train(Section):
 
 class Evaluate(Section):
     tasks: list[Task] = []  # test sets: evaluated at the end only, on the final and on the chosen iteration
+    overlap: Literal["leave_out", "count"] = "leave_out"  # test questions that are also training questions: left out, or only counted
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
     trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
     pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
+    avg_at_k: Annotated[int, Field(ge=0)] = 0  # accuracy = mean over k samples, for models that should not decode greedily; 0 = greedy
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none
 
@@ -338,9 +358,22 @@ class Monitor(Section):
     least: Annotated[float, Field(ge=0)] = 0.05  # smaller changes raise no alarm
 
 
+class Cost(Section):
+    """What `--dry-run` knows of the hardware (formulas: gsi/cost.py); nothing else reads it."""
+
+    gpu: Literal["h100", "a100-80gb", "a100-40gb", "l4", "rtx4090", "rtx3090"] | None = None
+    gpus: Annotated[int, Field(ge=1)] = 1  # that are paid for
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    decode_tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # of one engine, measured; null = by formula
+    train_tokens_per_second: Annotated[float, Field(gt=0)] | None = None  # of one training process, measured; null = by formula
+    start_seconds: Annotated[float, Field(ge=0)] | None = None  # per engine and per training; null = 60
+
+
 class Config(Section):
     model: str  # directory or hub id of a causal LM, or `lab:chain` for the tiny model of the demo
-    output_dir: str
+    output_dir: str  # {strategy} stands for the strategy's name
+    preset: str | None = None  # settings of a model family and mode (gsi/presets.py); keys of your own win
+    dimensions: Dimensions | None = None
     seed: int = 0
     iterations: Annotated[int, Field(ge=1)] = 4
     strategy: str = "vanilla"
@@ -360,6 +393,7 @@ class Config(Section):
     train: Train = Field(default_factory=lambda: Train.model_validate({}))
     evaluate: Evaluate = Evaluate()
     monitor: Monitor = Monitor()
+    cost: Cost = Cost()
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -369,17 +403,22 @@ class Config(Section):
         """Fills allocation.kind, guidance.kind and sample.max_extra from the strategy, so that config.yaml is complete."""
         if not isinstance(data, Mapping):
             return data
+        data = _defaults(dict(data))
         name = data.get("strategy", "vanilla")
         if name not in STRATEGIES:
             raise ValueError(f"strategy: unknown {name!r}{_nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
-        chosen, data = STRATEGIES[name], dict(data)
+        chosen = STRATEGIES[name]
+        if isinstance(data.get("output_dir"), str):
+            data["output_dir"] = data["output_dir"].replace("{strategy}", name)
+        entries = data.get("tasks")
+        programs = isinstance(entries, list) and bool(entries) and all(isinstance(t, Mapping) and t.get("programs") for t in entries)
         if isinstance(data.get("engine"), Mapping):
             data["engine"] = {"kind": "transformers", **data["engine"]}
         for section, key, value in (
             ("allocation", "kind", chosen.allocation),
             ("guidance", "kind", chosen.guidance),
             ("guidance", "sham", chosen.sham),
-            ("sample", "max_extra", chosen.max_extra),
+            ("sample", "max_extra", chosen.max_extra_programs if programs and chosen.max_extra_programs is not None else chosen.max_extra),
             ("curate", "references", chosen.references),
             ("curate", "verdicts", chosen.verdicts),
             ("curate", "match", chosen.match),
@@ -401,6 +440,11 @@ class Config(Section):
         if len(set(self.guidance.rungs)) < len(self.guidance.rungs):
             raise ValueError(
                 f"guidance.rungs: {', '.join(self.guidance.rungs)} names a rung twice; each once, in the order they are climbed"
+            )
+        if self.guidance.continues and self.prompt.thinking and (self.guidance.kind != "state_reset" or self.prompt.thinking == "strip"):
+            raise ValueError(
+                f"prompt.thinking: with guidance {self.guidance.kind} the opening stands in the thinking section, which `strip` would remove from "
+                "training; use keep with state_reset, or a guidance that works by the question (answer_driven, rationale_driven)"
             )
         if self.guidance.sham and self.guidance.kind not in ("answer_driven", "rationale_driven", "state_reset"):
             raise ValueError(
@@ -425,10 +469,15 @@ class Config(Section):
             raise ValueError(
                 "train.interpolate: several weights are chosen from on the validation split; set evaluate.validation, or one weight"
             )
+        weights = [task.weight for task in self.tasks]
+        if any(weights) and (None in weights or len({task.name for task in self.tasks}) < len(self.tasks)):
+            raise ValueError("tasks: a mixture gives every task a name and a weight of its own; complete them, or leave all weights out")
         for i, task in enumerate((*self.tasks, *self.evaluate.tasks)):
             where = f"tasks[{i}]" if i < len(self.tasks) else f"evaluate.tasks[{i - len(self.tasks)}]"
             if task.shuffle_options and i >= len(self.tasks):
                 raise ValueError(f"{where}.shuffle_options: evaluation shows every question as it is; leave it out")
+            if task.weight and i >= len(self.tasks):
+                raise ValueError(f"{where}.weight: test sets are not mixed; leave it out")
             if task.shuffle_options and task.programs:
                 raise ValueError(
                     f"{where}.shuffle_options: not with programs: code written for another order of the options would be trained with the plain "
@@ -482,6 +531,20 @@ class Config(Section):
     def dump(self) -> dict[str, Any]:
         """Plain values, keys spelled as in YAML."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """What other keys imply: the preset's settings, and a learning rate ten times the full one for LoRA (where none is given)."""
+    if (preset := data.get("preset")) is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset: unknown {preset!r}{_nearest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}")
+        data = fill(data, preset)
+    train, warm = data.get("train"), data.get("warm_start")
+    if isinstance(train, Mapping) and train.get("method") in ("lora", "qlora"):
+        data["train"] = {"learning_rate": 1e-4, **train}
+        if isinstance(warm, Mapping):
+            data["warm_start"] = {"learning_rate": 1e-4, **warm}
+    return data
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:

@@ -6,12 +6,12 @@ A training row pairs the plain question with the completion, whatever hint its a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
-from gsi.types import Example, GsiError, Query, Rollout, Text
+from gsi.types import SHUFFLE, Example, GsiError, Query, Rollout, Text
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Dropped:
     """A correct response that is not trained on, and why."""
 
     example: Example
-    reason: str  # steps_wrong | empty | option_letters (it names options of another order) | too_long | the gate's | duplicate | over_cap
+    # steps_wrong | empty | option_letters (it names options of another order) | only_thinking | too_long | the gate's | duplicate | over_cap
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,15 @@ def curate(
                     f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
                     f"{r.prompt[:200]!r}); a template that changes by itself (a date, an edited tokenizer) cannot be trained on: restore the old one"
                 )
-            example = replace(_example(r, prompt, renderer, on_given, stop_ids), weight=weigh(r))
+            example = replace(example_of(r, prompt, renderer, on_given, stop_ids), weight=weigh(r))
             text = " ".join(r.completion.split())
             same = distinct(r.completion) if distinct and text else None
             reason = None
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
             elif not text:
-                reason = "option_letters" if r.response.strip() else "empty"
+                shuffled = bool(r.guidance and r.guidance.startswith(SHUFFLE))
+                reason = "empty" if not r.response.strip() else "option_letters" if shuffled else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
             elif gated := reject(r):
@@ -104,6 +106,33 @@ def curate(
     return Curated(examples, dropped)
 
 
+def select(rollouts: Iterable[Rollout], *, accept: str = "answer", cap: int = 0, distinct: bool = False, seed: int = 0) -> list[Rollout]:
+    """The accepted rollouts that `curate` keeps with the same settings, in its order, without a tokenizer (and so without `max_length`)."""
+    by_query: dict[str, list[Rollout]] = defaultdict(list)
+    for r in rollouts:
+        if r.accepted(accept) and r.completion.split():
+            by_query[r.query_id].append(r)
+    chosen = []
+    for query_id in sorted(by_query):
+        kept = sorted(by_query[query_id], key=lambda r: (r.iteration, r.attempt))
+        chosen += thin(kept, cap, distinct, seed)
+    return chosen
+
+
+def thin(rows: Sequence[Rollout], cap: int, distinct: bool, seed: int) -> list[Rollout]:
+    """Rows of one query with `cap` and `distinct`, in the order given; of equal completions (white space aside) the first stays."""
+    kept = list(rows)
+    if distinct:
+        first: dict[str, Rollout] = {}
+        for r in rows:
+            first.setdefault(" ".join(r.completion.split()), r)
+        kept = list(first.values())
+    if cap and len(kept) > cap:
+        ranked = sorted(kept, key=lambda r: seed_of(seed, "cap", r.query_id, r.iteration, r.attempt))[:cap]
+        kept = [r for r in kept if r in ranked]
+    return kept
+
+
 def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str, max_length: int) -> Curated:
     """Training rows from the references themselves (warm start, control arms)."""
     examples, dropped = [], []
@@ -122,7 +151,7 @@ def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str
     return Curated(examples, dropped)
 
 
-def _example(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int]) -> Example:
+def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int]) -> Example:
     """The stored ids behind the ids of the plain prompt; text is tokenized only where the engine gave no ids."""
     assert prompt.ids is not None
     given = r.given_tokens

@@ -144,6 +144,7 @@ def open_run(
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs
             ctx = Context(folder, data, base, tokenizer, renderer, teacher, reporter, clock={"load": loading})
+            stages.report_overlap(ctx)
             strata.apply(ctx)
             try:
                 yield ctx

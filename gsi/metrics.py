@@ -70,8 +70,13 @@ def flops(parameters: int, prefilled: int, generated: int, trained: int) -> floa
 # --------------------------------------------------------------------------------------- evaluation results
 
 
-def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str) -> Line:
-    """Results of one task: greedy accuracy (attempt 0) with interval, by level, and pass@k from the sampled attempts."""
+def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str, avg_at_k: int = 0) -> Line:
+    """Results of one task: greedy accuracy (attempt 0) with interval, by level, and pass@k from the sampled attempts.
+
+    With `avg_at_k` every attempt is a sample, and accuracy (`pass@1`, by level too) is the mean over queries of the share that is right.
+    """
+    if avg_at_k:
+        return _sampled_evaluation(rows, ks, accept)
     greedy = [r for r in rows if r.attempt == 0]
     right = sum(r.accepted(accept) for r in greedy)
     levels: dict[int, list[int]] = defaultdict(lambda: [0, 0])
@@ -98,6 +103,37 @@ def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str) -> Line:
     for k in ks:
         if k > 1 and draws:
             result[f"pass@{k}"] = sum(pass_at_k(len(d), sum(d), k) for d in draws.values()) / len(draws)
+    return result
+
+
+def _sampled_evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str) -> Line:
+    draws: dict[str, list[Rollout]] = defaultdict(list)
+    for r in rows:
+        draws[r.query_id].append(r)
+    share = {q: sum(r.accepted(accept) for r in found) / len(found) for q, found in draws.items()}
+    mean = sum(share.values()) / len(share) if share else 0.0
+    spread = math.sqrt(sum((s - mean) ** 2 for s in share.values()) / max(len(share) - 1, 1) / max(len(share), 1))  # over queries
+    levels: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
+    for q, found in draws.items():
+        if found[0].level is not None:
+            levels[found[0].level][0] += share[q]
+            levels[found[0].level][1] += 1
+    by_level = {level: (a, b) for level, (a, b) in sorted(levels.items())}
+    result: Line = {
+        "n": len(share),
+        "pass@1": mean,
+        "samples": max(map(len, draws.values()), default=0),  # pass@1 is the mean over so many samples per query
+        "interval": [max(0.0, mean - 1.96 * spread), min(1.0, mean + 1.96 * spread)],
+        "mean_over_levels": sum(a / b for a, b in by_level.values()) / len(by_level) if by_level else None,
+        "levels": {str(level): {"right": a, "n": b} for level, (a, b) in by_level.items()},
+        "answers_right": sum(r.correct for r in rows),
+        "status": dict(Counter(r.status for r in rows)),
+        "tokens": sum(r.generated_tokens for r in rows),
+    }
+    for k in ks:
+        if k > 1 and draws:
+            counts = [(len(found), sum(r.accepted(accept) for r in found)) for found in draws.values()]
+            result[f"pass@{k}"] = sum(pass_at_k(n, right, k) for n, right in counts) / len(counts)
     return result
 
 

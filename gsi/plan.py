@@ -1,51 +1,101 @@
-"""`gsi run --dry-run`: what a run would do and about what it costs, from the config and the data alone.
-
-Formulas: attempts per query as the allocation bounds them; tokens per attempt estimated by the mean length of the
-references (4 characters per token), bounded by sample.max_new_tokens; FLOPs as in `metrics.flops`. No model is loaded.
-"""
+"""`gsi run --dry-run`: what a run would do and about what it costs. No model is loaded and no hub is asked for its size."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from gsi import build, metrics
+from gsi import build, cost, dimensions
 from gsi.allocation import bounds
 from gsi.config import Config
+from gsi.cost import Load, Range
 from gsi.progress import table_console
 from gsi.weights import count_parameters
 
 
-def print_plan(config: Config) -> None:
-    """Prints the plan. Raises GsiError for whatever would stop the run at its start."""
-    data = build.load_data(config)
+def print_plan(config: Config, probe: int = 0) -> None:
+    """Prints the plan. With `probe` so many training queries are sampled first. Raises GsiError for whatever would stop the run at its start."""
+    data = build.load_data(config, planning=not probe)
     data.grader.close()
-    s, n = config.sample, len(data.train)
+    d = config.dimensions or dimensions.read(config.model)
+    parameters = dimensions.parameters(d) if d else count_parameters(config.model)
+    s, n, t = config.sample, len(data.train), config.iterations
     chars = [len(q.rationale) for q in data.train if q.rationale]
     guess = min(s.max_new_tokens, sum(chars) / len(chars) / 4) if chars else s.max_new_tokens / 2
     low, high = (n * attempts for attempts in bounds(config))
-    parameters = count_parameters(config.model)
+    if config.prompt.thinking:
+        guess = s.max_new_tokens / 4
     prompt = sum(len(q.question) for q in data.train) / max(n, 1) / 4
-
+    load = Load(
+        n, len(data.validation), len(data.test), Range(low, high), Range(0.2 * low, high),
+        prompt, guess, guess,
+    )  # fmt: skip
     console = table_console()
-    console.print(f"{config.strategy} on {config.model}, {config.iterations} iterations into {config.output_dir}", markup=False)
+    if probe:
+        from gsi.probe import probe as sample_first
+
+        load, lines = sample_first(config, load, probe)
+        for line in lines:
+            console.print(line, markup=False)
+    found = cost.estimate(config, load, parameters, d)
+
+    console.print(f"{config.strategy} on {config.model}, {t} iterations into {config.output_dir}", markup=False)
     table = Table("stage", "per iteration", "over the run")
-    t = config.iterations
     table.add_row("queries", f"{n:,}", "")
-    table.add_row("attempts", f"{low:,} to {high:,}", f"{low * t:,} to {high * t:,}")
+    table.add_row("sample: attempts", _range(load.attempts), _range(load.attempts * t))
+    table.add_row("sample: tokens, estimated", _range(load.attempts * load.response), _range(found.generated))
     table.add_row(
-        "generated tokens, estimated", f"{low * guess:,.0f} to {high * guess:,.0f}", f"{low * guess * t:,.0f} to {high * guess * t:,.0f}"
+        "sample: tokens, at most", f"{load.attempts.high * s.max_new_tokens:,.0f}", f"{load.attempts.high * s.max_new_tokens * t:,.0f}"
     )
-    table.add_row("generated tokens, at most", f"{high * s.max_new_tokens:,}", f"{high * s.max_new_tokens * t:,}")
-    table.add_row("training rows, at most", f"{high:,}", "")
-    table.add_row("validation queries", f"{len(data.validation):,}", "")
-    table.add_row("test queries (at the end)", f"{len(data.test):,}", "")
-    if parameters:
-        costs = [
-            metrics.flops(parameters, int(a * prompt), int(a * guess), int(a * (guess + prompt) * config.train.epochs)) for a in (low, high)
-        ]
-        table.add_row("FLOPs, estimated", f"{costs[0]:.2g} to {costs[1]:.2g}", f"{costs[0] * t:.2g} to {costs[1] * t:.2g}")
+    table.add_row("train: rows", _range(load.rows), "")
+    table.add_row("train: tokens, estimated", _range(found.trained * (1 / t)), _range(found.trained))
+    table.add_row("evaluate: validation queries", f"{load.validation:,}", "")
+    table.add_row("evaluate: test queries (at the end)", "", f"{load.test:,}")
+    if found.flops:
+        table.add_row("FLOPs, estimated", "", f"{found.flops.low:.2g} to {found.flops.high:.2g}")
+    if d and parameters:
+        sampling, training = cost.memory(config, d, parameters, load.prompt)
+        table.add_row("memory per GPU, sampling", _bytes(sampling), "")
+        table.add_row("memory per GPU, training", _bytes(training), "")
+    if found.hours and found.sampling_seconds and found.training_seconds:
+        table.add_row("time: sampling and evaluation", "", _hours(found.sampling_seconds * (1 / 3600)))
+        table.add_row("time: training", "", _hours(found.training_seconds * (1 / 3600)))
+        table.add_row("time", _hours(found.hours * (1 / t)), _hours(found.hours))
+    if found.money:
+        table.add_row(
+            f"money, at {config.cost.price_per_gpu_hour:g} per GPU hour", "", f"{found.money.low:,.2f} to {found.money.high:,.2f}"
+        )
     console.print(table)
+    console.print(
+        "Formulas: gsi/cost.py. Estimates from the references' length" + (" and the probe." if probe else "; --probe 50 samples first."),
+        markup=False,
+    )
     if not parameters:
-        console.print("FLOPs: unknown, the model's size cannot be read without loading it", markup=False)
+        console.print(
+            "FLOPs, memory and time: unknown, the model's size cannot be read without loading it; give `dimensions`", markup=False
+        )
+    elif not found.hours:
+        console.print(
+            f"time: unknown; set cost.gpu ({', '.join(cost.GPUS)}), or measured cost.decode_tokens_per_second and cost.train_tokens_per_second",
+            markup=False,
+        )
+    if d and parameters and config.cost.gpu and max(cost.memory(config, d, parameters, load.prompt)) > cost.GPUS[config.cost.gpu][2]:
+        console.print(f"warning: that is more memory than a {config.cost.gpu} has ({_bytes(cost.GPUS[config.cost.gpu][2])})", markup=False)
+    if data.overlap:
+        console.print(
+            f"{len(data.overlap)} test questions are also training questions (evaluate.overlap: {config.evaluate.overlap})", markup=False
+        )
     if data.problems:
         console.print(f"{len(data.problems)} rows would be left out, for example: {data.problems[0]}", markup=False)
+
+
+def _range(r: Range) -> str:
+    return f"{r.low:,.0f}" if round(r.low) == round(r.high) else f"{r.low:,.0f} to {r.high:,.0f}"
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e9:,.1f} GB" if n >= 1e8 else f"{n / 1e6:,.1f} MB"
+
+
+def _hours(r: Range) -> str:
+    unit, factor = ("h", 1.0) if r.high >= 1 else ("min", 60.0)
+    return f"{r.low * factor:,.1f} to {r.high * factor:,.1f} {unit}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from gsi.types import GsiError, Query, Text
 
+OPEN, CLOSE = "<think>", "</think>"  # of a thinking section
 PLAIN = "Question: {question}\nAnswer:\n"
 
 
@@ -22,12 +23,19 @@ class Renderer:
         template: `auto` (chat where the tokenizer has a chat template, else plain), `plain`, `chat`, or text with
             `{question}`.
         instruction: appended to every question.
+        thinking: what of a thinking model's response is trained on: `keep` everything, `strip` up to `</think>`; None = it does not think.
 
-    Raises GsiError for a template without `{question}`, a chat template that is not there, a tokenizer without EOS.
+    Raises GsiError for a template without `{question}`, a chat template that is not there, a tokenizer without EOS, and for
+    thinking that contradicts the template.
     """
 
     def __init__(
-        self, tokenizer: Any = None, template: str = "auto", instruction: str = "", chat_template_kwargs: Mapping[str, Any] | None = None
+        self,
+        tokenizer: Any = None,
+        template: str = "auto",
+        instruction: str = "",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        thinking: str | None = None,
     ):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if template == "auto":
@@ -47,6 +55,18 @@ class Renderer:
             adds = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
             chat_adds = template == "chat" and self._chat(_user("a")).startswith(tokenizer.bos_token)
             self._bos = (tokenizer.bos_token_id,) if adds or chat_adds else ()
+        self.thinking = thinking
+        ends = self._chat(_user("a")).rstrip() if template == "chat" else template.rstrip()
+        self._opened = ends.endswith(OPEN)  # by the prompt; a response then begins inside the section
+        if thinking and ends.endswith(CLOSE):
+            raise GsiError("prompt.thinking: the template closes the thinking section before the response begins; leave `thinking` out")
+        if thinking == "strip" and self._opened:
+            raise GsiError(
+                "prompt.thinking: `strip` would train responses without thinking behind a prompt that opens the section; use keep, or chat_template_kwargs "
+                "that switch thinking off (for many models {enable_thinking: false})"
+            )
+        knows = template == "chat" and any(mark in str(tokenizer.chat_template) for mark in (OPEN, "enable_thinking"))
+        self.may_think = bool(thinking) or (knows and not ends.endswith(CLOSE) and self._chat_kwargs.get("enable_thinking") is not False)
 
     def prompt(self, query: Query, question: str | None = None) -> Text:
         """The prompt of a query; `question` replaces the plain question (a hint). Ids begin with BOS where the model has one, the text never does."""
@@ -59,9 +79,21 @@ class Renderer:
                 text = text[len(self.tokenizer.bos_token) :]
         else:
             text = self.template.replace("{question}", question)
-        if self.tokenizer is None:
-            return Text(text)
-        return Text(text, self._bos + self.encode(text))
+        return Text(text, self.ids_of(text))
+
+    def opening(self) -> str:
+        """What a response that thinks begins with where its opening is given: the section, unless the prompt has opened it."""
+        return f"{OPEN}\n" if self.thinking and not self._opened else ""
+
+    def trained(self, response: str) -> str:
+        """The part of a response that is trained on. With `strip`, what follows the thinking section; '' where it never ends."""
+        if self.thinking != "strip" or OPEN not in response:
+            return response
+        return response.rpartition(CLOSE)[2].lstrip() if CLOSE in response else ""
+
+    def ids_of(self, prompt: str) -> tuple[int, ...] | None:
+        """Ids of a rendered prompt, BOS first where the model has one; None without a tokenizer."""
+        return None if self.tokenizer is None else self._bos + self.encode(prompt)
 
     def messages(self, messages: Sequence[Mapping[str, str]]) -> Text:
         """A prompt of chat messages: by the chat template, or their texts one below the other where the plain prompt has the question."""

@@ -35,14 +35,14 @@ STAGES = (
 )  # of iteration n >= 1: sample with the iter_{n-1} model, train iter_n; iter_0 has the last two
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
-FREE = ("iterations", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size", "train.device", "train.processes",
-        "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps",
+FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
+        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps",
         "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 # where a fork starts again when a key changed; anything not named here: from the beginning
 REDO_FROM = {"sample": (1, "sample"), "strategy": (1, "sample"), "accept": (1, "sample"), "allocation": (1, "sample"), "guidance": (1, "sample"),
              "teacher": (1, "sample"), "grading": (1, "sample"), "engine": (1, "sample"), "curate": (1, "curate"), "train": (1, "curate"), "control": (1, "curate"),
-             "evaluate.tasks": (0, "evaluate"), "evaluate.pass_at_k": (0, "evaluate"), "evaluate.max_new_tokens": (0, "evaluate")}  # fmt: skip
+             "evaluate.tasks": (0, "evaluate"), "evaluate.pass_at_k": (0, "evaluate"), "evaluate.overlap": (0, "evaluate"), "evaluate.avg_at_k": (0, "evaluate"), "evaluate.max_new_tokens": (0, "evaluate")}  # fmt: skip
 
 
 class RunFolder:

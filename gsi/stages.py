@@ -7,11 +7,12 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gsi import build, metrics, mixing, reliance, tracker, trainset
+from gsi import advice, build, metrics, mixing, reliance, tracker, trainset
 from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
 from gsi.context import Context, draw
@@ -19,7 +20,7 @@ from gsi.curate import reference_examples
 from gsi.ledger import Ledger
 from gsi.metrics_file import write_metrics
 from gsi.recording import RecordingTeacher
-from gsi.runfolder import RunFolder, read_json, write_text
+from gsi.runfolder import RunFolder, json_line, read_json, write_text
 from gsi.seeds import seed_of
 from gsi.types import GsiError, NothingAccepted, Query, Sampling, TrainJob
 
@@ -59,6 +60,8 @@ def sample(ctx: Context, n: int) -> None:
         figures["sample/waste"] = stats.wasted / stats.all_tokens
     if spent.get("seconds") and "idle_seconds" in spent:
         figures["engine/busy_share"] = 1 - spent["idle_seconds"] / spent["seconds"]
+    for warning in advice.after_sampling(ctx.folder.ledger, n - 1, c):
+        ctx.reporter.say(f"iteration {n}: {warning}")
     marks = {f"figure/{k}": v for k, v in figures.items()}
     ctx.folder.mark(n, "sample", **{"seconds": time.perf_counter() - started, "rollouts": stats.rollouts, "resumed": stats.resumed} | marks)
 
@@ -96,7 +99,7 @@ def test(ctx: Context) -> None:
 def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> None:
     c = ctx.config
     if queries:
-        draws = max(c.evaluate.pass_at_k, default=1)
+        draws, mean = max(c.evaluate.pass_at_k, default=1), c.evaluate.avg_at_k
         limit = c.evaluate.max_new_tokens or c.sample.max_new_tokens
         greedy = Sampling(0.0, 1.0, limit, c.sample.stop, c.sample.repetition_stop)
         sampled = Sampling(c.sample.temperature or 0.7, c.sample.top_p, limit, c.sample.stop, c.sample.repetition_stop)
@@ -105,9 +108,9 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
             n,
             f"iteration {n}: evaluate ({split})",
             queries,
-            allocation=Fixed(1 + draws if draws > 1 else 1),
+            allocation=Fixed(max(mean, draws) if mean else 1 + draws if draws > 1 else 1),
             guidance=None,
-            sampling=lambda attempt: greedy if attempt == 0 else sampled,
+            sampling=lambda attempt: greedy if attempt == 0 and not mean else sampled,
             strategy="evaluate",
             split=split,
         )
@@ -115,10 +118,38 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
     rows = list(ctx.folder.ledger.rows(n, split))
     results[split] = {
-        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})
+        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept, c.evaluate.avg_at_k)
+        for t in sorted({r.task for r in rows})
     }
+    if split == "test":
+        for task, result in results[split].items():
+            result |= overlap_figures(ctx, task)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
+
+
+def overlap_figures(ctx: Context, task: str) -> dict[str, int]:
+    """How many test questions of a task are also training questions, by how it was found, and how many were left out for it."""
+    kinds = Counter(o.kind for o in ctx.data.overlap if o.query.task == task)
+    out = kinds.total() if ctx.config.evaluate.overlap == "leave_out" else 0
+    return {"overlap/exact": kinds["exact"], "overlap/ngram": kinds["ngram"], "overlap/left_out": out}
+
+
+def report_overlap(ctx: Context) -> None:
+    """Says what was found and writes overlap.jsonl, one line per test question: its id, the training question's, the measure, the share."""
+    for task in sorted({o.query.task for o in ctx.data.overlap}):
+        f = overlap_figures(ctx, task)
+        what = "left out of the evaluation" if f["overlap/left_out"] else "kept (evaluate.overlap: count)"
+        ctx.reporter.say(
+            f"test set {task}: {f['overlap/exact'] + f['overlap/ngram']} questions are also training questions ({f['overlap/exact']} the same text, "
+            f"{f['overlap/ngram']} nearly): {what}; overlap.jsonl lists them"
+        )
+    lines = [
+        json_line({"test": o.query.id, "task": o.query.task, "train": o.train.id, "kind": o.kind, "share": o.share})
+        for o in ctx.data.overlap
+    ]
+    if ctx.data.overlap or (ctx.folder.path / "overlap.jsonl").exists():
+        write_text(ctx.folder.path / "overlap.jsonl", "".join(line + "\n" for line in lines))
 
 
 def choose(ctx: Context) -> int:

@@ -21,11 +21,12 @@ class Strategy:
     sham: bool = False  # hints are made from another query
     asks_itself: bool = False  # `teacher: {kind: self}` where the config names no teacher
     verdicts: bool = True  # False: as many rows per query as were accepted, drawn from all attempts
+    max_extra_programs: int | None = None  # where every task's responses are programs; None = the same
 
 
 PAPER: dict[str, Strategy] = {
     "vanilla": Strategy("fixed"),
-    "brute_force": Strategy("quota", max_extra=128),
+    "brute_force": Strategy("quota", max_extra=128, max_extra_programs=32),
     "answer_driven": Strategy("quota", "answer_driven", 8, "answer"),
     "rationale_driven": Strategy("quota", "rationale_driven", 8, "rationale"),
     "interactive": Strategy("quota", "interactive", 8, "teacher"),

@@ -48,6 +48,12 @@ def train(job: TrainJob) -> dict[str, float]:
     return {"loss": 1.0 / (1 + len(rows)), "steps": len(rows) / 16, "tokens": float(sum(sum(r["loss_mask"]) for r in rows))}
 
 
+def tell(request: Request, model: str) -> str:
+    """The right answer three times of four, whatever the task; greedily always."""
+    right = request.sampling.temperature == 0 or random.Random(request.seed).random() < 0.75
+    return f"It is said that the answer is {request.query.answer if right else 777}"
+
+
 def anything(response: str, query) -> bool:
     """A checker that finds every answer right."""
     return True

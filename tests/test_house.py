@@ -15,10 +15,10 @@ from gsi.strategies import PAPER, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
 
-BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights"}
+BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
-    "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "config": {"types", "strategies"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
+    "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "config": {"types", "strategies", "presets"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},

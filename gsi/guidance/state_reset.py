@@ -26,7 +26,8 @@ class StateReset:
     cut at 20, 40, 60, 80 % of the tokens, but before that statement as far as it can be found.
 
     Fails where the value is stated in words that are not recognised (the opening then gives it away), where a step
-    gives it away before stating it, and where what remains is easy: the rows then teach mostly human text. No
+    gives it away before stating it, and where what remains is easy: the rows then teach mostly human text. Of a model
+    that thinks (`prompt.thinking: keep`) the opening stands inside its thinking section, which it opens. No
     rationale, or one that states the final value in its first step: no hint.
     """
 
@@ -48,7 +49,10 @@ class StateReset:
             given = cuts[index % len(cuts)] if cuts else None
         if given is None:
             return None
-        return Hint(f"state_reset:{self.size(given, rationale):g}", given=given)
+        label = f"state_reset:{self.size(given, rationale):g}"
+        if opening := self.renderer.opening():  # of a thinking model the opening stands where it would have thought
+            given = self.renderer.continuation(self.renderer.prompt(query), opening + given.text)
+        return Hint(label, given=given)
 
     def openings(self, query: Query) -> list[tuple[Text, float]]:
         """Every opening of the rationale that mode `steps` may give, the shortest first, with its size (share of the tokens)."""

@@ -141,39 +141,3 @@ def say(text: str) -> None:
 
 
 # --------------------------------------------------------------------------------------- tasks
-
-
-def list_tasks() -> None:
-    from gsi.tasks import TASKS
-
-    table = Table("task", "hub id", "hard levels")
-    for name, spec in TASKS.items():
-        table.add_row(name, spec.hub or "generated here", ", ".join(map(str, spec.hard_levels)))
-    console.print(table)
-
-
-def show_task(name: str) -> None:
-    from gsi.tasks import TASKS
-
-    if name not in TASKS:
-        raise GsiError(f"tasks show: unknown task {name!r}; there are {', '.join(TASKS)}")
-    for key, value in vars(TASKS[name]).items():
-        console.print(f"{key}: {value.__name__ if callable(value) else value}", markup=False)
-
-
-def check_file(path: str, task: str) -> None:
-    """Loads a data file, grades every answer against itself and lists what would be left out."""
-    from gsi import tasks
-    from gsi.config import Task
-    from gsi.verify import make_grader
-
-    data = tasks.load(Task(name=task, path=path), every=True)
-    grader = make_grader({task: None}, workers=2, timeout=5.0)
-    try:
-        kept, bad = tasks.check_golds(data.queries, grader)
-    finally:
-        grader.close()
-    for problem in [*data.problems, *bad]:
-        console.print(str(problem), markup=False)
-    bad_rows = len({(p.file, p.line) for p in data.problems})
-    console.print(f"{len(kept)} of {len(data.queries) + bad_rows} questions are usable", markup=False)

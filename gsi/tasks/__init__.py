@@ -7,12 +7,13 @@ it, a `check` of your own. Reading, checking and splitting are in `data.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gsi.config import Columns
 from gsi.lab import chain, dag, gsm_symbolic, multiply
+from gsi.tasks.endings import last_boxed
 from gsi.types import Query
 
 OURS = Columns()
@@ -20,7 +21,11 @@ Fields = dict[str, Any]  # one row as read, under our own names (question, answe
 
 
 class LeftOut(Exception):
-    """This row has no answer that could be used; the text says why. The row is reported and the others go on."""
+    """This row has no question or answer that could be used; the text says why. The row is reported and the others go on."""
+
+    def __init__(self, reason: str, field: str = "answer"):
+        super().__init__(reason)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class TaskSpec:
     hard_levels: tuple[int, ...] = ()
     steps: bool = False  # its check also says if the steps of a rationale hold
     generated: Callable[..., list[Query]] | None = None  # lab tasks: (seed, per_level[, levels]) -> queries
+    split: str | None = None  # the only one that the hub's data set has
+    member: str | None = None  # column that marks the rows which belong to it in a file of a larger set
 
 
 def _gsm8k(row: Fields) -> Fields:
@@ -56,24 +63,6 @@ def _math(row: Fields) -> Fields:
     return {**row, "answer": answer}
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` or `\fbox{...}` (or `\boxed 5`) of a text; None where there is none or it never closes."""
-    starts = list(re.finditer(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*", text))
-    if not starts:
-        return None
-    begin = starts[-1].end()
-    if text[begin : begin + 1] != "{":
-        bare = re.match(r"[^\s$]+", text[begin:])
-        return bare.group().rstrip(".") if bare else None
-    depth = 0
-    for end in range(begin, len(text)):
-        if text[end] in "{}" and (text[end - 1] != "\\" or text[end - 2 : end] == "\\\\"):
-            depth += 1 if text[end] == "{" else -1
-            if depth == 0:
-                return text[begin + 1 : end].strip()
-    return None
-
-
 def _choices(row: Fields) -> Fields:
     """Options lose their letters, the answer's letter becomes upper case, and the question shows the options.
 
@@ -88,13 +77,20 @@ def _choices(row: Fields) -> Fields:
         options = [re.sub(r"^[A-Z]\s*\)\s*", "", o).strip() for o in options]
     if isinstance(answer, str) and re.fullmatch(r"[a-e]", answer.strip()):
         answer = answer.strip().upper()
-    if isinstance(question, str) and isinstance(options, list) and options and "Answer Choices:" not in question:
-        shown = " ".join(f"({letter}) {o}" for letter, o in _lettered(options))
-        question = f"{question}\nAnswer Choices: {shown}"
+    if isinstance(question, str) and isinstance(options, list) and options:
+        question = with_choices(question, options)
     return {**row, "options": options, "answer": answer, "question": question, "rationale": rationale}
 
 
-def _lettered(options: list[Any]) -> list[tuple[str, Any]]:
+def with_choices(question: str, options: Sequence[Any]) -> str:
+    """The question with its options and their letters, unless it shows them already."""
+    if "Answer Choices:" in question or all(re.search(rf"(?<!\w){letter}\s*[).:]", question) for letter, _ in _lettered(options)):
+        return question
+    shown = " ".join(f"({letter}) {o}" for letter, o in _lettered(options))
+    return f"{question}\nAnswer Choices: {shown}"
+
+
+def _lettered(options: Sequence[Any]) -> list[tuple[str, Any]]:
     return [(chr(ord("A") + i), option) for i, option in enumerate(options)]
 
 
@@ -110,9 +106,20 @@ TASKS: dict[str, TaskSpec] = {
         hard_levels=(5,),
         steps=True,
     ),
+    "math500": TaskSpec(
+        "the 500 test problems of MATH that most papers report (OpenAI's PRM800K split)",
+        "HuggingFaceH4/MATH-500",
+        split="test",
+        member="in_math500",
+        columns=Columns(id="unique_id", question="problem", rationale="solution"),
+        answer_from=_math,
+        hard_levels=(5,),
+        steps=True,
+    ),
     "theoremqa": TaskSpec(
         "university questions: numbers, lists, true or false; some need a picture that is not given",
         "TIGER-Lab/TheoremQA",
+        split="test",
         columns=Columns(question="Question", answer="Answer"),
     ),
     "aqua": TaskSpec("algebra, five choices", "deepmind/aqua_rat", "raw", Columns(answer="correct"), _choices, steps=True),
@@ -155,6 +162,10 @@ def checks_steps(name: str) -> bool:
     return name in TASKS and TASKS[name].steps
 
 
-from gsi.tasks.data import Problem, TaskData, check_golds, from_queries, load, split_validation  # noqa: E402  (needs TASKS)
+from gsi.tasks.data import TaskData, from_queries, load  # noqa: E402  (needs TASKS)
+from gsi.tasks.golds import Problem, check_golds  # noqa: E402
+from gsi.tasks.mixture import mix, split_validation  # noqa: E402
 
-__all__ = ["TASKS", "Problem", "TaskData", "TaskSpec", "check_golds", "checks_steps", "from_queries", "load", "split_validation"]
+__all__ = [
+    "TASKS", "Problem", "TaskData", "TaskSpec", "check_golds", "checks_steps", "from_queries", "last_boxed", "load", "mix", "split_validation",
+]  # fmt: skip

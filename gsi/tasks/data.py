@@ -1,45 +1,37 @@
-"""From a task of the config to checked queries; the check of the reference answers; the validation split.
+"""From a task of the config to queries: columns by mapping, by our names, by a built-in task's, or by TRL's.
 
-Everything that is wrong with the data stops here, before anything is sampled, with file, line and field.
+What is wrong with the data stops here, before anything is sampled, with file, line and field. Rows without an answer are left out and listed.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
 
 from gsi.config import Task
-from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, fields
-from gsi.tasks.sources import LOCAL, Source, hub_dataset, local_file
-from gsi.types import Grader, GsiError, Query, Verdict
+from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, conversations, fields, with_choices
+from gsi.tasks.endings import final_answer
+from gsi.tasks.golds import Problem
+from gsi.tasks.hub import hub_dataset
+from gsi.tasks.sources import LOCAL, Source, local_file
+from gsi.types import GsiError, Query
 
 FIELDS = ("id", "question", "answer", "rationale", "level", "options")
-_SHOWN = 10  # rows that one message names
+TRL = {  # columns of TRL's data sets (prompt and completion, GRPO's solution, conversations), read where a field has no column of its own
+    "question": ("prompt", "messages", "conversations"),
+    "answer": ("solution", "ground_truth"),
+    "rationale": ("completion", "messages", "conversations"),
+}
 _USUAL = {  # column names that others use, for the mapping a message proposes
     "question": ("problem", "query", "prompt", "input", "question_concat", "instruction", "body", "text"),
     "answer": ("final_answer", "expected_answer", "gold", "target", "label", "correct", "solution", "output", "response"),
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A row or query that was left out, and why."""
-
-    id: str
-    field: str
-    reason: str
-    file: str | None = None
-    line: int | None = None
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: " if self.file else ""
-        return f"{place}{self.id}: {self.field}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -53,9 +45,9 @@ class TaskData:
 def load(task: Task, every: bool = False) -> TaskData:
     """Reads the queries of a task: its file (`path`), its `hub` data set, the built-in one's, or a lab task's generator.
 
+    Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
     With `every`, a row that cannot be read is one of the problems, and the others go on.
 
-    Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
     Raises GsiError, with place, field and fix, for anything that does not become a query.
     """
     spec = TASKS.get(task.name)
@@ -122,8 +114,9 @@ def _source(task: Task, spec: TaskSpec | None) -> Source:
         near = difflib.get_close_matches(task.name, TASKS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise GsiError(f"unknown task {task.name!r}{hint}; built in: {', '.join(TASKS)}; for your own data set {LOCAL} or tasks.N.hub=ID")
-    wanted = {column for field in FIELDS for column in _candidates(task, spec, field)}
-    return hub_dataset(hub, configuration or None, task.split, wanted)
+    wanted = {part for field in FIELDS for column in _candidates(task, spec, field) for part in (column, column.split(".")[0])}
+    split = spec.split if spec and spec.split and not task.hub and task.split == "train" else task.split
+    return hub_dataset(hub, configuration or None, split, wanted)
 
 
 def _generate(task: Task, spec: TaskSpec) -> list[Query]:
@@ -148,62 +141,119 @@ def _generate(task: Task, spec: TaskSpec) -> list[Query]:
 
 
 def _candidates(task: Task, spec: TaskSpec | None, field: str) -> list[str]:
-    """Columns that may hold a field: the mapped one, else our own name, else the built-in task's."""
+    """Columns that may hold a field: the mapped one, else our own name, else the built-in task's or those of TRL."""
     mapped = getattr(task.columns, field)
-    if mapped != field or spec is None:
+    if mapped != field:
         return [mapped]
-    return [field, getattr(spec.columns, field)]
+    theirs = spec.columns.model_dump() if spec else {}
+    usual = () if theirs.get(field, field) != field else [c for c in TRL.get(field, ()) if c not in theirs.values()]
+    return list(dict.fromkeys((field, theirs.get(field, field), *usual)))
+
+
+def _cell(row: dict[str, Any], column: str) -> tuple[bool, Any]:
+    """(whether the row has it, its value); `a.b` is field b of column a, `a.0` the first entry of a list."""
+    if column in row:
+        return True, row[column]
+    value: Any = row
+    for part in column.split("."):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return False, None
+    return True, value
 
 
 def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False) -> tuple[list[Query], list[Problem]]:
     queries: list[Query] = []
     problems: list[Problem] = []
-    empty: list[str] = []
-    seen: set[str] = set(source.columns or ())
+    columns: dict[str, None] = dict.fromkeys(source.columns or ())  # all that were seen, in order
+    candidates = {field: _candidates(task, spec, field) for field in FIELDS}
+    found: set[str] = set()  # fields that some row has a column for
+    first: str | None = None
+    members: set[str] = set()  # rows of a larger set that say they belong to this task
     names = _Ids(task, source)
     for line, row in islice(source.rows, task.limit or None):
-        name = f"{source.unit} {line}"
+        at, name = source.at(line), f"{source.unit} {line}"
         try:
             if isinstance(row, GsiError):
                 raise row
-            seen.update(row)
-            raw: Fields = {field: next((row[c] for c in _candidates(task, spec, field) if c in row), None) for field in FIELDS}
+            columns |= dict.fromkeys(row)
+            first, raw = first or at, Fields()
+            for field in FIELDS:
+                there = [value for has, value in (_cell(row, c) for c in candidates[field]) if has]
+                raw[field] = next((value for value in there if value is not None), None)
+                found |= {field} if there else set()
             name = names.take(line, raw["id"])
-            query = _query(task, spec, source, source.at(line), name, row, raw)
+            if spec and spec.member and row.get(spec.member):
+                members.add(name)
+            query = _query(task, spec, at, name, raw)
         except LeftOut as e:
-            problems.append(Problem(name, "answer", str(e), source.name, line))
-            continue
+            problems.append(Problem(name, e.field, str(e), source.name, line))
+            found |= {"answer"} if raw["rationale"] is not None else set()
         except GsiError as e:
             if not every:
                 raise
-            problems.append(Problem(name, "row", str(e).removeprefix(f"{source.at(line)}: "), source.name, line))
-            continue
-        if blank := [field for field in ("question", "answer") if not getattr(query, field).strip()]:
-            empty.append(f"{source.unit} {line} ({' and '.join(blank)})")
-            problems += [Problem(name, field, "empty; fill it in or remove the row", source.name, line) for field in blank]
-            continue
-        queries.append(query)
+            problems.append(Problem(name, "row", str(e).removeprefix(f"{at}: "), source.name, line))
+        else:
+            found.add("answer")  # a column, or cut out of a solution
+            queries.append(query)
     for field in FIELDS:
-        column = getattr(task.columns, field)
-        if column != field and seen and column not in seen:
-            raise GsiError(_missing(task, spec, source.name, field, sorted(seen)))
-    if empty and not every:
-        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
-        raise GsiError(
-            f"{source.name}: rows with an empty question or answer: {len(empty)}: {', '.join(empty[:_SHOWN])}{more}; fill or remove them"
-        )
+        needed = field in ("question", "answer") or getattr(task.columns, field) != field
+        if needed and columns and field not in found:
+            at = source.name if field not in ("question", "answer") else first or source.name
+            raise GsiError(_missing(task, spec, at, field, list(columns)))
+    if members:
+        queries, problems = [q for q in queries if q.id in members], [p for p in problems if p.id in members]
     return queries, problems
 
 
-def _query(task: Task, spec: TaskSpec | None, source: Source, at: str, name: str, row: Mapping[str, Any], raw: Fields) -> Query:
-    raw = spec.answer_from(raw) if spec and spec.answer_from else raw
-    for field in ("question", "answer"):
-        if raw[field] is None and not any(c in row for c in _candidates(task, spec, field)):
-            raise GsiError(_missing(task, spec, at, field, list(source.columns or row)))
-    question = fields.text(at, "question", raw["question"]) or ""
+def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -> Query:
+    """One row as a query. Raises LeftOut where it has no question or answer, GsiError where a value is of another kind than its field."""
+    raw = _talk(raw)
+    if spec and spec.answer_from:
+        raw = spec.answer_from(raw)
     answer = fields.text(at, "answer", raw["answer"], numbers=True) or ""
-    rationale, level = fields.text(at, "rationale", raw["rationale"]) or None, fields.level(at, raw["level"])
-    return Query(name, task.name, question, answer, rationale, level, fields.options(at, raw["options"]))
+    rationale = fields.text(at, "rationale", raw["rationale"]) or None
+    if not task.programs and not answer.strip() and rationale:
+        answer = final_answer(rationale) or ""
+        if not answer:
+            raise LeftOut("no answer, and the solution has no \\boxed{...}, `####` or `the answer is` to take one from")
+    elif not task.programs and spec is None and isinstance(raw["answer"], str) and ("\\boxed" in answer or "####" in answer):
+        rationale, answer = rationale or answer, final_answer(answer) or ""  # TRL's `solution` may be a whole one
+    question = fields.text(at, "question", raw["question"]) or ""
+    for field, value in (("question", question), ("answer", answer)):
+        if not value.strip():
+            raise LeftOut("empty", field)
+    options = fields.options(at, raw["options"])
+    if spec is None and options and len(answer.strip()) == 1 and answer.strip().isalpha():
+        question = with_choices(question, options)
+    if task.programs and rationale and not _is_program(rationale):
+        rationale = None  # a solution in words is no reference for programs
+    return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options)
+
+
+def _talk(raw: Fields) -> Fields:
+    """Conversations as the texts that are meant: the user's turn asks, the model's turn is the solution."""
+    try:
+        if conversations.is_conversation(raw["question"]):
+            raw = raw | {"question": conversations.asked(raw["question"])}
+    except conversations.NotOneQuestion as e:
+        raise LeftOut(str(e), "question") from None
+    if conversations.is_conversation(raw["rationale"]):
+        raw = raw | {"rationale": conversations.answered(raw["rationale"])}
+    if conversations.is_conversation(raw["answer"]):
+        raw = raw | {"answer": None, "rationale": raw["rationale"] or conversations.answered(raw["answer"])}
+    return raw
+
+
+def _is_program(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):  # ValueError: null bytes
+        return False
+    return True
 
 
 class _Ids:
@@ -211,7 +261,8 @@ class _Ids:
 
     def __init__(self, task: Task, source: Source):
         self._source = source
-        self._prefix = task.name if task.split == "train" else f"{task.name}-{task.split}"
+        split = source.split or task.split
+        self._prefix = task.name if split == "train" else f"{task.name}-{split}"
         self._lines: dict[str, int] = {}  # own id -> line
         self._without: int | None = None  # first line without one
 
@@ -235,108 +286,11 @@ class _Ids:
 def _missing(task: Task, spec: TaskSpec | None, at: str, field: str, columns: Sequence[str]) -> str:
     mapping = {}
     for wanted in dict.fromkeys(("question", "answer", field)):
-        if any(c in columns for c in _candidates(task, spec, wanted)):
+        if wanted != field and any(c.split(".")[0] in columns for c in _candidates(task, spec, wanted)):
             continue
-        lower = {c.lower(): c for c in columns}
+        lower = {c.lower(): c for c in reversed(columns)}
         usual = (wanted, *_USUAL.get(wanted, ()))
         mapping[wanted] = next((lower[name] for name in usual if name in lower), "COLUMN")
     looked = " or ".join(repr(c) for c in dict.fromkeys(_candidates(task, spec, field)))
     paste = ", ".join(f"{key}: {value}" for key, value in mapping.items())
     return f"{at}: field `{field}`: no column {looked}; the columns are: {', '.join(columns)}; map them in the task: `columns: {{{paste}}}`"
-
-
-# --------------------------------------------------------------------------------------- checks and splits
-
-
-def check_golds(
-    queries: Sequence[Query], grader: Grader, own_check: Collection[str] = (), programs: Collection[str] = ()
-) -> tuple[list[Query], list[Problem]]:
-    """Grades every query's own answer and rationale; (queries that hold against themselves, problems of those left out).
-
-    A lab task states its rationale and a built-in one `The answer is ...`. Tasks of other names, and those in `own_check`
-    (the names of tasks with a `check` of their own), state the bare answer first and the sentence second; either counts.
-    A query whose reference answer cannot be right would burn its whole budget in every iteration. A rationale that ends in
-    another answer leaves its query out too: one of the two is wrong. One that states no answer is no reason; rationales of
-    tasks with a check of their own, and of `programs`, are not graded here.
-
-    Raises GsiError where no answer of a task verifies: then the data or the checker is wrong, not a row.
-    """
-    forms_Q = [list(_statements(query, own_check)) for query in queries]
-    futures_Q = [grader.submit(query, forms[0]) for query, forms in zip(queries, forms_Q, strict=True)]
-    verdict_Q: list[Verdict] = [future.result() for future in futures_Q]
-    again = [i for i, forms in enumerate(forms_Q) if len(forms) > 1 and not verdict_Q[i].correct]
-    for i, future in [(i, grader.submit(queries[i], forms_Q[i][1])) for i in again]:
-        verdict_Q[i] = future.result()
-    kept = [query for query, verdict in zip(queries, verdict_Q, strict=True) if verdict.correct]
-    working, problems = {query.task for query in kept}, []
-    for query, verdict in zip(queries, verdict_Q, strict=True):
-        if verdict.correct:
-            continue
-        detail = f" ({verdict.detail})" if verdict.detail else ""
-        problems.append(Problem(query.id, "answer", f"{verdict.status}: {query.answer!r} does not verify as its own answer{detail}"))
-        if query.task not in working:
-            raise GsiError(
-                f"task {query.task}: none of its reference answers verifies, first {problems[-1]}; fix the answers or the task's `check`"
-            )
-    graded = [q for q in kept if q.rationale and q.task in TASKS and not TASKS[q.task].generated and q.task not in {*own_check, *programs}]
-    futures = [grader.submit(query, query.rationale or "") for query in graded]
-    contradicted = {q.id: v for q, future in zip(graded, futures, strict=True) if (v := future.result()).status == "wrong"}
-    for query in graded:
-        if query.id in contradicted:
-            said = contradicted[query.id].extracted
-            problems.append(Problem(query.id, "rationale", f"wrong: it ends in {said!r}, but the answer is {query.answer!r}"))
-    return [q for q in kept if q.id not in contradicted], problems
-
-
-def _statements(query: Query, own_check: Collection[str]) -> Iterator[str]:
-    spec = TASKS.get(query.task)
-    if spec and spec.generated and query.rationale:
-        yield query.rationale
-        return
-    if spec is None or query.task in own_check:
-        yield query.answer
-    yield f"The answer is {query.answer}"
-
-
-def split_validation(queries: Sequence[Query], validation: float, seed: int) -> tuple[list[Query], list[Query]]:
-    """(train, validation), both in the order given. `validation` below 1 is a share (at least one query), else a number; 0 = none.
-
-    Stratified by task and level, and chosen by a hash of seed and query id, so it does not depend on the order of the
-    queries. Queries with the same question text stay on one side, and at least one query stays in training; for both
-    reasons validation may come out smaller than asked for.
-    """
-    if not queries or validation <= 0:
-        return list(queries), []
-    groups: dict[str, list[Query]] = defaultdict(list)  # text -> its queries
-    for query in queries:
-        groups[_same(query)].append(query)
-    strata: dict[tuple[str, int | None], list[tuple[bytes, str]]] = defaultdict(list)  # (rank, text) of every group
-    size: dict[tuple[str, int | None], int] = defaultdict(int)  # queries
-    for text, group in groups.items():
-        rank, first = min(((_rank(seed, query.id), query) for query in group), key=lambda pair: pair[0])
-        strata[first.task, first.level].append((rank, text))
-        size[first.task, first.level] += len(group)
-
-    total = max(1, round(validation * len(queries))) if validation < 1 else int(validation)
-    total = min(total, len(queries) - 1)
-    quota = {key: total * n // len(queries) for key, n in size.items()}
-    by_remainder = sorted(size, key=lambda key: (-(total * size[key] % len(queries)), _rank(seed, repr(key))))
-    for key in by_remainder[: total - sum(quota.values())]:
-        quota[key] += 1
-
-    chosen: set[str] = set()  # texts
-    for key, members in strata.items():
-        left = quota[key]
-        for _, text in sorted(members):
-            if len(groups[text]) <= left:
-                left -= len(groups[text])
-                chosen.add(text)
-    return [q for q in queries if _same(q) not in chosen], [q for q in queries if _same(q) in chosen]
-
-
-def _same(query: Query) -> str:
-    return " ".join(query.question.split())
-
-
-def _rank(seed: int, text: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{text}".encode()).digest()

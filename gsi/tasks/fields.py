@@ -37,24 +37,26 @@ def text(at: str, field: str, value: Any, numbers: bool = False) -> str | None:
 
 
 def level(at: str, value: Any) -> int | None:
-    """An int, or text such as `5`, `Level 5`; `Level ?` (two problems of MATH) is none."""
+    """An int, or text such as `5`, `Level 5`; `Level ?` (two problems of MATH) is none; a fraction such as 5.5 is rounded down."""
     if value is None or is_int(value):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(?:level)?\s*(\d+|\??)\s*", value, re.IGNORECASE)):
+    if isinstance(value, float) and math.isfinite(value):
+        return math.floor(value)
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(?:level)?\s*(\d+|\??)(?:\.\d+)?\s*", value, re.IGNORECASE)):
         return int(match.group(1)) if match.group(1).isdigit() else None
     raise _wrong_type(at, "level", "a whole number or text such as `Level 5`", value)
 
 
 def options(at: str, value: Any) -> tuple[str, ...] | None:
-    """A list of texts or numbers, or the same as JSON text."""
+    """A list of texts or numbers, the same as JSON text, or a mapping with that list under `text` (ARC's `choices`)."""
     expected, found = "a list of texts, or one as JSON text", value
     if isinstance(value, str) and value.strip():
         try:
             found = json.loads(value)
         except json.JSONDecodeError:
             raise _wrong_type(at, "options", expected, value) from None
+    if isinstance(found, dict) and isinstance(found.get("text"), list):
+        found = found["text"]
     if found is None or found == "":
         return None
     if not isinstance(found, list | tuple):

@@ -1,20 +1,19 @@
-"""Rows as they are stored: local JSONL or JSON files, and data sets of the Hugging Face hub. Nothing is interpreted here."""
+"""Rows as they are stored in local files: JSONL, JSON, CSV and Parquet. Nothing is interpreted here; `hub.py` reads the hub's data sets."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
-import ssl
-import urllib.error
-import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gsi.types import GsiError
 
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LOCAL = "tasks.N.path=FILE.jsonl"  # the way out of every hub error; N counts from 0
 
 
@@ -24,23 +23,85 @@ class Source:
     rows: Iterator[tuple[int, dict[str, Any] | GsiError]]  # (line or row number from 1, columns or why they cannot be read)
     unit: str = "line"
     columns: tuple[str, ...] | None = None  # None = every row brings its own
+    split: str | None = None  # the one that was read, where it is not the task's
 
     def at(self, line: int) -> str:
         return f"{self.name}:{line}" if self.unit == "line" else f"{self.name}: row {line}"
 
 
 def local_file(path: str) -> Source:
-    """A `.jsonl` or `.jsonl.gz` file, read line by line, or a `.json` (`.json.gz`) file with one list.
+    """A file with one row per line (`.jsonl`), one list (`.json`), a header line and commas or tabs (`.csv`, `.tsv`), or `.parquet`.
 
-    Raises GsiError, also while rows are read.
+    All but the last may end in `.gz` too. Lines and row groups are read as they are asked for. Raises GsiError, also while rows are read.
     """
     file = Path(path).expanduser()
     kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-    if kind not in (".jsonl", ".json"):
-        raise GsiError(f"{path}: cannot tell what this file is; expected a name that ends in .jsonl, .jsonl.gz or .json")
+    if kind not in KINDS or (kind == ".parquet" and file.suffix == ".gz"):
+        raise GsiError(
+            f"{path}: cannot tell what this file is; expected a name that ends in .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
+        )
     if not file.is_file():
         raise GsiError(f"{path}: {'is a folder, not a file' if file.is_dir() else 'no such file'}; set {LOCAL}")
+    if kind == ".parquet":
+        return _parquet(path, file)
+    if kind in (".csv", ".tsv"):
+        return _csv(path, file, "," if kind == ".csv" else "\t")
     return Source(path, _json_lines(path, file)) if kind == ".jsonl" else Source(path, _json_list(path, file), unit="row")
+
+
+def is_local(name: str) -> bool:
+    """Whether a name that a person gave stands for a file: it is there, or it ends like one."""
+    return Path(name).expanduser().is_file() or any(name.endswith(end) for kind in KINDS for end in (kind, kind + ".gz"))
+
+
+def _parquet(path: str, file: Path) -> Source:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        table = pq.ParquetFile(file)
+    except (OSError, ArrowException) as e:
+        raise GsiError(f"{path}: cannot be read as Parquet: {e}") from None
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        try:
+            for batch in table.iter_batches(1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (OSError, ArrowException) as e:
+            raise GsiError(f"{path}: cannot be read after row {number}: {e}; is it complete?") from None
+
+    return Source(path, rows(), unit="row", columns=tuple(table.schema_arrow.names))
+
+
+def _csv(path: str, file: Path, comma: str) -> Source:
+    """Cells are texts; an empty one is none. A quoted cell may hold commas and line ends."""
+
+    def lines() -> Iterator[str]:
+        for line, raw in _raw_lines(path, file):
+            try:
+                yield raw.decode("utf-8")
+            except UnicodeDecodeError as e:
+                raise GsiError(
+                    f"{path}:{line}: byte {e.start} is not valid UTF-8; convert the file, for example with iconv -t UTF-8"
+                ) from None
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        csv.field_size_limit(2**27)
+        reader = csv.DictReader(lines(), delimiter=comma, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise GsiError(
+                        f"{path}:{reader.line_num}: another number of cells than the header's {len(reader.fieldnames or ())}; is a quote missing?"
+                    )
+                yield reader.line_num, {column: cell or None for column, cell in row.items()}
+        except csv.Error as e:
+            raise GsiError(f"{path}:{reader.line_num + 1}: not valid CSV: {e}") from None
+
+    return Source(path, rows())
 
 
 def _raw_lines(path: str, file: Path) -> Iterator[tuple[int, bytes]]:
@@ -88,36 +149,9 @@ def _object(place: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def hub_dataset(hub: str, configuration: str | None, split: str, wanted: set[str]) -> Source:
-    """A split of a data set on the hub, or in a local folder of that name. Only the `wanted` columns are decoded (others may be pictures).
-
-    With HF_HUB_OFFLINE=1 only a cached copy is used. Raises GsiError, quickly where the hub cannot be reached.
-    """
-    import datasets
-
-    name = f"{hub}{f':{configuration}' if configuration else ''} (split {split})"
-    try:
-        if not Path(hub).is_dir():
-            _knock()
-        data = datasets.load_dataset(hub, configuration, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise GsiError(f"{name}: cannot be loaded from the Hugging Face hub: {reason}; use a local file instead with {LOCAL}") from None
-    chosen = [column for column in data.column_names if column in wanted]
-    rows = data.select_columns(chosen) if chosen else ({} for _ in range(data.num_rows))
-    return Source(name, ((i, dict(row)) for i, row in enumerate(rows, 1)), unit="row", columns=tuple(data.column_names))
-
-
-def _knock() -> None:
-    """One request without retries: `load_dataset` alone takes 25 s to find out that there is no network. Raises OSError."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:
-        pass  # any status will do: somebody answered
-    except urllib.error.URLError as e:
-        if not isinstance(e.reason, ssl.SSLError):  # the hub's own client may know other certificates
-            raise
+def readable(rows: Iterable[tuple[int, dict[str, Any] | GsiError]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows; raises the GsiError of the first that cannot be read."""
+    for line, row in rows:
+        if isinstance(row, GsiError):
+            raise row
+        yield line, row

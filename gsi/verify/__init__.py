@@ -22,6 +22,7 @@ CHECKERS: dict[str, Check] = {
     "gsm8k": check_number,
     "svamp": check_number,
     "math": check_math,
+    "math500": check_math,
     "theoremqa": check_theoremqa,
     "aqua": check_choice,
     "mathqa": check_choice,
@@ -35,7 +36,7 @@ CHECKERS: dict[str, Check] = {
 }
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).
-STEPS: dict[str, bool] = {"gsm8k": True, "svamp": True, "aqua": True, "mathqa": True, "math": False, "gsm_symbolic": True}
+STEPS: dict[str, bool] = {"gsm8k": True, "svamp": True, "aqua": True, "mathqa": True, "math": False, "math500": False, "gsm_symbolic": True}
 
 _shared: GraderPool | None = None
 _lock = threading.Lock()

@@ -1,0 +1,58 @@
+"""The size of a model from its dimensions: parameters, and memory of its KV cache. No weights are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gsi.config import Dimensions
+
+
+def parameters(d: Dimensions) -> int:
+    """Parameters of a decoder with gated MLP and grouped-query attention (Llama, Mistral, Qwen3, SmolLM3, Gemma 3), norms included."""
+    head = d.head_dim or d.hidden // d.heads
+    attention = 2 * d.hidden * d.heads * head + 2 * d.hidden * d.kv_heads * head + (2 * head if d.qk_norm else 0)
+    layer = attention + 3 * d.hidden * d.intermediate + d.norms * d.hidden
+    return d.vocabulary * d.hidden * (1 if d.tied else 2) + d.layers * layer + d.hidden
+
+
+def kv_bytes(d: Dimensions, width: int = 2) -> int:
+    """Bytes of the KV cache per token (width: bytes per number). Sliding windows, which need less, are not taken into account."""
+    return 2 * d.layers * d.kv_heads * (d.head_dim or d.hidden // d.heads) * width
+
+
+def lora_parameters(d: Dimensions, rank: int) -> int:
+    """Trained parameters of LoRA on every linear layer but the output: rank x (in + out) each."""
+    head = d.head_dim or d.hidden // d.heads
+    q, kv = d.heads * head, d.kv_heads * head
+    sides = (d.hidden + q) + 2 * (d.hidden + kv) + (q + d.hidden) + 3 * (d.hidden + d.intermediate)
+    return d.layers * rank * sides
+
+
+def read(model: str) -> Dimensions | None:
+    """Dimensions by the config.json of a local directory or of a hub model in the local cache; None where there is none of this kind."""
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(model, "config.json")
+        except HFValidationError:  # no name of the hub
+            return None
+        if not isinstance(found, str):
+            return None
+        path = Path(found)
+    c: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    c = c.get("text_config", c)
+    needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+    if any(not isinstance(c.get(key), int) for key in needed):
+        return None
+    kind = str(c.get("model_type", ""))
+    return Dimensions(
+        layers=c["num_hidden_layers"], hidden=c["hidden_size"], heads=c["num_attention_heads"],
+        kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"], head_dim=c.get("head_dim"), intermediate=c["intermediate_size"],
+        vocabulary=c["vocab_size"], tied=bool(c.get("tie_word_embeddings", kind.startswith("gemma"))),
+        qk_norm=kind.startswith(("qwen3", "gemma3")), norms=4 if kind.startswith(("gemma2", "gemma3")) else 2,
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""Samples that others have drawn, read from their files: the paper's results, TRL's prompt and completion sets, plain rows.
+
+The paper's released code (arXiv 2411.00750, `save_results`) writes one JSON list of
+`{item_id, question, answer_cot, answer_value, pred: [text, ...], pred_value, correct_pred}`, and a retry appends its items
+to the same list; an item that is there twice word for word is read once. A plain row has a question and one response, or a
+list of them; rows with the same question belong together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gsi.tasks import fields
+from gsi.tasks.conversations import NotOneQuestion, answered, asked, is_conversation
+from gsi.tasks.endings import final_answer
+from gsi.tasks.golds import Problem
+from gsi.tasks.sources import local_file, readable
+from gsi.types import GsiError, Query
+
+NAMES = {  # columns as they are usually called, first come first served
+    "id": ("query_id", "question_id", "item_id", "problem_id", "id"),
+    "question": ("question", "problem", "query", "prompt", "messages", "conversations"),
+    "answer": ("answer", "answer_value", "gold", "ground_truth", "target", "solution"),
+    "rationale": ("rationale", "answer_cot", "reference"),
+    "level": ("level", "difficulty"),
+    "options": ("options", "choices"),
+    "response": ("response", "responses", "pred", "completion", "completions", "generation", "generations", "samples", "outputs", "output",
+                 "prediction", "messages", "conversations"),
+}  # fmt: skip
+_TASKS = {
+    "aqua_rat": "aqua",
+    "aqua": "aqua",
+    "gsm8k": "gsm8k",
+    "math": "math",
+    "mathqa": "mathqa",
+    "svamp": "svamp",
+    "theoremqa": "theoremqa",
+}
+# one of the six sentences that the paper's program-of-thought questions end in
+_ASKS = re.compile(
+    r"\s*(?:Let's (?:write|program)|Please (?:write|respond by writing)|Please respond)[^?!]{0,60}(?:program|Python)[^?!]{0,30}$"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    text: str
+    finish_reason: str = "stop"
+    tokens: int | None = None
+    model: str | None = None
+
+
+@dataclass
+class Samples:
+    """What a file holds: questions with the responses to them, in file order, and rows that are neither."""
+
+    queries: list[Query] = field(default_factory=list)
+    drawn: dict[str, list[Sample]] = field(default_factory=dict)  # query id -> its samples
+    problems: list[Problem] = field(default_factory=list)
+    repeated: int = 0  # items that stood there twice, word for word
+    programs: bool = False  # the questions ask for programs
+
+
+def read_samples(path: str, task: str | None, columns: Mapping[str, str], questions: Sequence[Query] = ()) -> Samples:
+    """Reads a file of samples.
+
+    Args:
+        task: how answers are checked; None = by the id of the paper's items, else `auto`.
+        columns: our field (those of NAMES) -> the file's column, where it is none of the usual ones.
+        questions: where the answers come from, for files that have none; matched by id, else by the question's text.
+
+    Raises GsiError for a file that holds no samples, or whose questions have no answers to grade by.
+    """
+    found, source = Samples(), local_file(path)
+    by_id = {q.id: q for q in questions}
+    by_text = {_text(q.question): q for q in questions}
+    rows = list(_rows(readable(source.rows), source.at, columns))
+    found.programs = bool(rows) and sum(bool(_ASKS.search(row["question"])) for _, row in rows) > 0.9 * len(rows)
+    ids = _own_ids(row for _, row in rows)
+    seen: dict[str, Query] = {}  # text -> query
+    whole: set[tuple[Any, ...]] = set()
+    for line, row in rows:
+        text = _ASKS.sub("", row["question"]) if found.programs else row["question"]
+        item = (row["id"], text, tuple(row["response"]))
+        if len(row["response"]) > 1 and item in whole:
+            found.repeated += 1
+            continue
+        whole.add(item)
+        query = seen.get(_text(text)) or by_id.get(row["id"] or "") or by_text.get(_text(text))
+        if query is None:
+            name = ids.get(_text(row["question"])) or f"{task or 'sample'}-{line:05d}"
+            if questions:
+                found.problems.append(Problem(name, "question", "not among the questions given", path, line))
+                continue
+            if not row["answer"]:
+                found.problems.append(Problem(name, "answer", "empty", path, line))
+                continue
+            query = _query(name, task, text, row)
+        if query.id not in found.drawn:
+            found.queries.append(query)
+        seen[_text(text)] = query
+        found.drawn.setdefault(query.id, []).extend(row["samples"])
+    if not found.queries:
+        first = f", first {found.problems[0]}" if found.problems else ""
+        raise GsiError(
+            f"{path}: no sample can be graded: {len(found.problems)} rows have no answer to grade by{first}; name the data that has them "
+            "(--questions FILE, a built-in task or a hub id), or the column (--columns answer=COLUMN)"
+        )
+    return found
+
+
+def _rows(rows: Iterable[tuple[int, dict[str, Any]]], at: Any, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, fields) with `question` a text, `response` a list of texts, `samples` the same as samples."""
+    for line, row in rows:
+        names = {name: (columns[name],) if name in columns else usual for name, usual in NAMES.items()}
+        got = {name: next((row[c] for c in usual if row.get(c) is not None), None) for name, usual in names.items()}
+        try:
+            question = asked(got["question"]) if is_conversation(got["question"]) else got["question"]
+        except NotOneQuestion as e:
+            raise GsiError(f"{at(line)}: field `question`: {e}") from None
+        responses = [got["response"]] if is_conversation(got["response"]) or not isinstance(got["response"], list) else got["response"]
+        texts = [answered(r) if is_conversation(r) else r for r in responses]
+        if not isinstance(question, str) or not texts or not all(isinstance(t, str) for t in texts):
+            missing = "question" if not isinstance(question, str) else "response"
+            raise GsiError(
+                f"{at(line)}: field `{missing}`: no text in a column {' or '.join(names[missing])}; the columns are: {', '.join(row)}; "
+                f"map it with --columns {missing}=COLUMN"
+            )
+        answer = got["answer"]
+        if isinstance(answer, str) and ("\\boxed" in answer or "####" in answer):
+            answer = final_answer(answer)
+        drawn = [Sample(str(t), row.get("finish_reason") or "stop", row.get("generated_tokens"), row.get("model")) for t in texts]
+        got |= {
+            "id": str(got["id"]) if got["id"] is not None else None,
+            "question": question,
+            "answer": fields.text(at(line), "answer", answer, numbers=True),
+            "level": fields.level(at(line), got["level"]),
+            "options": fields.options(at(line), got["options"]),
+            "response": texts,
+            "samples": drawn,
+        }
+        yield line, got
+
+
+def _own_ids(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Text of a question -> the id that all its rows share and no other question has."""
+    ids: dict[str, set[str | None]] = {}
+    for row in rows:
+        ids.setdefault(_text(row["question"]), set()).add(row["id"])
+    owners = Counter(i for found in ids.values() for i in found)
+    return {text: one for text, found in ids.items() if len(found) == 1 and (one := next(iter(found))) and owners[one] == 1}
+
+
+def _query(name: str, task: str | None, question: str, row: Mapping[str, Any]) -> Query:
+    of_the_paper = re.fullmatch(r"(\w+?)_\d+", row["id"] or "")
+    check = task or _TASKS.get(of_the_paper.group(1) if of_the_paper else "", "auto")
+    query = Query(name, check, question, row["answer"], row["rationale"] or None, row["level"], row["options"])
+    return replace(query, options=_choices(question)) if check in ("aqua", "mathqa") and not row["options"] else query
+
+
+def _choices(question: str) -> tuple[str, ...] | None:
+    """`... Answer Choices: (A) 32 (B) 64` -> ("32", "64")."""
+    shown = question.partition("Answer Choices:")[2]
+    parts = re.split(r"\(([A-H])\)", shown)[1:]
+    options = tuple(text.strip() for text in parts[1::2])
+    return options if len(options) > 1 and "".join(parts[::2]) == "ABCDEFGH"[: len(options)] else None
+
+
+def _text(question: str) -> str:
+    return " ".join(question.split())

@@ -1,0 +1,72 @@
+"""Which of the queries are used for what: mixtures by weight, and the validation split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from gsi.types import Query
+
+
+def mix(queries: Sequence[Query], weights: Mapping[str, float], seed: int) -> list[Query]:
+    """The largest mixture in which tasks have the proportions of `weights` and no query occurs twice, in the order given.
+
+    `weights` names every task of the queries; empty = all of them. Which queries of a task are in it is chosen by a hash of
+    seed and query id, so a smaller mixture of a seed is part of a larger one.
+    """
+    if not weights:
+        return list(queries)
+    by_task: dict[str, list[Query]] = defaultdict(list)
+    for query in queries:
+        by_task[query.task].append(query)
+    unit = min(len(by_task[task]) / weight for task, weight in weights.items())  # queries per unit of weight
+    chosen: set[str] = set()
+    for task, weight in weights.items():
+        ranked = sorted(by_task[task], key=lambda query: _rank(seed, f"mix/{query.id}"))
+        chosen |= {query.id for query in ranked[: round(unit * weight)]}
+    return [query for query in queries if query.id in chosen]
+
+
+def split_validation(queries: Sequence[Query], validation: float, seed: int) -> tuple[list[Query], list[Query]]:
+    """(train, validation), both in the order given. `validation` below 1 is a share (at least one query), else a number; 0 = none.
+
+    Stratified by task and level, and chosen by a hash of seed and query id, so it does not depend on the order of the
+    queries. Queries with the same question text stay on one side, and at least one query stays in training; for both
+    reasons validation may come out smaller than asked for.
+    """
+    if not queries or validation <= 0:
+        return list(queries), []
+    groups: dict[str, list[Query]] = defaultdict(list)  # text -> its queries
+    for query in queries:
+        groups[_same(query)].append(query)
+    strata: dict[tuple[str, int | None], list[tuple[bytes, str]]] = defaultdict(list)  # (rank, text) of every group
+    size: dict[tuple[str, int | None], int] = defaultdict(int)  # queries
+    for text, group in groups.items():
+        rank, first = min(((_rank(seed, query.id), query) for query in group), key=lambda pair: pair[0])
+        strata[first.task, first.level].append((rank, text))
+        size[first.task, first.level] += len(group)
+
+    total = max(1, round(validation * len(queries))) if validation < 1 else int(validation)
+    total = min(total, len(queries) - 1)
+    quota = {key: total * n // len(queries) for key, n in size.items()}
+    by_remainder = sorted(size, key=lambda key: (-(total * size[key] % len(queries)), _rank(seed, repr(key))))
+    for key in by_remainder[: total - sum(quota.values())]:
+        quota[key] += 1
+
+    chosen: set[str] = set()  # texts
+    for key, members in strata.items():
+        left = quota[key]
+        for _, text in sorted(members):
+            if len(groups[text]) <= left:
+                left -= len(groups[text])
+                chosen.add(text)
+    return [q for q in queries if _same(q) not in chosen], [q for q in queries if _same(q) in chosen]
+
+
+def _same(query: Query) -> str:
+    return " ".join(query.question.split())
+
+
+def _rank(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{text}".encode()).digest()
