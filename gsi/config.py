@@ -256,9 +256,9 @@ class Gate(Section):
     """Which guided samples are trained on (docs/curation.md)."""
 
     reliance: Literal["none", "filter", "choose", "weight"] = "none"  # hint reliance, by an engine that scores (transformers)
-    threshold: Annotated[float, Field(le=0)] = -0.5  # filter: guided samples with less, in nats per token, are dropped
+    threshold: Annotated[float, Field(le=0)] = -0.1  # filter: guided samples with less, in nats per token, are dropped
     best: Annotated[int, Field(ge=1)] = 1  # choose: of a query's accepted guided samples those with the most
-    temperature: Annotated[float, Field(gt=0)] = 0.5  # weight: exp(min(reliance, 0) / temperature)
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # weight: exp(min(reliance, 0) / temperature)
     leaks: tuple[Literal["mention", "early_answer", "copy", "steps"], ...] = ()  # guided samples with one are dropped
     overlap: Annotated[float, Field(gt=0, lt=1)] = 0.5  # copy: share of word sequences in common from which it is one
 

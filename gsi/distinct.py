@@ -18,9 +18,12 @@ _DRESS = [
         (r"(?<=[\d)])\s*x\s*(?=[\d(])", "*"),
     )
 ]
-_SIDE = r"[-+(]*\s*(?:\d+(?:\.\d+)?|\.\d+)(?:\s*[-+*/^()]+\s*(?:\d+(?:\.\d+)?|\.\d+)|\s*\))*"
-_WORDS = re.compile(r"(?<=\d)\s+(?!x\b)[A-Za-z][A-Za-z .']*(?=\s*[-+*/=^)])")  # a unit between a number and what follows
-_EQUATION = re.compile(rf"{_SIDE}(?:\s*=\s*{_SIDE})+")
+# a number, then operators and numbers; the bounds keep the time linear in the text
+_SIDE = (
+    r"(?<![\d.])[-+(]{0,6}(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:\s?[-+*/^()]{1,6}\s?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})|\s?\)){0,40}"
+)
+_WORDS = re.compile(r"(?<=\d)\s{1,3}(?!x\b)[A-Za-z][A-Za-z .']{0,60}(?=[-+*/=^)])")  # a unit between a number and what follows
+_EQUATION = re.compile(rf"{_SIDE}(?:\s{{0,3}}=\s{{0,3}}{_SIDE})+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 
 
@@ -35,7 +38,7 @@ def steps(completion: str) -> Hashable:
     Two solutions that calculate the same things in the same order are the same path, however they are worded; another order is
     another path. Equations with unknowns are not compared, so an algebraic solution with few numeric steps is judged by those.
     """
-    flat = completion
+    flat = re.sub(r"\s+", " ", completion)
     for pattern, new in _DRESS:
         flat = pattern.sub(new, flat)
     flat = _WORDS.sub(" ", flat)

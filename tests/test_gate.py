@@ -194,7 +194,7 @@ def test_runs_with_a_gate(tmp_path, mode, check_folder):
         assert "not_best" in reasons(folder, 2)
     else:
         assert all(
-            r["weight"] == pytest.approx(math.exp(scores[k][0] / 0.5), rel=1e-5)
+            r["weight"] == pytest.approx(math.exp(scores[k][0] / 0.1), rel=1e-5)
             for r in rows
             if r["guidance"]
             for k in [(r["query_id"], r["iteration"], r["attempt"])]
