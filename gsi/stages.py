@@ -13,6 +13,7 @@ from typing import Any
 from gsi import build, metrics, mixing, tracker, trainset
 from gsi.allocation import Fixed
 from gsi.allocation import build as build_allocation
+from gsi.config import Config
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
 from gsi.ledger import Ledger
@@ -76,8 +77,11 @@ def test(ctx: Context) -> None:
                 f"iter_{n} was best on validation, but its model is not kept (keep_models: {ctx.config.keep_models}); only the final one is tested"
             )
             continue
+        ctx.folder.unseal(n, "evaluate")
         _evaluate(ctx, n, "test", ctx.data.test)
-    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen}
+        ctx.folder.seal(n, "evaluate")
+    rows = {str(n): ctx.folder.ledger.count(n, "test") for n in range(final + 1)}
+    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen, "rows": rows}
     ctx.folder.save()
 
 
@@ -101,12 +105,15 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
         )
     path = ctx.folder.iter(n) / "eval.json"
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
-    rows = list(ctx.folder.ledger.rows(n, split))
-    results[split] = {
-        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})
-    }
+    results[split] = results_of(ctx.folder.ledger, c, n, split)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
+
+
+def results_of(ledger: Ledger, c: Config, n: int, split: str) -> dict[str, Any]:
+    """What eval.json says of a split, from the ledger."""
+    rows = list(ledger.rows(n, split))
+    return {t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept) for t in sorted({r.task for r in rows})}
 
 
 def choose(ctx: Context) -> int:
@@ -154,6 +161,10 @@ def train(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     ctx.close_engine()  # its memory is needed
     start = ctx.base if n == 0 or c.train.from_ == "base" else ctx.folder.model(n - 1)
+    if n > 0:
+        ctx.folder.whole(n, "curate")
+        if c.train.from_ == "last":
+            ctx.folder.whole(n - 1, "train")
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)

@@ -48,7 +48,8 @@ def curate_rows(ctx: Context, n: int) -> None:
         raise NothingAccepted(_nothing_accepted(ctx, n, result))
     result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
     write_rows(ctx, n, result)
-    (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
+    if not ctx.folder.done(n, "train"):  # else these are the rows that were trained on, chosen again after a repair
+        (ctx.folder.iter(n) / "perplexity.json").unlink(missing_ok=True)  # of the rows before
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped))
 
 
