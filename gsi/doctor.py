@@ -149,9 +149,9 @@ class _Doctor:
             return  # said already
         try:
             for key, info in list(state["stages"].items()):
-                if "rows" in info:
-                    self._lost(state, ledger, key, info["rows"])
-            strata = state.get("strata", {}).get("rows")
+                if "ledger_rows" in info:
+                    self._lost(state, ledger, key, info["ledger_rows"])
+            strata = state.get("strata", {}).get("ledger_rows")
             if strata is not None and self._short(ledger.count(0, "strata") + ledger.count(0, "strata_test"), strata, "strata"):
                 state.pop("strata")
         except GsiError:
@@ -176,7 +176,7 @@ class _Doctor:
             )
             if self.repair:
                 state.setdefault("lost", []).append({"at": self.stamp, "stage": key, "rows": wanted - there})
-                state["stages"][key]["rows"] = there if key != "test" else {n: ledger.count(int(n), "test") for n in models}
+                state["stages"][key]["ledger_rows"] = there if key != "test" else {n: ledger.count(int(n), "test") for n in models}
         elif self._short(there, wanted, key):
             state["stages"].pop(key)
 

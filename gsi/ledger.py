@@ -57,6 +57,8 @@ class Ledger:
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._migrate()
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise GsiError(f"{self.path}: not a readable ledger: it holds no tables: {DAMAGED}")
         if not 1 <= version <= SCHEMA_VERSION:
             raise GsiError(f"{self.path}: ledger version {version}, this gsi reads {SCHEMA_VERSION}; use the gsi that wrote it")
         self._crc = "crc" if version > 1 else "NULL"
@@ -142,12 +144,17 @@ class Ledger:
                     self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
-        """Writes the run's queries by split, once: the run's data cannot change, and its answers and references make it readable alone."""
-        known = {(split, q) for split, q in self.query("SELECT split, id FROM queries")}
-        rows = [(split, q.id, q.task, q.level, q.question, q.answer, q.rationale, None if q.options is None else json.dumps(q.options, ensure_ascii=False))
-                for split, queries in splits.items() for q in queries if (split, q.id) not in known]  # fmt: skip
+        """Writes the run's queries by split: its answers and references make it readable alone. What differs from the run's data is put right."""
+        sql = "SELECT split, id, task, question, answer, rationale, options FROM queries"
+        known = {tuple(row[:2]): row[2:] for row in self.query(sql)}
+        rows = []
+        for split, queries in splits.items():
+            for q in queries:
+                options = None if q.options is None else json.dumps(q.options, ensure_ascii=False)
+                if known.get((split, q.id)) != (q.task, q.question, q.answer, q.rationale, options):
+                    rows.append((split, q.id, q.task, q.level, q.question, q.answer, q.rationale, options))
         if rows:
-            self._write("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._write("INSERT OR REPLACE INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def set_levels(self, split: str, levels: Mapping[str, int]) -> None:
         """Gives queries of a split the levels that were found for them."""

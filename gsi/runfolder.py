@@ -139,9 +139,9 @@ class RunFolder:
         """Marks a stage as done, with whatever is worth knowing of it, the sums of its files and the number of its rows."""
         info = {"state": "done", "at": _now(), **info, "files": checksums.seal(self.path, self._made(n, stage))}
         if stage == "sample":
-            info["rows"] = self.ledger.count(n - 1)
+            info["ledger_rows"] = self.ledger.count(n - 1)
         elif stage == "evaluate":
-            info["rows"] = self.ledger.count(n, "validation")
+            info["ledger_rows"] = self.ledger.count(n, "validation")
         elif stage == "train":
             self._whole.add(f"iter_{n}/model")
         self.state["stages"][f"iter_{n}/{stage}"] = info
@@ -247,7 +247,10 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(path: Path, name: str = "run.json") -> dict[str, Any]:
     """The state in run.json. Raises GsiError where it is damaged; without a checksum (an earlier version's) it is taken as it is."""
-    state = read_json(path / name)
+    try:
+        state = read_json(path / name)
+    except GsiError as e:
+        raise GsiError(f"{e}; `gsi doctor {path}` puts its copy back") from e
     if not isinstance(state, dict) or not isinstance(state.get("stages"), dict):
         raise GsiError(f"{path / name}: is no state of a run; `gsi doctor {path}` puts its copy back")
     kept = state.pop("checksum", None)
@@ -279,7 +282,7 @@ def refuse_damage(path: Path, state: Mapping[str, Any]) -> None:
     """What a run compares when it opens. Raises GsiError naming every damaged file."""
     bad = checksums.compare(path, sums_of(state), checksums.SMALL)
     ledger = path / "ledger.sqlite"
-    if not ledger.exists() and any(info.get("rows") for info in state["stages"].values()):
+    if not ledger.exists() and any(info.get("ledger_rows") for info in state["stages"].values()):
         bad.append(f"{ledger}: is missing")
     elif ledger.exists() and ledger.stat().st_size <= 4 * checksums.SMALL:
         opened = Ledger(ledger, read_only=True)

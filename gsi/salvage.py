@@ -118,5 +118,6 @@ def _open(path: Path) -> sqlite3.Connection:
             f.seek(0)
             f.write(_MAGIC)
     db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA writable_schema=ON")  # reads a file that is shorter than its header says
     db.text_factory = lambda raw: raw.decode(errors="replace")
     return db

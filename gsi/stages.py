@@ -81,7 +81,7 @@ def test(ctx: Context) -> None:
         _evaluate(ctx, n, "test", ctx.data.test)
         ctx.folder.seal(n, "evaluate")
     rows = {str(n): ctx.folder.ledger.count(n, "test") for n in range(final + 1)}
-    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen, "rows": rows}
+    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen, "ledger_rows": rows}
     ctx.folder.save()
 
 

@@ -33,7 +33,7 @@ def measure(ctx: Context) -> None:
                 allocation=Fixed(c.strata.draws), guidance=None, sampling=lambda attempt: chosen, strategy="strata", split=split,
             )  # fmt: skip
     rows = sum(ctx.folder.ledger.count(0, split) for split in {*SPLITS.values()})
-    ctx.folder.state["strata"] = {"draws": c.strata.draws, "rows": rows}
+    ctx.folder.state["strata"] = {"draws": c.strata.draws, "ledger_rows": rows}
     ctx.folder.save()
     apply(ctx)
 
