@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm check fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -16,6 +16,10 @@ test: .venv/dev
 
 test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out: about 6 minutes on two cores
 	$(BIN)/python -m pytest -m training
+
+torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write: docs/reliability.md
+	$(BIN)/python tests/torture.py --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
+	$(BIN)/python -m pytest -m torture
 
 test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \

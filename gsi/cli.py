@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gsi
 from gsi.config import Config, ConfigError, load_config
+from gsi.faults import explained
+from gsi.interrupts import EXIT_CODE, GO_ON, interruptible
 from gsi.types import GsiError, Query
 
 
@@ -24,22 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         args.overrides += rest
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        return args.command(args) or 0
+        with interruptible(), explained(Path.cwd()):
+            return args.command(args) or 0
     except GsiError as e:
         print(f"gsi: {e}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
-        print("\ngsi: interrupted; everything graded is saved. The same command goes on from here.", file=sys.stderr)
-        return 130
+        print(f"\ngsi: interrupted; {GO_ON}", file=sys.stderr)
+        return EXIT_CODE
     except BrokenPipeError:
         return 1
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt  # a polite kill ends as Ctrl-C does: what is graded is stored, children are ended
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,6 +174,10 @@ def _parser() -> argparse.ArgumentParser:
     add("schema", _schema, "JSON schema of the config, for editors")
     p = add("completion", _completion, 'what a shell needs to complete gsi\'s commands and options: eval "$(gsi completion bash)"')
     p.add_argument("shell", choices=("bash", "zsh"))
+
+    p = add("doctor", _doctor, "check every file of a run, and repair what can be repaired; what is damaged is kept beside it")
+    p.add_argument("run", help="run folder")
+    p.add_argument("--check", action="store_true", help="say what is wrong, change nothing")
 
     add("env", _env, "versions and hardware, for bug reports")
     return parser
@@ -350,6 +349,14 @@ def _audit(args: argparse.Namespace) -> None:
 
     items, shares = audit(Path(args.run), args.n, args.seed, args.judge, args.model, args.iteration)
     print(show(items, shares, args.json))
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gsi.doctor import examine
+
+    problems, left = examine(Path(args.run), repair=not args.check, say=print)
+    print("all files are whole" if not problems else f"{problems} problems found" + ("" if args.check else f", {left} left"))
+    return 2 if left else 0
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -50,6 +50,7 @@ class Context:
         if self._engine is None or self._engine[0] != n:
             self.close_engine()
             with self.timed("engine_start"):
+                self.folder.whole(n, "train")
                 engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer)
             self._engine = (n, engine)
             self.folder.state["parameters"] = getattr(engine, "parameters", 0)

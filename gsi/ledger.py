@@ -1,6 +1,7 @@
 """The ledger: every attempt, accepted or not, in one SQLite file that anything can read. Nobody else writes it.
 
-WAL with full synchronisation: a row is on disk when `add` returns, and one transaction may carry many rows.
+WAL with full synchronisation: a row is on disk when `add` returns, and one transaction may carry many rows. Every row carries a checksum
+(column `crc`), which is compared whenever the row is read back: SQLite itself finds a broken page, but not a flipped bit in a text.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gsi.types import GsiError, Query, Reply, Rollout, Tried
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: without the column crc
 _TYPES = {
     "level": "INTEGER", "iteration": "INTEGER NOT NULL", "attempt": "INTEGER NOT NULL", "prompt_tokens": "INTEGER NOT NULL",
     "given_tokens": "INTEGER NOT NULL", "generated_tokens": "INTEGER NOT NULL", "seed": "INTEGER NOT NULL",
@@ -24,10 +27,10 @@ _TYPES = {
 COLUMNS = tuple(f.name for f in fields(Rollout))
 _BODY = ", ".join(f"{c} {_TYPES.get(c, 'TEXT NOT NULL')}" for c in COLUMNS)
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS rollouts ({_BODY}, UNIQUE (query_id, iteration, attempt));
+CREATE TABLE IF NOT EXISTS rollouts ({_BODY}, crc INTEGER, UNIQUE (query_id, iteration, attempt));
 CREATE INDEX IF NOT EXISTS rollouts_by_iteration ON rollouts (iteration, query_id, attempt);
-CREATE TABLE IF NOT EXISTS evaluations (split TEXT NOT NULL, {_BODY}, UNIQUE (split, query_id, iteration, attempt));
-CREATE TABLE IF NOT EXISTS archived (archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY});
+CREATE TABLE IF NOT EXISTS evaluations (split TEXT NOT NULL, {_BODY}, crc INTEGER, UNIQUE (split, query_id, iteration, attempt));
+CREATE TABLE IF NOT EXISTS archived (archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY}, crc INTEGER);
 CREATE TABLE IF NOT EXISTS teacher_calls (
     query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL,
     model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL,
@@ -50,19 +53,31 @@ class Ledger:
             raise GsiError(f"{self.path}: no ledger there; is this a run folder?")
         uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
         self._lock = threading.Lock()
-        try:
+        with _explained(self.path):
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
-                self._db.executescript(_SCHEMA)
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                self._migrate()
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as e:
-            raise GsiError(f"{self.path}: not a readable ledger: {e}; restore it from a copy, or start in a new output_dir") from e
-        if version != SCHEMA_VERSION:
+        if version == 0:
+            raise GsiError(f"{self.path}: not a readable ledger: it holds no tables: {DAMAGED}")
+        if not 1 <= version <= SCHEMA_VERSION:
             raise GsiError(f"{self.path}: ledger version {version}, this gsi reads {SCHEMA_VERSION}; use the gsi that wrote it")
+        self._crc = "crc" if version > 1 else "NULL"
+
+    def _migrate(self) -> None:
+        """Makes the tables, or brings those of an earlier version up to this one."""
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 1:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for table in ("rollouts", "evaluations", "archived"):
+                    self._db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")  # NULL: written before there were checksums
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version == 0:
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def add(self, rows: Sequence[Rollout], split: str | None = None) -> None:
         """Commits rows in one transaction, to `evaluations` where a split is named, else to `rollouts`.
@@ -70,8 +85,8 @@ class Ledger:
         Raises sqlite3.IntegrityError for an attempt that is already there: drawing twice is a bug, not an update.
         """
         table, extra = ("rollouts", ()) if split is None else ("evaluations", (split,))
-        marks = ", ".join("?" * (len(COLUMNS) + len(extra)))
-        self._write(f"INSERT INTO {table} VALUES ({marks})", [(*extra, *_values(r)) for r in rows])
+        marks = ", ".join("?" * (len(COLUMNS) + len(extra) + 1))
+        self._write(f"INSERT INTO {table} VALUES ({marks})", [(*extra, *(v := _values(r)), checksum(v)) for r in rows])
 
     def attempts(self, query_id: str, iteration: int, split: str | None = None) -> list[Rollout]:
         """What is stored of one query in one iteration, in attempt order."""
@@ -96,18 +111,36 @@ class Ledger:
 
     def count(self, iteration: int, split: str | None = None) -> int:
         table, where, args = _where(split, "iteration = ?", (iteration,))
-        with self._lock:
+        with self._lock, _explained(self.path):
             return int(self._db.execute(f"SELECT count(*) FROM {table} WHERE {where}", args).fetchone()[0])
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """A read-only question in SQL (metrics, reports)."""
-        with self._lock:
+        with self._lock, _explained(self.path):
             return self._db.execute(sql, tuple(args)).fetchall()
+
+    def problems(self) -> list[str]:
+        """What is damaged, found by reading the whole file: its structure, and every row against its checksum."""
+        try:
+            found = [row[0] for row in self.query("PRAGMA quick_check(3)")]
+        except GsiError as e:
+            return [str(e)]
+        if found != ["ok"]:
+            return [f"{self.path}: {'; '.join(' '.join(text.split()) for text in found)}"]
+        if self._crc == "NULL":
+            return []
+        bad: list[str] = []
+        for table in ("rollouts", "evaluations"):
+            with self._lock, _explained(self.path):
+                for row in self._db.execute(f"SELECT {', '.join(COLUMNS)}, crc FROM {table} WHERE crc IS NOT NULL"):
+                    if checksum(row[:-1]) != row[-1]:
+                        bad.append(f"{self.path}: {table}: {_named(row)} is not what was written")
+        return bad
 
     def archive(self, first: int, last: int | None, now: str, samples: bool = True, evaluations: bool = True) -> None:
         """Moves rows of iterations first..last (None = all later ones) to `archived`: paid for, but no longer part of the run."""
-        columns, args = ", ".join(COLUMNS), (first, 2**31 if last is None else last)
-        with self._lock, self._db:
+        columns, args = ", ".join((*COLUMNS, "crc")), (first, 2**31 if last is None else last)
+        with _explained(self.path), self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for table, split, wanted in (("rollouts", "NULL", samples), ("evaluations", "split", evaluations)):
                 if wanted:
@@ -120,12 +153,17 @@ class Ledger:
                 self._db.execute("DELETE FROM scores WHERE iteration BETWEEN ? AND ?", args)
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
-        """Writes the run's queries by split, once: the run's data cannot change, and its answers and references make it readable alone."""
-        known = {(split, q) for split, q in self.query("SELECT split, id FROM queries")}
-        rows = [(split, q.id, q.task, q.level, q.question, q.answer, q.rationale, None if q.options is None else json.dumps(q.options, ensure_ascii=False))
-                for split, queries in splits.items() for q in queries if (split, q.id) not in known]  # fmt: skip
+        """Writes the run's queries by split: its answers and references make it readable alone. What differs from the run's data is put right."""
+        sql = "SELECT split, id, task, question, answer, rationale, options FROM queries"
+        known = {tuple(row[:2]): row[2:] for row in self.query(sql)}
+        rows = []
+        for split, queries in splits.items():
+            for q in queries:
+                options = None if q.options is None else json.dumps(q.options, ensure_ascii=False)
+                if known.get((split, q.id)) != (q.task, q.question, q.answer, q.rationale, options):
+                    rows.append((split, q.id, q.task, q.level, q.question, q.answer, q.rationale, options))
         if rows:
-            self._write("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._write("INSERT OR REPLACE INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def set_levels(self, split: str, levels: Mapping[str, int]) -> None:
         """Gives queries of a split the levels that were found for them."""
@@ -161,7 +199,7 @@ class Ledger:
             self._db.close()
 
     def _write(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._lock, self._db:
+        with _explained(self.path), self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(sql, rows)
 
@@ -169,11 +207,37 @@ class Ledger:
         table, where, args = _where(split, where, args)
         # a connection of its own: a stream may stay open while rows are added
         db = sqlite3.connect(self.path.resolve().as_uri() + "?mode=ro", uri=True)
+        sql = f"SELECT {', '.join(COLUMNS)}, {self._crc} FROM {table} WHERE {where} ORDER BY iteration, query_id, attempt"
         try:
-            for row in db.execute(f"SELECT {', '.join(COLUMNS)} FROM {table} WHERE {where} ORDER BY iteration, query_id, attempt", args):
-                yield _rollout(row)
+            with _explained(self.path):
+                for row in db.execute(sql, args):
+                    if row[-1] is not None and checksum(row[:-1]) != row[-1]:
+                        raise GsiError(f"{self.path}: {table}: {_named(row)} is not what was written: {DAMAGED}")
+                    yield _rollout(row[:-1])
         finally:
             db.close()
+
+
+DAMAGED = "the file is damaged or was changed; `gsi doctor RUN` keeps every row that is whole"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """A damaged or unwritable file is a GsiError that names it and the way out."""
+    try:
+        yield
+    except sqlite3.DatabaseError as e:
+        code = getattr(e, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise GsiError(f"{path}: not a readable ledger: {e}: {DAMAGED}") from e
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise GsiError(f"{path}: {e}; make room or give write permission, then the same command goes on from here") from e
+        raise
+
+
+def _named(row: Sequence[Any]) -> str:
+    query_id, iteration, attempt = (row[COLUMNS.index(c)] for c in ("query_id", "iteration", "attempt"))
+    return f"attempt {attempt} of query {query_id} in iteration {iteration}"
 
 
 def _where(split: str | None, where: str, args: tuple[Any, ...]) -> tuple[str, str, tuple[Any, ...]]:
@@ -182,13 +246,19 @@ def _where(split: str | None, where: str, args: tuple[Any, ...]) -> tuple[str, s
 
 _IDS = [COLUMNS.index("prompt_ids"), COLUMNS.index("response_ids")]
 _CORRECT, _STEPS = COLUMNS.index("correct"), COLUMNS.index("steps_ok")
+_CREATED = COLUMNS.index("created_at")
+
+
+def checksum(row: Sequence[Any]) -> int:
+    """CRC-32 of a row's COLUMNS as they are stored, without the time, so that equal draws have equal checksums."""
+    return zlib.crc32("\x1f".join(str(v) for i, v in enumerate(row) if i != _CREATED).encode("utf-8", "surrogatepass"))
 
 
 def _values(r: Rollout) -> tuple[Any, ...]:
     row = [getattr(r, c) for c in COLUMNS]
     for i in _IDS:
         row[i] = None if row[i] is None else json.dumps(row[i], separators=(",", ":"))
-    return tuple(row)
+    return tuple(int(v) if isinstance(v, bool) else v for v in row)
 
 
 def _rollout(row: Sequence[Any]) -> Rollout:

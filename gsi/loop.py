@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from gsi import build, perplexity, stages, strata, trainset, watch
 from gsi.config import Config, load_config
 from gsi.context import Context
+from gsi.faults import explained
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
 from gsi.runfolder import RunFolder
@@ -127,7 +128,7 @@ def open_run(
     """Loads data and model, opens the run folder, and closes everything again."""
     started, reporter = time.perf_counter(), reporter or Reporter()
     data = build.load_data(config, queries, check)
-    try:
+    with explained(Path(config.output_dir)), closing(data.grader):
         for problem in data.problems[:10]:
             reporter.say(f"left out: {problem}")
         if len(data.problems) > 10:
@@ -153,5 +154,3 @@ def open_run(
                 clock = folder.state["clock"]
                 for phase, seconds in (ctx.clock | {"wall": time.perf_counter() - started}).items():
                     clock[phase] = clock.get(phase, 0.0) + seconds
-    finally:
-        data.grader.close()

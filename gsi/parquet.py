@@ -28,11 +28,15 @@ def write(path: Path, examples: Sequence[Example], reasons: Sequence[str] | None
         schema = ROW.append(pa.field("reason", pa.string()))
         rows = [row | {"reason": reason} for row, reason in zip(rows, reasons, strict=True)]
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as f:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), f)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as f:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), f)
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> list[Example]:

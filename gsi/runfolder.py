@@ -1,19 +1,24 @@
 """The run folder: config, stages, atomic files, resume, and what happens when the config changes.
 
 `run.json` is the only record of what is finished. A stage writes its files under other names, renames them, and is
-marked done last; so after a crash a stage is either done or done again, and nothing half-written is ever read.
+marked done last, with the sums of its files; so after a crash a stage is either done or done again, nothing half-written
+is ever read, and nothing that was damaged later is used unseen.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,6 +28,7 @@ from typing import Any
 import yaml
 
 import gsi
+from gsi import checksums
 from gsi.config import Config
 from gsi.ledger import Ledger
 from gsi.types import GsiError
@@ -54,6 +60,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Config, state: dict[str, Any], lock: Any):
         self.path, self.config, self.state, self._lock = path, config, state, lock
         self.ledger = Ledger(path / "ledger.sqlite")
+        self._whole: set[str] = set()  # models this process has made or compared in full
 
     @classmethod
     def open(cls, config: Config, data: Mapping[str, str], fork: str | None = None) -> RunFolder:
@@ -71,15 +78,21 @@ class RunFolder:
             config = config.model_copy(update={"output_dir": str(path)})
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = hold_lock(path)
         except OSError as e:
             raise GsiError(f"output_dir: {path} cannot be written: {e}") from e
         try:
             if (path / "run.json").exists():
-                state = read_json(path / "run.json")
+                state = read_state(path)
                 _refuse_drift(path, config, data, state)
+                refuse_damage(path, state)
+                remove_leftovers(path)
             else:
-                strangers = sorted(p.name for p in path.iterdir() if p.name != "run.lock")
+                if (path / BACKUP).exists():
+                    raise GsiError(f"{path / 'run.json'}: is missing; `gsi doctor {path}` puts its copy back")
+                strangers = sorted(
+                    p.name for p in path.iterdir() if p.name not in ("run.lock", "run.json.part", "config.yaml", "config.yaml.part")
+                )
                 if strangers:
                     raise GsiError(
                         f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir"
@@ -92,7 +105,8 @@ class RunFolder:
                 "versions": versions(),
                 "iterations": config.iterations,
             }
-            write_text(path / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
+            state["config"] = config.dump()
+            write_text(path / "config.yaml", config_text(state["config"]))
             folder = cls(path, config, state, lock)
             folder.save()
             return folder
@@ -101,9 +115,11 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        self.save()
-        self.ledger.close()
-        self._lock.close()
+        try:
+            self.save()
+        finally:
+            self.ledger.close()
+            self._lock.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -120,9 +136,41 @@ class RunFolder:
         return f"iter_{n}/{stage}" in self.state["stages"]
 
     def mark(self, n: int, stage: str, **info: Any) -> None:
-        """Marks a stage as done, with whatever is worth knowing of it."""
-        self.state["stages"][f"iter_{n}/{stage}"] = {"state": "done", "at": _now(), **info}
+        """Marks a stage as done, with whatever is worth knowing of it, the sums of its files and the number of its rows."""
+        info = {"state": "done", "at": _now(), **info, "files": checksums.seal(self.path, self._made(n, stage))}
+        if stage == "sample":
+            info["ledger_rows"] = self.ledger.count(n - 1)
+        elif stage == "evaluate":
+            info["ledger_rows"] = self.ledger.count(n, "validation")
+        elif stage == "train":
+            self._whole.add(f"iter_{n}/model")
+        self.state["stages"][f"iter_{n}/{stage}"] = info
         self.save()
+
+    def _made(self, n: int, stage: str) -> list[Path]:
+        """The files and folders that a stage makes, as far as they are there."""
+        rows = ["train.parquet", "dropped.parquet", "validation.parquet"]
+        names = {"curate": rows, "train": ["model", *(rows if n == 0 else ["perplexity.json"])], "evaluate": ["eval.json"]}.get(stage, [])
+        return [self.iter(n) / name for name in names if (self.iter(n) / name).exists()]
+
+    def unseal(self, n: int, stage: str) -> None:
+        """Forgets the sums of a stage whose files are about to be written again; `seal` takes them anew."""
+        if self.info(n, stage).pop("files", None) is not None:
+            self.save()
+
+    def seal(self, n: int, stage: str) -> None:
+        if info := self.info(n, stage):
+            info["files"] = checksums.seal(self.path, self._made(n, stage))
+            self.save()
+
+    def whole(self, n: int, stage: str) -> None:
+        """Compares the files of a stage in full before they are used. Raises GsiError where one is not what was written."""
+        sums = self.info(n, stage).get("files", {})
+        if stage == "train" and f"iter_{n}/model" in self._whole:
+            return
+        if bad := checksums.compare(self.path, sums):
+            raise GsiError(_damage(self.path, bad))
+        self._whole.add(f"iter_{n}/model" if stage == "train" else "")
 
     def info(self, n: int, stage: str) -> dict[str, Any]:
         return self.state["stages"].get(f"iter_{n}/{stage}", {})
@@ -156,7 +204,7 @@ class RunFolder:
         self.save()
 
     def save(self) -> None:
-        write_text(self.path / "run.json", json.dumps(self.state, indent=1))
+        write_state(self.path, self.state)
 
 
 # --------------------------------------------------------------------------------------- files
@@ -165,11 +213,97 @@ class RunFolder:
 def write_text(path: Path, text: str) -> None:
     """Writes, syncs, then renames: a reader sees the old file or the new one."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames inside a folder last through a power cut."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+BACKUP = "run.json.copy"
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes run.json with its own checksum, and a copy beside it."""
+    body = {k: v for k, v in state.items() if k != "checksum"}
+    text = json.dumps(body | {"checksum": _digest(body)}, indent=1)
+    write_text(path / "run.json", text)
+    write_text(path / BACKUP, text)
+
+
+def read_state(path: Path, name: str = "run.json") -> dict[str, Any]:
+    """The state in run.json. Raises GsiError where it is damaged; without a checksum (an earlier version's) it is taken as it is."""
+    try:
+        state = read_json(path / name)
+    except GsiError as e:
+        raise GsiError(f"{e}; `gsi doctor {path}` puts its copy back") from e
+    if not isinstance(state, dict) or not isinstance(state.get("stages"), dict):
+        raise GsiError(f"{path / name}: is no state of a run; `gsi doctor {path}` puts its copy back")
+    kept = state.pop("checksum", None)
+    if kept is not None and kept != _digest(state):
+        raise GsiError(f"{path / name}: is not what was written; `gsi doctor {path}` puts its copy back")
+    return state
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def sums_of(state: Mapping[str, Any]) -> checksums.Sums:
+    """Sums of all files of stages that are done; models that `keep_models` let go are left out."""
+    kept = {f"{name}/" for name in state["models"].values()}
+    return {
+        name: sums
+        for info in state["stages"].values()
+        for name, sums in info.get("files", {}).items()
+        if "/model/" not in name or name[: name.index("/model/") + 7] in kept
+    }
+
+
+def refuse_damage(path: Path, state: Mapping[str, Any]) -> None:
+    """What a run compares when it opens. Raises GsiError naming every damaged file."""
+    bad = checksums.compare(path, sums_of(state), checksums.SMALL)
+    ledger = path / "ledger.sqlite"
+    if not ledger.exists() and any(info.get("ledger_rows") for info in state["stages"].values()):
+        bad.append(f"{ledger}: is missing")
+    elif ledger.exists() and ledger.stat().st_size <= 4 * checksums.SMALL:
+        opened = Ledger(ledger, read_only=True)
+        bad += opened.problems()
+        opened.close()
+    if bad:
+        raise GsiError(_damage(path, bad))
+
+
+def _damage(path: Path, bad: list[str]) -> str:
+    more = [f"... and {len(bad) - 10} more"] if len(bad) > 10 else []
+    return "\n".join([*bad[:10], *more, f"Nothing of it is used. `gsi doctor {path}` repairs what can be repaired and keeps the rest"])
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what a killed process was writing under another name: the stages write it anew."""
+    for item in [*path.glob("*.part"), *path.glob("iter_*/*.part"), *path.glob("iter_*/model.part*")]:
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -189,7 +323,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def _refuse_drift(path: Path, config: Config, data: Mapping[str, str], state: Mapping[str, Any]) -> None:
-    changed = _changes(path, config)
+    changed = _changes(path, config, state)
     bound = [c for c in changed if not (_under(c, FREE) and not _under(c, BOUND))]
     lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in changed.items() if key in bound]
     before = state["data"]
@@ -205,10 +339,10 @@ def _refuse_drift(path: Path, config: Config, data: Mapping[str, str], state: Ma
         )
 
 
-def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
-    try:
-        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as e:
+def _changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    try:  # run.json has a checksum and a copy, config.yaml has not; runs of earlier versions have the latter only
+        old = state.get("config") or yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as e:
         raise GsiError(f"{path / 'config.yaml'}: cannot be read: {e}") from e
     a, b = dict(_flat(old)), dict(_flat(config.dump()))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
@@ -232,13 +366,13 @@ def _fork(source: Path, config: Config, data: Mapping[str, str], target: Path) -
         raise GsiError(f"--fork: {source} holds no run to fork from")
     if target.exists():
         raise GsiError(f"--fork: {target} exists; choose another name, or resume it with output_dir={target}")
-    state = read_json(source / "run.json")
+    state = read_state(source)
     starts = [
         next((start for k, start in REDO_FROM.items() if _under(key, (k,))), None)
-        for key in _changes(source, config)
+        for key in _changes(source, config, state)
         if not _under(key, FREE) or _under(key, BOUND)
     ]
-    if config.warm_start and any(key.startswith("train.") for key in _changes(source, config)):
+    if config.warm_start and any(key.startswith("train.") for key in _changes(source, config, state)):
         starts.append((0, "train"))
     if None in starts or dict(data) != state["data"]:
         raise GsiError(
@@ -254,9 +388,10 @@ def _fork(source: Path, config: Config, data: Mapping[str, str], target: Path) -
     a.close()
     b.close()
     state["forked_from"] = str(source)
-    write_text(part / "run.json", json.dumps(state, indent=1))
-    write_text(part / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True))
-    folder = RunFolder(part, config, state, _lock(part))
+    state["config"] = config.dump()
+    write_state(part, state)
+    write_text(part / "config.yaml", config_text(state["config"]))
+    folder = RunFolder(part, config, state, hold_lock(part))
     for n, stage in {s for s in starts if s}:
         if stage == "sample":  # other samples are wanted, not only the missing ones
             folder.ledger.archive(n - 1, None, _now(), evaluations=False)
@@ -274,20 +409,42 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _lock(path: Path) -> Any:
+def hold_lock(path: Path) -> Any:
     """Holds run.lock for this process; the system releases it when the process dies, however it dies."""
     file = (path / "run.lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise GsiError(f"{path}: in use by {holder}; wait for it, stop it, or choose another output_dir") from None
+    for wait in (0.1, 0.3, 1.0, 2.0, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as e:
+            if e.errno not in (errno.EAGAIN, errno.EACCES):
+                file.close()
+                raise
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            if wait and _dead(holder):  # what is left of a killed process, its children, will let go
+                time.sleep(wait)
+                continue
+            file.close()
+            raise GsiError(f"{path}: in use by {holder}; wait for it, stop it, or choose another output_dir") from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.write(f"process {os.getpid()} on {platform.node()} since {_now()}")
     file.flush()
     return file
+
+
+def _dead(holder: str) -> bool:
+    """Whether the process that wrote its name into the lock is of this machine and gone."""
+    found = re.match(r"process (\d+) on (\S+)", holder)
+    if not found or found[2] != platform.node():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 def versions() -> dict[str, str]:

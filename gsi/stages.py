@@ -15,6 +15,7 @@ from typing import Any
 from gsi import advice, build, metrics, mixing, reliance, tracker, trainset
 from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
+from gsi.config import Config
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
 from gsi.ledger import Ledger
@@ -91,8 +92,11 @@ def test(ctx: Context) -> None:
                 f"iter_{n} was best on validation, but its model is not kept (keep_models: {ctx.config.keep_models}); only the final one is tested"
             )
             continue
+        ctx.folder.unseal(n, "evaluate")
         _evaluate(ctx, n, "test", ctx.data.test)
-    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen}
+        ctx.folder.seal(n, "evaluate")
+    rows = {str(n): ctx.folder.ledger.count(n, "test") for n in range(final + 1)}
+    ctx.folder.state["stages"]["test"] = {"state": "done", "final": final, "chosen": chosen, "ledger_rows": rows}
     ctx.folder.save()
 
 
@@ -116,11 +120,7 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
         )
     path = ctx.folder.iter(n) / "eval.json"
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
-    rows = list(ctx.folder.ledger.rows(n, split))
-    results[split] = {
-        t: metrics.evaluation([r for r in rows if r.task == t], c.evaluate.pass_at_k, c.accept, c.evaluate.avg_at_k)
-        for t in sorted({r.task for r in rows})
-    }
+    results[split] = results_of(ctx.folder.ledger, c, n, split)
     if split == "test":
         for task, result in results[split].items():
             result |= overlap_figures(ctx, task)
@@ -150,6 +150,14 @@ def report_overlap(ctx: Context) -> None:
     ]
     if ctx.data.overlap or (ctx.folder.path / "overlap.jsonl").exists():
         write_text(ctx.folder.path / "overlap.jsonl", "".join(line + "\n" for line in lines))
+
+
+def results_of(ledger: Ledger, c: Config, n: int, split: str) -> dict[str, Any]:
+    """What eval.json says of a split, from the ledger."""
+    rows, e = list(ledger.rows(n, split)), c.evaluate
+    return {
+        t: metrics.evaluation([r for r in rows if r.task == t], e.pass_at_k, c.accept, e.avg_at_k) for t in sorted({r.task for r in rows})
+    }
 
 
 def choose(ctx: Context) -> int:
@@ -197,6 +205,10 @@ def train(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     ctx.close_engine()  # its memory is needed
     start = ctx.base if n == 0 or c.train.from_ == "base" else ctx.folder.model(n - 1)
+    if n > 0:
+        ctx.folder.whole(n, "curate")
+        if c.train.from_ == "last":
+            ctx.folder.whole(n - 1, "train")
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)

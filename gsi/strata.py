@@ -32,7 +32,8 @@ def measure(ctx: Context) -> None:
                 ctx, 0, "difficulty of the queries", queries,
                 allocation=Fixed(c.strata.draws), guidance=None, sampling=lambda attempt: chosen, strategy="strata", split=split,
             )  # fmt: skip
-    ctx.folder.state["strata"] = {"draws": c.strata.draws}
+    rows = sum(ctx.folder.ledger.count(0, split) for split in {*SPLITS.values()})
+    ctx.folder.state["strata"] = {"draws": c.strata.draws, "ledger_rows": rows}
     ctx.folder.save()
     apply(ctx)
 

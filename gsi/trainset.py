@@ -54,8 +54,9 @@ def curate_rows(ctx: Context, n: int) -> None:
         raise NothingAccepted(_nothing_accepted(ctx, n, result))
     result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
     write_rows(ctx, n, result)
-    for name in ("perplexity.json", "monitor.json"):  # of the rows before
-        (ctx.folder.iter(n) / name).unlink(missing_ok=True)
+    if not ctx.folder.done(n, "train"):  # else these are the rows that were trained on, chosen again after a repair
+        for name in ("perplexity.json", "monitor.json"):  # of the rows before
+            (ctx.folder.iter(n) / name).unlink(missing_ok=True)
     ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped), **figures)
 
 

@@ -54,7 +54,7 @@ def build_run(run: Path, rollouts: int) -> None:
         db.execute("PRAGMA synchronous=OFF")
         db.execute("BEGIN")
         marks = ", ".join("?" * len(COLUMNS))
-        db.executemany(f"INSERT INTO rollouts VALUES ({marks})", _rows(rollouts, queries))
+        db.executemany(f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks})", _rows(rollouts, queries))
         db.executemany(
             "INSERT INTO queries VALUES ('train', ?, 'made', ?, ?, ?, ?, NULL)",
             (

@@ -128,7 +128,7 @@ def _end(child: subprocess.Popen[str]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(10)
+            child.wait(4)  # an interrupted run has 8 seconds in all
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
