@@ -106,9 +106,9 @@ class RunFolder:
                 "iterations": config.iterations,
             }
             state["config"] = config.dump()
+            write_state(path, state)  # first of all files: without it, the others would be a stranger's
             write_text(path / "config.yaml", config_text(state["config"]))
             folder = cls(path, config, state, lock)
-            folder.save()
             return folder
         except BaseException:
             lock.close()
