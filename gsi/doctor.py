@@ -18,7 +18,7 @@ import yaml
 
 from gsi import checksums, stages
 from gsi.config import ConfigError, load_config
-from gsi.ledger import Ledger
+from gsi.ledger import Ledger, unborn
 from gsi.loop import open_run
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
@@ -113,10 +113,10 @@ class _Doctor:
 
     def _ledger(self, state: dict[str, Any]) -> None:
         path = self.path / "ledger.sqlite"
-        if not path.exists():
-            if not state["stages"]:
+        if not path.exists() or unborn(path):
+            if not any(info.get("ledger_rows") for info in state["stages"].values()):
                 return
-            problems = [f"{path}: is missing"]
+            problems = [f"{path}: {'holds no tables' if path.exists() else 'is missing'}"]
         else:
             try:
                 ledger = Ledger(path, read_only=True)
@@ -141,7 +141,7 @@ class _Doctor:
 
     def _rows(self, state: dict[str, Any]) -> None:
         """Stages that lost rows are open again, so that `gsi run` draws what is missing, where the model that drew it is kept."""
-        if not (self.path / "ledger.sqlite").exists():
+        if not (self.path / "ledger.sqlite").exists() or unborn(self.path / "ledger.sqlite"):
             return
         try:
             ledger = Ledger(self.path / "ledger.sqlite", read_only=True)

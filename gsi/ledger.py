@@ -221,6 +221,17 @@ class Ledger:
 DAMAGED = "the file is damaged or was changed; `gsi doctor RUN` keeps every row that is whole"
 
 
+def unborn(path: Path) -> bool:
+    """Whether the file has no tables yet: its process was stopped while it made them, or it was emptied since."""
+    db = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)
+    try:
+        return bool(db.execute("PRAGMA user_version").fetchone()[0] == 0)
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        db.close()
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """A damaged or unwritable file is a GsiError that names it and the way out."""

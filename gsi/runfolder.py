@@ -30,7 +30,7 @@ import yaml
 import gsi
 from gsi import checksums
 from gsi.config import Config
-from gsi.ledger import Ledger
+from gsi.ledger import Ledger, unborn
 from gsi.types import GsiError
 
 STAGES = (
@@ -106,9 +106,9 @@ class RunFolder:
                 "iterations": config.iterations,
             }
             state["config"] = config.dump()
+            write_state(path, state)  # first of all files: without it, the others would be a stranger's
             write_text(path / "config.yaml", config_text(state["config"]))
             folder = cls(path, config, state, lock)
-            folder.save()
             return folder
         except BaseException:
             lock.close()
@@ -282,9 +282,10 @@ def refuse_damage(path: Path, state: Mapping[str, Any]) -> None:
     """What a run compares when it opens. Raises GsiError naming every damaged file."""
     bad = checksums.compare(path, sums_of(state), checksums.SMALL)
     ledger = path / "ledger.sqlite"
-    if not ledger.exists() and any(info.get("ledger_rows") for info in state["stages"].values()):
-        bad.append(f"{ledger}: is missing")
-    elif ledger.exists() and ledger.stat().st_size <= 4 * checksums.SMALL:
+    if not ledger.exists() or unborn(ledger):
+        if any(info.get("ledger_rows") for info in state["stages"].values()):
+            bad.append(f"{ledger}: {'holds no tables' if ledger.exists() else 'is missing'}")
+    elif ledger.stat().st_size <= 4 * checksums.SMALL:
         opened = Ledger(ledger, read_only=True)
         bad += opened.problems()
         opened.close()

@@ -129,9 +129,10 @@ def test_a_flipped_bit_in_a_response_is_seen_and_only_that_row_is_drawn_again(wh
     assert sqlite3.connect(run / "ledger.sqlite").execute("pragma integrity_check").fetchone() == ("ok",), "SQLite sees nothing"
     with pytest.raises(GsiError, match=r"is not what was written[\s\S]*gsi doctor"):
         again(run)
+    ledger = Ledger(run / "ledger.sqlite", read_only=True)
     with pytest.raises(GsiError, match="is not what was written"):
-        ledger = Ledger(run / "ledger.sqlite", read_only=True)
         list(ledger.rows())
+    ledger.close()
     assert main(["doctor", str(run)]) == 0
     assert "1 that changed left out" in capsys.readouterr().out
     assert len(dump(run)) == len(dump(whole)) - 1
@@ -229,9 +230,6 @@ def test_ids_and_names_cannot_leave_the_run_folder(tmp_path):
         evaluate={"validation": 0},
     )
     before = {p for p in tmp_path.rglob("*") if "in" not in p.parts}
-    try:
-        gsi.run(config, reporter=QUIET)
-    except GsiError as e:
-        assert "id" in str(e)
+    gsi.run(config, reporter=QUIET)
     assert {p for p in tmp_path.rglob("*") if "in" not in p.parts} == before
     assert {p.name for p in (tmp_path / "in").iterdir()} <= {"run"}

@@ -74,9 +74,11 @@ def test_sigint_in_sampling_and_in_training_ends_the_run_and_it_goes_on(tmp_path
     assert child.returncode == 130, err
     assert "interrupted" in err
     assert "The same command goes on from here" in err
+    assert main(["run", str(tmp_path / "config.yaml"), "--log", "quiet"]) == 0
+    assert equal(tmp_path / "run", calm)
 
 
-def test_a_second_sigint_ends_at_once_what_does_not_want_to_end(tmp_path):
+def test_a_second_sigint_ends_at_once_what_does_not_want_to_end(tmp_path, calm):
     child = started(tmp_path, "never_ends")
     child.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -85,10 +87,8 @@ def test_a_second_sigint_ends_at_once_what_does_not_want_to_end(tmp_path):
     _, err = child.communicate(timeout=30)
     assert child.returncode == 130
     assert "stopped at once" in err
-    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert main(["run", str(tmp_path / "config.yaml"), "--log", "quiet"]) == 2, "another function is another config"
-    config["engine"]["function"] += "_no_more"
-    assert (tmp_path / "run" / "run.json").exists()
+    assert main(["run", str(tmp_path / "config.yaml"), "--log", "quiet"]) == 0
+    assert equal(tmp_path / "run", calm)
 
 
 @pytest.mark.torture
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(tmp_path, ca
         command = ["run", str(tmp_path / "config.yaml"), "--log", "quiet"]
         assert main(command) == 2
         err = capsys.readouterr().err
-        assert "room" in err, err
+        assert "full" in err or "No space left" in err, err
         subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "disk")], check=True)
         assert main(command) == 0, capsys.readouterr().err
         assert equal(run, calm)

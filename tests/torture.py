@@ -110,9 +110,9 @@ def torture(folder: Path, kills: int, seed: int, say=print) -> collections.Count
             if done >= kills:
                 how = {}
             elif rng.random() < 0.5:
-                how = {"events": rng.randint(1, max(2, events // 2))}
+                how = {"events": rng.randint(1, max(2, events // 6))}
             else:
-                how = {"seconds": rng.uniform(0.0, seconds)}
+                how = {"seconds": rng.uniform(0.0, seconds / 6)}
             code, said = start(config[strategy, "killed"], run, **how)
             assert code in (0, -signal.SIGKILL), f"exit code {code} after {done} kills (seed {seed}): {said}"
             done += code != 0
