@@ -307,7 +307,7 @@ def test_a_polite_kill_saves_everything_and_says_how_to_go_on(tmp_path, how):
         time.sleep(0.02)
     time.sleep(0.3)
     child.send_signal(how)
-    _, err = child.communicate(timeout=10)
+    _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert "The same command goes on from here" in err
     rows = dump(tmp_path / "run")

@@ -212,7 +212,7 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
         f"{path}:4: line 4: row: not valid JSON",
         f"{path}:5: line 5: row: expected a JSON object",
         f"{path}:6: gsm8k-00006: row: field `question`: expected text, found int 3",
-        f"{path}:7: gsm8k-00007: row: field `answer`: no column 'answer'",
+        f"{path}:7: gsm8k-00007: answer: empty",
         "gsm8k-00008: answer: no_answer: 'either 3 or 4'",
         "2 of 9 questions are usable",
     ):
