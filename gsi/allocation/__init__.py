@@ -85,6 +85,7 @@ def bounds(config: Config) -> tuple[int, int]:
         "none": (0, 0),
         "fixed": (s.k, s.k),
         "quota": (s.k, most),
+        "stepwise": (min(config.allocation.probes, s.k), most),
         "floor": (min(s.wanted, most), most),
         "dart_uniform": (min(s.wanted, most), most),
         "dart_prop2diff": (min(1, s.wanted), most),
