@@ -123,7 +123,8 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
     results[split] = results_of(ctx.folder.ledger, c, n, split)
     if split == "test":
         for task, result in results[split].items():
-            result |= overlap_figures(ctx, task)
+            figures = overlap_figures(ctx, task)
+            result |= figures if any(figures.values()) else {}
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
 

@@ -196,7 +196,7 @@ def test_verdicts_say_if_the_steps_hold():
     assert grade("3 + 4 = 7. The answer is 7", "7", "svamp").steps_ok is True
     assert grade("The answer is 7", "7", "gsm8k").steps_ok is None
     assert grade("3 + 4 = 7. The answer is $\\frac{14}{2}$", "\\frac{7}{1}", "math").steps_ok is not False
-    assert set(STEPS) == {"gsm8k", "svamp", "aqua", "mathqa", "math"}
+    assert set(STEPS) == {"gsm8k", "svamp", "aqua", "mathqa", "math", "math500", "gsm_symbolic"}
     with_none = make_grader({"gsm8k": None}, steps=False)
     assert with_none.submit(Query("q", "gsm8k", "", "7"), "3 + 4 = 8, so 7").result().steps_ok is None
 
@@ -337,7 +337,7 @@ def test_the_grading_bench_measures_both_sides():
     line = grading(n=20, n_latex=4, n_programs=1)
     assert {"plain_ratio", "latex_ratio", "programs_per_s"} <= set(line)
     assert min(line["plain_per_s"], line["plain_math_verify_per_s"], line["latex_per_s"], line["latex_math_verify_per_s"]) > 0
-    assert set(BENCHES) == {"grading", "sampling", "memory", "training", "report"}
+    assert set(BENCHES) == {"grading", "sampling", "memory", "training", "report", "allocation"}
 
 
 def test_the_sampling_bench_draws_the_same_by_all_three_ways():

@@ -108,6 +108,9 @@ class Renderer:
     def continuation(self, prompt: Text, text: str) -> Text:
         return Text(text, ())
 
+    def trained(self, response: str) -> str:
+        return response
+
 
 def build_model(folder: Path, layers: int = 4) -> Path:
     """About 1M parameters (with 4 layers) with random weights."""
