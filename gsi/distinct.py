@@ -19,7 +19,9 @@ _DRESS = [
     )
 ]
 # a number, then operators and numbers; the bounds keep the time linear in the text
-_SIDE = r"(?<![\d.])[-+(]{0,6}(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:\s?[-+*/^()]{1,6}\s?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})|\s?\)){0,40}"
+_SIDE = (
+    r"(?<![\d.])[-+(]{0,6}(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:\s?[-+*/^()]{1,6}\s?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})|\s?\)){0,40}"
+)
 _WORDS = re.compile(r"(?<=\d)\s{1,3}(?!x\b)[A-Za-z][A-Za-z .']{0,60}(?=[-+*/=^)])")  # a unit between a number and what follows
 _EQUATION = re.compile(rf"{_SIDE}(?:\s{{0,3}}=\s{{0,3}}{_SIDE})+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
