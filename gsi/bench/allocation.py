@@ -1,7 +1,7 @@
 """`gsi bench allocation`: what each allocation policy spends for the coverage it reaches, where the pass rates are known.
 
     gsi bench allocation                    10 seeds, about a minute
-    python -m gsi.bench.allocation SEED...  other seeds (the settings of `ARMS` were chosen on 101 to 105)
+    python -m gsi.bench.allocation SEED...  other seeds (the settings of `ARMS` were chosen on 101 to 103)
 
 1,000 made-up queries of levels 1 to 10, four iterations. A query's log odds of a right attempt are its level's (a lab base's: 1 1 1 1
 .82 .33 .05 .02 .02 .02, clipped at .99), plus its own deviation (normal, 1), plus 0.3 per iteration, as a model learns. No guidance; the policies
