@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -113,7 +114,9 @@ def _run(config: dict[str, Any], path: Path, bars: Progress) -> tuple[int, str]:
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     name, printed = config["strategy"], []
     bar = bars.add_task(name, total=None, note="")
-    with subprocess.Popen([sys.executable, "-m", "gsi", "run", str(path), "--log", "json"], stderr=subprocess.PIPE, text=True) as child:
+    env = {"OMP_NUM_THREADS": "1"} | os.environ  # two runs at a time on two cores: more threads only wait for one another
+    command = [sys.executable, "-m", "gsi", "run", str(path), "--log", "json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as child:
         assert child.stderr is not None
         for line in child.stderr:
             try:
