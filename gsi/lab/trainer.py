@@ -24,14 +24,14 @@ ONLY = {"method": "full", "schedule": "linear", "processes": 1, "early_stopping"
 
 
 def train(job: TrainJob) -> dict[str, float]:
-    """Trains job.model on job.data into job.output. Returns loss (mean over steps), steps, tokens, seconds_training.
+    """Trains job.model on job.data into job.output. Returns loss (mean over steps), steps, tokens, seconds, seconds_training.
 
     Raises GsiError for a setting that only the TRL trainer has, and for a loss or gradient that is no number.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
     from transformers.utils.logging import disable_progress_bar
 
-    s = job.settings
+    s, begun = job.settings, time.perf_counter()
     for key, value in ONLY.items():
         if s[key] != value:
             raise GsiError(f"train.{key}: the lab's trainer knows {value!r} only, not {s[key]!r}; set train.kind=trl")
@@ -56,10 +56,11 @@ def train(job: TrainJob) -> dict[str, float]:
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         tokens += trained
-    seconds = time.perf_counter() - started
+    training = time.perf_counter() - started
     model.eval().save_pretrained(job.output)
     AutoTokenizer.from_pretrained(job.tokenizer).save_pretrained(Path(job.output))
-    return {"loss": total / plan.steps, "steps": plan.steps, "tokens": tokens, "seconds_training": seconds}
+    seconds = time.perf_counter() - begun
+    return {"loss": total / plan.steps, "steps": plan.steps, "tokens": tokens, "seconds": seconds, "seconds_training": training}
 
 
 def _loss(model: Any, rows: Rows, part: list[int]) -> torch.Tensor:
