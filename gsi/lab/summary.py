@@ -6,7 +6,7 @@ import json
 import sys
 from statistics import fmean
 
-from gsi.lab.findings import Table, cost, tables, tokens
+from gsi.lab.outcomes import Table, cost, tables, tokens
 from gsi.lab.study import Results, arms, load_study
 from gsi.types import GsiError
 
