@@ -239,7 +239,9 @@ def contrasts(table: Table) -> list[str]:
 def chance(table: Table) -> float:
     """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
     entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
-    queries = tasks.load(Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300, "levels": list(table.hard)}})).queries
+    queries = tasks.load(
+        Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300, "levels": list(table.hard)}})
+    ).queries
     by_level: dict[int | None, Counter[str]] = defaultdict(Counter)
     for q in queries:
         by_level[q.level][q.answer] += 1

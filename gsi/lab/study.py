@@ -10,7 +10,7 @@
     arms: {brute_16: {strategy: brute_force, sample: {max_extra: 16}}}                # own arms, patches too
     config: {...}                           # what all cells share
 
-Texts may hold {seed}, {task}, {fresh} (the seed of data that no cell trains on) and {run:ARM} (the run folder of another arm of
+Texts may hold {seed}, {task}, {fresh} (the seed of data that no cell trains on), {teacher} (the url of the study's teacher) and {run:ARM} (the run folder of another arm of
 the same model, task and seed). A finished cell is never run again; one that failed is reported while the others finish.
 """
 
@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,6 +55,13 @@ class Contrast(Section):
     margin: float = 0.0  # supported where the lower 95 % bound is above this (-0.02: not worse by more than two points)
 
 
+class StudyTeacher(Section):
+    """A stronger lab model behind a server, started and stopped by the study; `{teacher}` in a config is its url."""
+
+    model: str  # lab:dag-strong:SEED
+    port: Annotated[int, Field(ge=1, le=65535)] = 8177
+
+
 class Study(Section):
     name: str
     output_dir: str
@@ -66,6 +74,7 @@ class Study(Section):
     guided: str = "state_reset"  # the arm that matched controls are matched to
     arms: dict[str, dict[str, Any]] = Field({})
     config: dict[str, Any] = Field({})
+    teacher: StudyTeacher | None = None
     draws: Annotated[int, Field(ge=0)] = 0  # of the initial model per training query, used for strata only; 0 = none
     equal_tokens: list[str] = Field([])  # arms whose last training set is cut to equal trained tokens and steps, and trained again
     contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
@@ -143,12 +152,13 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
     """Every cell in the order it is run, each with a config that was checked. Raises ConfigError that names the cell."""
     found: list[Cell] = []
     known = arms(study)
+    taught = {"teacher": f"http://127.0.0.1:{study.teacher.port}/v1"} if study.teacher else {}
     for seed in study.seeds:
         for model, name in study.models.items():
             for task, patch in study.tasks.items():
                 place = f"{model}/{task}/s{seed}"
                 folder = Path(study.output_dir) / model / task / f"s{seed}"
-                fill = filler({"seed": seed, "fresh": seed + FRESH, "task": task} | {f"run:{a}": str(folder / a) for a in known})
+                fill = filler({"seed": seed, "fresh": seed + FRESH, "task": task} | taught | {f"run:{a}": str(folder / a) for a in known})
                 entry = {"model": name} if isinstance(name, str) else name
                 if not isinstance(entry.get("model"), str):
                     raise ConfigError(f"{path}: models.{model}: no `model` in it")
@@ -251,6 +261,8 @@ class Results:
 
 def check(study: Study, todo: list[Cell], path: str) -> None:
     """Loads the models' names and the data of every arm, for the first seed. Raises ConfigError that names the cell."""
+    if study.teacher and not study.teacher.model.startswith("lab:dag-strong"):
+        raise ConfigError(f"{path}: teacher.model: {study.teacher.model!r} cannot teach; name lab:dag-strong:SEED")
     for cell in todo:
         try:
             if isinstance(cell, _Base):
@@ -288,7 +300,8 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
     failed: dict[str, str] = {}
     running: dict[Future[Record | None], Cell] = {}
     stop = threading.Event()
-    with ThreadPoolExecutor(jobs) as pool:
+    asks = any(cell.config.get("teacher") for cell in left)
+    with _teacher(study) if asks else nullcontext(), ThreadPoolExecutor(jobs) as pool:
         try:
             while left or running:
                 for cell in list(left):
@@ -317,6 +330,14 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
     for key, why in failed.items():
         say(f"failed: {key}: {why.splitlines()[-1] if why else ''}")
     return len(failed)
+
+
+def _teacher(study: Study) -> AbstractContextManager[None]:
+    from gsi.lab.teacher import served
+
+    if study.teacher is None:
+        return nullcontext()  # a teacher of the config's own
+    return served(study.teacher.model, study.teacher.port)
 
 
 def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> Record | None:
