@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from gsi import stats
+from gsi.lab.matrix import arms
 from gsi.lab.outcomes import Table, cost
-from gsi.lab.study import arms
 from gsi.report.plots import COLOURS, GREY, axis, bars, lines, resolved, theme
 
 SHOWN = 6  # arms in one plot: more colours cannot be told apart

@@ -18,8 +18,9 @@ from gsi import stats, tasks
 from gsi.config import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
+from gsi.lab.matrix import Contrast, arms, filler, load_study
 from gsi.lab.outcomes import MEASURES, Table, best, contrast, cost, slope, tables, tokens
-from gsi.lab.study import Contrast, Results, arms, filler, load_study
+from gsi.lab.study import Results
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
 

@@ -10,7 +10,8 @@ from statistics import fmean
 
 from gsi import tasks
 from gsi.lab.collect import Record
-from gsi.lab.study import Contrast, Results, Study
+from gsi.lab.matrix import Contrast, Study
+from gsi.lab.study import Results
 from gsi.types import GsiError
 
 Runs = dict[int, Record]  # seed -> result
