@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -67,6 +67,15 @@ cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of t
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
+
+# in the order of what they are for; each goes on where it was, and what is done already is not run again
+STUDIES ?= confirm controls narrowing hints architectures ksweep
+lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the findings; many core-hours: `gsi study STUDY.yaml --dry-run` says how many
+	for study in $(STUDIES); do $(BIN)/gsi study studies/$$study.yaml || exit 1; done
+	$(MAKE) --no-print-directory findings
+
+findings: .venv/done  ## docs/findings.md and its figures, from the compact results in studies/
+	$(BIN)/python -m gsi.lab.findings $(foreach s,$(STUDIES),$(wildcard studies/$(s).yaml)) --heading docs/findings-heading.md --figures docs/images --output docs/findings.md
 
 install: .venv/done
 

@@ -215,7 +215,10 @@ def contrasts(table: Table) -> list[str]:
         name = f"{c.a} - {c.b}" + (f" (best: {best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else "")
         for way, differences in contrast(table, c).items():
             low = stats.t_interval(differences)[1]
-            verdict = "yes" if low > c.margin else "no"
+            there = len(differences)
+            verdict = (
+                ("yes" if low > c.margin else "no") if there == len(table.study.seeds) else f"open ({there} of {len(table.study.seeds)})"
+            )
             rows.append(
                 [
                     name,
@@ -225,7 +228,7 @@ def contrasts(table: Table) -> list[str]:
                     f"{stats.sign_flip(differences):.3f}",
                     f"> {100 * c.margin:g}",
                     verdict,
-                    str(len(differences)),
+                    str(there),
                 ]
             )
     if not rows:
@@ -312,7 +315,13 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         ]
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
-        for table in tables(study, results):
+        found = tables(study, results)
+        missing = len(study.models) * len(study.tasks) * len(study.seeds) * len(arms(study)) - sum(
+            len(table.arms.get(arm, {})) for table in found for arm in arms(study)
+        )
+        if missing:
+            lines += [f"**Unfinished: {missing} runs are missing, so no contrast is decided.**" if found else "**Not run yet.**", ""]
+        for table in found:
             shown.append(table)
             guess = percent(chance(table))
             lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]

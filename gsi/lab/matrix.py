@@ -1,8 +1,8 @@
 """A study file: a matrix of models, tasks, seeds and arms, every cell a `gsi run` of its own (`gsi study STUDY.yaml`).
 
-    name: screen
-    output_dir: runs/screen                 # the run folders
-    results: studies/screen.jsonl           # one line per finished cell; what the findings are made from
+    name: confirm
+    output_dir: runs/confirm                # the run folders
+    results: studies/confirm.jsonl          # one line per finished cell; what the findings are made from
     seeds: [1, 2, 3]
     models: {llama: "lab:dag:{seed}"}
     tasks:  {dag: {tasks: [{name: dag, args: {seed: "{seed}", per_level: 60}}]}}      # a patch of the config
