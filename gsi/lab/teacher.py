@@ -73,7 +73,7 @@ class Solver:
                 with torch.inference_mode():
                     out = self._model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
                 made = out[0, ids.shape[1] :]
-                self._known[question] = self._tokenizer.decode(made, skip_special_tokens=True), len(made)
+                self._known[question] = str(self._tokenizer.decode(made, skip_special_tokens=True)), len(made)
             return self._known[question]
 
 
