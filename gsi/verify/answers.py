@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gsi.verify.cues import (
     ASIDE,
     BOX,
+    BRACKETED,
     CHECKS,
     CONCLUDES,
     DOUBT,
@@ -266,7 +267,7 @@ def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> 
         sentence = text[start:stop].strip(" \t\n*$\\[]()`#")
         if not sentence or POLITE.match(sentence):
             continue
-        if readable is not None and start and REMARK.match(text[start:stop]):
+        if readable is not None and start and (REMARK.match(text[start:stop]) or BRACKETED.match(text[start:stop])):
             passed = passed or _strip(text[start:stop][-MAX_CLAUSE:])
             continue
         if sentence.endswith(("?", "=")) or "boxed" in sentence:

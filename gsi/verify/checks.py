@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
-from gsi.verify.choices import check_choice, choose
+from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
@@ -52,8 +52,9 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
     if answer.lower() in ("true", "false", "yes", "no"):
         return _check_bool(response, query)
     if re.fullmatch(r"\([a-z]\)", answer):
-        clause = commitment(response, query.question, lambda c: choose(c) is not None)
-        letter = choose(clause.text, (), query.question, clause.mark) if clause else None
+        options = lettered(query.question)
+        clause = commitment(response, query.question, lambda c: choose(c, options) is not None)
+        letter = choose(clause.text, options, query.question, clause.mark) if clause else None
         return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
     if answer.startswith("["):
         return _check_list(response, query)
@@ -70,6 +71,9 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
     return check_math(response, query)
 
 
+_CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
+
+
 def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
     gold = parse_gold(query.answer)
     if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
@@ -80,6 +84,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     clause = committed.text
     if ":" in clause and re.search(r"\bratio\b", query.question):
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
+    if _CHANCE.search(query.question):
+        clause = re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause)
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
@@ -136,6 +142,8 @@ def _words(text: str) -> tuple[str, ...] | None:
     found = re.findall(r"[A-Za-z0-9:]+", re.sub(r"\b(?:an?|the|is|are|and|it|on|option)\b(?!\))", " ", text) if len(text) > 2 else text)
     if "\\" in text or re.search(r"[_^=+*/]", text) or not re.search(r"[A-Za-z]{2}|[A-Z]", text) or not found:
         return None
+    if not any(re.search(r"[A-Za-z]", w) for w in found):
+        return None  # `19 \\text{ and }43`
     if all(len(w) == 1 for w in found):
         return tuple(sorted(found)) if all(w.isupper() for w in found) else None
     return tuple(w.lower() for w in found)

@@ -28,6 +28,7 @@ _CONCLUDED = re.compile(
     re.IGNORECASE,
 )
 _OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
+_PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans|best|choice|option|closest|valid|left|one|it)\b")
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
@@ -40,6 +41,8 @@ def check_choice(response: str, query: Query) -> Verdict:
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
+    if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
+        letter = None
     if letter is None or ord(letter) - 65 >= n:
         return Verdict("no_answer", detail="" if clause is None else f"no single option in {clause.text[:80]!r}")
     return Verdict("correct" if letter == query.answer.strip(" ().").upper() else "wrong", letter)
@@ -69,6 +72,13 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter, rest = m[1], text[m.end() :]
         if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
+        if (
+            not mark
+            and (m := re.match(r"\s+is\s+", rest))
+            and not _PRAISED.match(rest)
+            and _by_value(rest[m.end() :], options, "=") != letter
+        ):
+            return None  # D is the distance
     elif m := _SAID_RIGHT.search(text):
         return (m[1] or m[2]).upper()
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
@@ -90,6 +100,26 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     return letter if stated in (None, letter) else None
 
 
+def _repeats(clause: str, question: str) -> bool:
+    """Whether a sentence without a result says what the question gave: `A camp has 50 children`."""
+    words = re.findall(r"[a-z]+|\d[\d.,]*", clause.lower())
+    numbers = [i for i, w in enumerate(words) if w[0].isdigit()]
+    if len(numbers) != 1 or len(words) < 4 or "=" in clause or numbers[0] + 1 >= len(words):
+        return False
+    stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0].lower()
+    return f" {words[numbers[0]]} {words[numbers[0] + 1]} " in " " + " ".join(re.findall(r"[a-z]+|\d[\d.,]*", stem)) + " "
+
+
+def lettered(question: str) -> tuple[str, ...]:
+    """The options of a question that holds them as `(a) ... (b) ...` in its text."""
+    found = list(re.finditer(r"(?<![\w)])\(([a-h])\)\s+", question))
+    if "".join(m[1] for m in found) not in ("ab", "abc", "abcd", "abcde"):
+        return ()
+    ends = [*(m.start() for m in found[1:]), len(question)]
+    texts = [re.sub(r"\s*Which\s[^?]*\?\s*$", "", question[m.end() : end]) for m, end in zip(found, ends, strict=True)]
+    return tuple(t.strip(" .,;\n") for t in texts)
+
+
 def _is_name(letter: str, question: str) -> bool:
     """Whether the question uses a small letter as a name: `a and b can do a work in 3 days`."""
     stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0]
@@ -107,6 +137,8 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
         stated.add(f"{over[1]}:{over[2]}")
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
+    if not exact and not doubtful(text):  # by its own words at the end: `By the chain rule, J_g = 2 J_f`
+        exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
     if not exact:
         got = read_number(_join(text))
         if got is None or doubtful(text):

@@ -16,13 +16,15 @@ _UNIT = re.compile(
 HEDGE = re.compile(
     r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
     r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
-    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|fewer|greater|smaller|larger|higher|lower)\s+than)\s+"
+    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
     rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
     r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
     r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
     re.IGNORECASE,
 )
-_UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guessing)\b|\bguess\b(?<!should guess)(?<!must guess)", re.IGNORECASE
+)
 _REASON = re.compile(
     r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
     re.DOTALL | re.IGNORECASE,
