@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment
+from gsi.verify.answers import bare, commitment
+from gsi.verify.asked import asked_number
 from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
@@ -71,6 +72,7 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
     return check_math(response, query)
 
 
+_IF = re.compile(r"\W*if\s+([^,\d]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
 _CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
 
 
@@ -84,6 +86,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     clause = committed.text
     if ":" in clause and re.search(r"\bratio\b", query.question):
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
+    if query.question and (condition := _IF.match(clause)) and bare(condition[1]) in bare(query.question):
+        clause = clause[condition.end() :]
     if _CHANCE.search(query.question):
         clause = re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause)
     got = mathematics(clause)
@@ -93,6 +97,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
             number = (
                 new_number(clause if number is None else without_reason(clause), query.question) or number
             )  # `he reads 30 pages a day for 6 days`
+        if query.question and not committed.mark:
+            number = asked_number(clause, query.question) or number
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -176,7 +182,7 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
     clause = commitment(response, query.question, _has_mathematics)
     if clause is None or not re.search(r"\d", clause.text):
         return Verdict("no_answer")
-    got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause.text))
+    got = re.sub(r"^[^=]*(?:=|\\in\b)\s*(?=[\[({\\])", "", mathematics(clause.text))
     try:
         stated = json.loads(query.answer, parse_float=str)
         golds = [Number(Fraction(v)) for v in stated]

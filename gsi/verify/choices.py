@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
-from gsi.verify.numbers import Number, plain
+from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.statements import doubtful, read_number
 from gsi.verify.words import VALUES
 
@@ -141,15 +142,36 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
         exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
     if not exact:
         got = read_number(_join(text))
-        if got is None or doubtful(text):
+        if doubtful(text):
             return None
-        numbers = [read_number(_join(o)) for o in options]
+        numbers = [read_number(re.sub(r"(?<=\d)(\s*[a-z]{1,6})\s+[23]\W*$", r"\1", _join(o))) for o in options]  # 266 cm 2
+        if got is None and (stated_values := _results(_join(text))):
+            named = [number for number in numbers if number and number.value in stated_values]
+            got = named[0] if len(named) == 1 else None
+        if got is None:
+            return None
         if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):
             got = Number(got.value / 100)  # 40% for 2/5
         exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
         if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
             return None
     return chr(65 + exact[0]) if len(exact) == 1 else None
+
+
+def _results(text: str) -> set[Fraction | None]:
+    """The values of a sentence that states several and nothing else: `the smaller is 3 * 11 = 33 and the larger is 55`."""
+    found = list(NUMBER.finditer(text))
+    results = [bool(re.search(r"(?:=|\b(?:is|are|equals))\s*$", text[: m.start()])) for m in found]
+    inside = [
+        bool(
+            re.match(r"[\s)]*(?:[-+*/x]|\\times|\\cdot|=)", text[m.end() :])
+            or re.search(r"(?:[-+*/x]|\\times|\\cdot)[\s(]*$", text[: m.start()])
+        )
+        for m in found
+    ]
+    if not all(r or i for r, i in zip(results, inside, strict=True)):
+        return set()
+    return {value_of(m) for m, r, i in zip(found, results, inside, strict=True) if r and not i}
 
 
 def _fits(text: str, option: str, mark: str) -> bool:

@@ -11,7 +11,7 @@ from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.words import VALUES, in_words
 
 _UNIT = re.compile(
-    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
+    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|[kKMGT]?i?B|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
 )
 HEDGE = re.compile(
     r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
@@ -28,6 +28,10 @@ _UNSURE = re.compile(
 _REASON = re.compile(
     r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
     re.DOTALL | re.IGNORECASE,
+)
+# seven pounds, 3 fewer than the 10 pounds of potatoes
+_COMPARED = re.compile(
+    r"(?<=[a-z\d]),\s+(?:which\s+is\s+)?\$?\d[\d.,]*\s+(?:[a-z]+\s+){0,2}(?:more|fewer|less)\s+than\b[^=]*$", re.IGNORECASE
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
@@ -91,10 +95,10 @@ def read_number(clause: str) -> Number | None:
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
     text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
-    concluded = _THEREFORE.split(text)[-1]
-    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
-    head = _REASON.sub("", text, count=1)
-    text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
+    last = _THEREFORE.split(text)[-1]
+    text = last if re.search(r"\d", last) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
+    head = _REASON.sub("", _COMPARED.sub("", text), count=1)
+    text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
     if "=" in text:
         text = _solved(_ATTAINED.sub("", text))
@@ -163,7 +167,7 @@ def read_number(clause: str) -> Number | None:
         and not re.search(r"[a-z]{2}\s+$", text[: first.start()])
     ):
         return None
-    return _number(first, value)
+    return number_of(first, value)
 
 
 def _solved(text: str) -> str:
@@ -192,6 +196,12 @@ def doubtful(text: str) -> bool:
     return bool(HEDGE.search(text)) or taken_back(text)
 
 
+def concluded(text: str) -> str:
+    """What a sentence concludes, if that has a number: the part behind `, so` or `, leaving`."""
+    last = _THEREFORE.split(text)[-1]
+    return last if re.search(r"\d", last) else text
+
+
 def without_reason(clause: str) -> str:
     """The clause up to `because`, `since`, `which is ...`."""
     return _REASON.sub("", clause, count=1)
@@ -206,7 +216,7 @@ def _restated(text: str) -> bool:
 
 def new_number(clause: str, question: str) -> Number | None:
     """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
-    text = plain(clause)
+    text = concluded(plain(clause))
     found = list(NUMBER.finditer(text))
     if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
         return None
@@ -220,10 +230,10 @@ def new_number(clause: str, question: str) -> Number | None:
     value = value_of(m)
     if value is None or not _clean_after(after) or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: m.start()]):
         return None
-    return _number(m, value)
+    return number_of(m, value)
 
 
-def _number(m: re.Match[str], value: Fraction) -> Number:
+def number_of(m: re.Match[str], value: Fraction) -> Number:
     return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
 
 
@@ -245,7 +255,7 @@ def _result(text: str) -> Number | None:
     value = value_of(m)
     if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):
         return None
-    return _number(m, value)
+    return number_of(m, value)
 
 
 def _clean_after(rest: str) -> bool:

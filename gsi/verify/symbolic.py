@@ -87,6 +87,12 @@ def _shape(text: str) -> tuple[Any, ...]:
         if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
             return ("seq", "(", ")", *(c for r in cells for c in r))
         return ("matrix", len(cells), *(c for r in cells for c in r))
+    if (m := re.fullmatch(r"([^&=]*[^&=,;(\[{])\s*(\\begin\{([pbvB]?matrix)\}.*\\end\{\3\})", text, re.DOTALL)) and m[1].count("(") == m[
+        1
+    ].count(")"):
+        inner = _shape(m[2])  # a factor before a matrix
+        start = 3 if inner[0] == "seq" else 2
+        return (*inner[:start], *(("scalar", f"({m[1]}) \\cdot ({c[1]})") if c[0] == "scalar" else c for c in inner[start:]))
     if vector := _in_units(text):
         return ("seq", "(", ")", *(_shape(c) for c in vector))
     if m := re.fullmatch(r"\\\{\s*[a-zA-Z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|\\R)\s*)?(?:\\mid|\||:)(.*)\\\}", text, re.DOTALL):
