@@ -33,6 +33,24 @@ def _stem(word: str) -> str:
     return re.sub(r"ie$|y$", "i", re.sub(r"(?<!s)s$", "", word.lower()))
 
 
+_DIFFERENCE = re.compile(r"(?:\s*[a-z]+){0,3}?\s*\b(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
+_COMPARES = re.compile(r"\b(?:more|fewer|less|than|[a-z]{2,}er|difference|differs?|exceeds?|extra|additional|change)\b", re.IGNORECASE)
+
+
+def difference(clause: str, question: str) -> Number | bool | None:
+    """In a sentence with `$20 more than Tom`: the number, where the question asks for a difference; False where the only number is one and none is asked."""
+    text = plain(clause)
+    found = list(NUMBER.finditer(text))
+    apart = [m for m in found if _DIFFERENCE.match(text[m.end() :])]
+    if len(apart) != 1 or doubtful(text) or "=" in text:
+        return None
+    if not _COMPARES.search(question):
+        return None if len(found) > 1 else False
+    asks = re.search(r"\bhow\s+(?:much|many)\s+(?:more|fewer|less)\b", question, re.IGNORECASE)
+    value = value_of(apart[0])
+    return number_of(apart[0], value) if asks and len(found) > 1 and value is not None else None
+
+
 def asked_number(clause: str, question: str) -> Number | None:
     """The number of a sentence with several that stands before the counted noun, if only one does and the question did not give it so."""
     wanted = _wanted(question)

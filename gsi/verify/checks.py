@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import bare, commitment
-from gsi.verify.asked import asked_number
+from gsi.verify.asked import asked_number, difference
 from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
@@ -72,7 +72,7 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
     return check_math(response, query)
 
 
-_IF = re.compile(r"\W*if\s+([^,\d]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
+_IF = re.compile(r"\W*if\s+([^,]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
 _CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
 
 
@@ -98,7 +98,10 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
                 new_number(clause if number is None else without_reason(clause), query.question) or number
             )  # `he reads 30 pages a day for 6 days`
         if query.question and not committed.mark:
-            number = asked_number(clause, query.question) or number
+            apart = difference(clause, query.question)
+            if apart is False:
+                return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
+            number = apart or asked_number(clause, query.question) or number
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -169,7 +172,7 @@ def _check_bool(response: str, query: Query) -> Verdict:
     if committed and not committed.mark and (first := _FIRST.match(response)) and not REVISED.search(response):
         found = [("", first[1])]  # `False. True would need ...`
     said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
-    if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
+    if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might|may|could)\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail="neither true nor false")
     value = said.pop()
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))

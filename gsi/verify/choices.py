@@ -33,7 +33,19 @@ _PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
-_LONG = {"s": "sec", "m": "met", "l": "lit", "g": "gram", "h": "hour"}
+_LONG = {
+    "s": "sec",
+    "m": "met",
+    "l": "lit",
+    "g": "gram",
+    "h": "hour",
+    "cm": "cent",
+    "mm": "mill",
+    "km": "kilom",
+    "kg": "kilog",
+    "ml": "millil",
+}
+_LONG |= {"hr": "hour", "hrs": "hour", "ft": "f", "in": "inch", "lb": "pound", "lbs": "pound", "mph": "mile", "kmph": "k", "yrs": "year"}
 
 
 def check_choice(response: str, query: Query) -> Verdict:
@@ -85,7 +97,8 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
         return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
-        letter = m[1].upper() if re.search(r"[:=]\s*$|#|boxed|option|choice", mark) or not _is_name(m[1], question) else None
+        named = not mark or any(re.fullmatch(r"\W*[a-h]\W*", o) for o in options)  # `who is the oldest: a) c, b) a`
+        letter = None if named and _is_name(m[1], question) and not re.search(r"[:=]\s*$|#|boxed|option|choice", mark) else m[1].upper()
     elif m := re.search(r"\d\s*=\s*([a-h])\W*$", text):
         letter = m[1].upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"

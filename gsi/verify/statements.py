@@ -7,6 +7,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from gsi.verify.arithmetic import evaluate
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.words import VALUES, in_words
 
@@ -19,6 +20,7 @@ HEDGE = re.compile(
     r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
     rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
     r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
+    r"|\b(?:exceed(?:s|ing)?|surpass(?:es|ing)?)\s+(?:about\s+)?[$\\(]*\d[\d.,]*(?!.*\bby\b)"
     r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
     re.IGNORECASE,
 )
@@ -31,7 +33,8 @@ _REASON = re.compile(
 )
 # seven pounds, 3 fewer than the 10 pounds of potatoes
 _COMPARED = re.compile(
-    r"(?<=[a-z\d]),\s+(?:which\s+is\s+)?\$?\d[\d.,]*\s+(?:[a-z]+\s+){0,2}(?:more|fewer|less)\s+than\b[^=]*$", re.IGNORECASE
+    r"(?<=[a-z\d]),\s+(?:which\s+is\s+)?\$?\d[\d.,]*\s+(?:(?:[a-z]+\s+){0,2}(?:more|fewer|less)\s+than|(?:[a-z]+\s+)?of\s+(?:which|whom))\b[^=]*$",
+    re.IGNORECASE,
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
@@ -94,7 +97,7 @@ def read_number(clause: str) -> Number | None:
     text = _REJECTED.sub(r"\1", text) if "=" in text else text
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
-    text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
+    text = _without_workings(_AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text)))  # Rs. 120/-
     last = _THEREFORE.split(text)[-1]
     text = last if re.search(r"\d", last) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
     head = _REASON.sub("", _COMPARED.sub("", text), count=1)
@@ -109,10 +112,11 @@ def read_number(clause: str) -> Number | None:
             if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
             else exact
         )
-    text = re.split(
+    parts = re.split(
         r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,
-    )[-1]
+    )
+    text = parts[0] if len(NUMBER.findall(parts[-1])) > 1 and NUMBER.search(parts[0]) else parts[-1]  # 560 miles, i.e. 2 trips of 280
     text = _ROUNDED.split(text)[-1]
     if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
         text = twice[2]  # ninety-six (96)
@@ -146,7 +150,7 @@ def read_number(clause: str) -> Number | None:
     chosen = 0
     if len(set(values)) > 1:
         total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
-        money = [i for i, m in enumerate(found) if m["cur"]]
+        money = [i for i, m in enumerate(found) if m["cur"] or re.match(r"\s*dollars?\b", text[m.end() :])]
         main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
         one = next((c for c in (total, money, main) if len(c) == 1), None)
         if one is None or len(money) > 1:
@@ -194,6 +198,20 @@ def taken_back(text: str) -> bool:
 def doubtful(text: str) -> bool:
     """Whether a sentence takes back, hedges or bounds the value in it."""
     return bool(HEDGE.search(text)) or taken_back(text)
+
+
+_WORKINGS = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)(\D{0,40}?)\s+\(([\d\s.,$+*/()-]{3,80})\)\s*$")
+
+
+def _without_workings(text: str) -> str:
+    """`$21 (36 - 11 - 4)` without the bracket, where that is what the bracket comes to."""
+    m = _WORKINGS.search(text)
+    if m is None:
+        return text
+    kinds = {"(": "lp", ")": "rp"}
+    tokens = re.findall(r"\d+(?:\.\d+)?|[-+*/()]", m[3].replace(",", ""))
+    got = evaluate([(kinds.get(t, "op" if t in "+-*/" else "num"), t, i) for i, t in enumerate(tokens)])
+    return text[: m.start(3) - 1] if got and len(tokens) > 2 and got.value == Fraction(m[1].replace(",", "")) else text
 
 
 def concluded(text: str) -> str:
