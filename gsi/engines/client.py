@@ -40,6 +40,7 @@ class Client:
         self.throttle = Throttle(settings.concurrency)
         self.extra: dict[str, Any] = {}  # fields beyond the standard ones, sent with every request
         self.answered = self.retries = 0
+        self._answers_as: str | None = None  # the model's name in the first answer
 
     async def close(self) -> None:
         await self._client.close()
@@ -69,6 +70,7 @@ class Client:
                 except ValueError as e:
                     problem = f"answered with something that is no completion: {e}"
                 else:
+                    self._same_model(answer.model)
                     self.throttle.grow()
                     self.answered += 1
                     return answer
@@ -81,6 +83,14 @@ class Client:
                 raise RequestFailed(f"{problem} (tries: {tries})")
             self.retries += 1
             await asyncio.sleep(min(MAX_WAIT, BACKOFF * 2 ** min(tries - 1, 10)) * (0.5 + rng.random()))
+
+    def _same_model(self, name: str | None) -> None:
+        """Raises for a server that answers as another model than it did at first: it was started anew, or its weights were exchanged."""
+        self._answers_as = self._answers_as or name
+        if name is not None and name != self._answers_as:
+            raise self.error(
+                f"answers as {name!r} now, and as {self._answers_as!r} before", "make it serve that model again, then run the same command"
+            )
 
     async def _post(self, body: dict[str, Any]) -> str:
         create: Any = self._client.chat.completions if self.settings.api == "chat" else self._client.completions
