@@ -106,6 +106,10 @@ class Ledger:
         """Rows in (iteration, query, attempt) order, streamed; of one iteration where it is named."""
         return self._select(split, *(("1", ()) if iteration is None else ("iteration = ?", (iteration,))))
 
+    def before(self, iteration: int) -> Iterator[Rollout]:
+        """Rollouts of all iterations before this one in (query, iteration, attempt) order, streamed."""
+        return self._select(None, "iteration < ?", (iteration,), order="query_id, iteration, attempt")
+
     def past(self, iteration: int, accept: str) -> dict[str, list[Tried]]:
         """What earlier iterations tried, by query, without the texts: a few hundred bytes per attempt."""
         found: dict[str, list[Tried]] = {}
@@ -213,10 +217,12 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(sql, rows)
 
-    def _select(self, split: str | None, where: str, args: tuple[Any, ...]) -> Iterator[Rollout]:
+    def _select(
+        self, split: str | None, where: str, args: tuple[Any, ...], order: str = "iteration, query_id, attempt"
+    ) -> Iterator[Rollout]:
         table, where, args = _where(split, where, args)
         db = connect(self.path, read_only=True)  # of its own: a stream may stay open while rows are added
-        sql = f"SELECT {', '.join(COLUMNS)}, {self._crc} FROM {table} WHERE {where} ORDER BY iteration, query_id, attempt"
+        sql = f"SELECT {', '.join(COLUMNS)}, {self._crc} FROM {table} WHERE {where} ORDER BY {order}"
         try:
             with _explained(self.path):
                 for row in db.execute(sql, args):

@@ -175,10 +175,10 @@ class RunFolder:
             raise GsiError(_damage(self.path, bad))
         self._whole[f"iter_{n}/{stage}"] = seen
 
-    def same_base(self, base: str) -> None:
+    def same_base(self, base: str, limit: int | None = None) -> None:
         """Compares the base model's files with those the run began with. Raises GsiError where they are others.
 
-        A directory: all its files in full. A hub id: the commit that is in the cache, whose files cannot change.
+        A directory: all its files, larger ones than `limit` by size. A hub id: the commit that is in the cache, whose files cannot change.
         """
         root = Path(base)
         if not root.is_dir():
@@ -199,13 +199,14 @@ class RunFolder:
         seen = checksums.looks(root, kept)
         if self._whole.get("base") == seen:
             return
-        if bad := checksums.compare(root, kept):
+        if bad := checksums.compare(root, kept, limit):
             raise GsiError(
                 "\n".join(
                     [*bad[:10], f"model: {base} is not the model that this run began with; put its files back, or use another output_dir"]
                 )
             )
-        self._whole["base"] = seen
+        if limit is None:
+            self._whole["base"] = seen
 
     def info(self, n: int, stage: str) -> dict[str, Any]:
         return self.state["stages"].get(f"iter_{n}/{stage}", {})

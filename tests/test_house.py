@@ -15,7 +15,7 @@ from gsi.strategies import PAPER, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
 
-BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub"}
+BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub", "wire"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
     "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "config": {"types", "strategies", "presets"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx2  # openai's own client
 import openai
 
 from gsi import config
 from gsi.types import GsiError, Reply, writable
+from gsi.wire import Bounded
 
 
 class OpenAITeacher:
@@ -37,7 +37,7 @@ class OpenAITeacher:
             api_key=self._key,
             max_retries=settings.retries,
             timeout=settings.timeout,
-            http_client=_Bounded(settings.timeout),
+            http_client=Bounded(),
         )
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
@@ -106,21 +106,6 @@ _FIXES = {
     404: "correct teacher.model to one that the server lists under /models, and teacher.url to the base that ends in /v1",
     429: "lower teacher.concurrency, raise teacher.retries, or wait for the quota",
 }
-
-
-class _Bounded(openai.DefaultAsyncHttpxClient):
-    """Gives a whole answer `timeout` seconds; by itself the client bounds only each wait for more, so a slow drip never ends."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self._seconds = seconds
-
-    async def send(self, request: Any, **options: Any) -> Any:
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await super().send(request, **options)
-        except TimeoutError:
-            raise httpx2.ReadTimeout("the answer took too long", request=request) from None
 
 
 def _count(usage: Any, name: str) -> int:
