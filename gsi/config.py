@@ -198,6 +198,9 @@ class TransformersEngine(Section):
     max_rows: Annotated[int, Field(ge=1)] = 128  # sequences decoded together
     max_batch_tokens: Annotated[int, Field(ge=1)] = 262_144  # bound on rows x longest sequence in the KV cache
     max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response; null = the model's context
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
 
 
 class VllmEngine(Section):
@@ -212,6 +215,9 @@ class VllmEngine(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     options: dict[str, Any] = {}  # further arguments of vLLM's engine, as it spells them
     start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until it must be ready
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
 
 
 class OpenAIEngine(Section):
@@ -227,6 +233,9 @@ class OpenAIEngine(Section):
     timeout: Annotated[float, Field(gt=0)] = 600.0  # seconds per request
     launch: str | None = None  # command that serves a model at `url`, with {model}; ended when the engine closes
     start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until a launched server must answer
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
 
 
 class ScriptedEngine(Section):
@@ -235,6 +244,9 @@ class ScriptedEngine(Section):
     score: str | None = None  # likewise, to score: (prompt, completion, model path) -> log-probability of every id of the completion
     max_rows: Annotated[int, Field(ge=1)] = 16
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
     entropy: str | None = (
         None  # likewise: (prompt ids, completion ids) -> the entropy at every completion token, for train.on_given: entropy
     )
@@ -337,6 +349,9 @@ class Train(Section):
     liger: bool = False  # Liger kernels (package liger-kernel, GPU)
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10  # a killed training goes on from its last checkpoint; 0 = off
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also every so many steps; 0 = by time only
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a step or another sign of life of the training, then it is ended; 0 = never
+    )
 
 
 class Evaluate(Section):

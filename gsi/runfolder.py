@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,8 @@ import yaml
 
 import gsi
 from gsi import checksums
-from gsi.config import Config
+from gsi.config import Config, ConfigError, load_config
+from gsi.hub import cached_commit
 from gsi.ledger import Ledger, unborn
 from gsi.types import GsiError
 
@@ -42,7 +44,7 @@ STAGES = (
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
 FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
-        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps",
+        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
         "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 # where a fork starts again when a key changed; anything not named here: from the beginning
@@ -60,7 +62,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Config, state: dict[str, Any], lock: Any):
         self.path, self.config, self.state, self._lock = path, config, state, lock
         self.ledger = Ledger(path / "ledger.sqlite")
-        self._whole: set[str] = set()  # models this process has made or compared in full
+        self._whole: dict[str, Any] = {}  # what this process has made or compared in full, as it looked then
 
     @classmethod
     def open(cls, config: Config, data: Mapping[str, str], fork: str | None = None) -> RunFolder:
@@ -143,7 +145,7 @@ class RunFolder:
         elif stage == "evaluate":
             info["ledger_rows"] = self.ledger.count(n, "validation")
         elif stage == "train":
-            self._whole.add(f"iter_{n}/model")
+            self._whole[f"iter_{n}/train"] = checksums.looks(self.path, info["files"])
         self.state["stages"][f"iter_{n}/{stage}"] = info
         self.save()
 
@@ -166,11 +168,45 @@ class RunFolder:
     def whole(self, n: int, stage: str) -> None:
         """Compares the files of a stage in full before they are used. Raises GsiError where one is not what was written."""
         sums = self.info(n, stage).get("files", {})
-        if stage == "train" and f"iter_{n}/model" in self._whole:
+        seen = checksums.looks(self.path, sums)
+        if self._whole.get(f"iter_{n}/{stage}") == seen:
             return
         if bad := checksums.compare(self.path, sums):
             raise GsiError(_damage(self.path, bad))
-        self._whole.add(f"iter_{n}/model" if stage == "train" else "")
+        self._whole[f"iter_{n}/{stage}"] = seen
+
+    def same_base(self, base: str, limit: int | None = None) -> None:
+        """Compares the base model's files with those the run began with. Raises GsiError where they are others.
+
+        A directory: all its files, larger ones than `limit` by size. A hub id: the commit that is in the cache, whose files cannot change.
+        """
+        root = Path(base)
+        if not root.is_dir():
+            commit = cached_commit(base)
+            if commit and commit != self.state.setdefault("base", {}).setdefault("commit", commit):
+                raise GsiError(
+                    f"model: {base} is at commit {commit} now, and this run began with {self.state['base']['commit']}; download that one "
+                    "(`hf download MODEL --revision COMMIT --local-dir DIR`) and start a new run from DIR, or use another output_dir"
+                )
+            return
+        kept = self.state.get("base", {}).get("files")
+        if kept is None:
+            kept = checksums.seal(root, sorted(p for p in root.iterdir() if p.is_file()))
+            self._whole["base"] = checksums.looks(root, kept)
+            self.state["base"] = {"files": kept}
+            self.save()
+            return
+        seen = checksums.looks(root, kept)
+        if self._whole.get("base") == seen:
+            return
+        if bad := checksums.compare(root, kept, limit):
+            raise GsiError(
+                "\n".join(
+                    [*bad[:10], f"model: {base} is not the model that this run began with; put its files back, or use another output_dir"]
+                )
+            )
+        if limit is None:
+            self._whole["base"] = seen
 
     def info(self, n: int, stage: str) -> dict[str, Any]:
         return self.state["stages"].get(f"iter_{n}/{stage}", {})
@@ -345,6 +381,8 @@ def _changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, 
         old = state.get("config") or yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise GsiError(f"{path / 'config.yaml'}: cannot be read: {e}") from e
+    with suppress(ConfigError):  # keys that an earlier version did not have get their defaults, which are what it did
+        old = load_config(old).dump()
     a, b = dict(_flat(old)), dict(_flat(config.dump()))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
@@ -412,7 +450,7 @@ def _link(source: str, target: str) -> None:
 
 def hold_lock(path: Path) -> Any:
     """Holds run.lock for this process; the system releases it when the process dies, however it dies."""
-    file = (path / "run.lock").open("a+")
+    file = (path / "run.lock").open("a+", encoding="utf-8")
     for wait in (0.1, 0.3, 1.0, 2.0, None):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -463,7 +501,7 @@ def _git_sha() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    out = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    out = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
     return out.stdout.strip() or None
 
 

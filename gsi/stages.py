@@ -206,6 +206,8 @@ def train(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     ctx.close_engine()  # its memory is needed
     start = ctx.base if n == 0 or c.train.from_ == "base" else ctx.folder.model(n - 1)
+    if start == ctx.base:
+        ctx.folder.same_base(ctx.base)
     if n > 0:
         ctx.folder.whole(n, "curate")
         if c.train.from_ == "last":

@@ -116,8 +116,8 @@ class OpenAIEngine:
                     request, future = done.get(timeout=0.2) if flight and (room <= 0 or not more) else done.get_nowait()
                 except queue.Empty:
                     self._check_server()
-                    if more and room <= 0:
-                        more = work.take(0) is not None  # hears of a Stop while everything is busy
+                    if not more or room <= 0:
+                        more = work.take(0) is not None and more  # hears of a Stop while everything is busy
                     continue
                 flight.remove(future)
                 work.put(request, future.result())

@@ -96,6 +96,8 @@ class VllmEngine:
                     more = taken is not None
                     for request in taken or ():
                         self._launch(request, work)
+                else:
+                    work.take(0)  # hears of a Stop while everything is busy
                 if any(r.flight for r in self._replicas):
                     self._collect(work, timeout=0.02 if more and room > 0 else 0.5)
         finally:

@@ -193,7 +193,7 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "recipe.json").write_text(json.dumps({"seed": seed, **asdict(recipe)}, indent=1) + "\n")
+        (folder / "recipe.json").write_text(json.dumps({"seed": seed, **asdict(recipe)}, indent=1) + "\n", encoding="utf-8")
         folder.rename(path)
 
 

@@ -148,7 +148,7 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
     folder = Path(config["output_dir"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = folder.with_name(folder.name + ".yaml")
-    source.write_text(yaml.safe_dump(config, sort_keys=False))
+    source.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     command = ["profile"] if cell.arm == "draws" else []
     _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop)
     record = collect(folder, load_config(config), draws=cell.arm == "draws")
@@ -158,7 +158,15 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
 def _child(arguments: list[str], log: Path | None, stop: threading.Event) -> None:
     """A Python process of one thread. Raises GsiError with the end of what it printed; ends it when `stop` is set."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=env,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     reader = ThreadPoolExecutor(1).submit(lambda: process.stdout.read() if process.stdout else "")
     try:
         while process.poll() is None and not stop.wait(0.2):
@@ -169,7 +177,7 @@ def _child(arguments: list[str], log: Path | None, stop: threading.Event) -> Non
             process.wait()
     printed = reader.result()
     if log is not None:
-        log.write_text(printed)
+        log.write_text(printed, encoding="utf-8")
     if process.returncode != 0:
         raise GsiError(f"ended with code {process.returncode}:\n{printed[-2000:].strip()}" if not stop.is_set() else "interrupted")
 
