@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gsi
-from gsi.config import Config, ConfigError, load_config
 from gsi.faults import explained
 from gsi.interrupts import EXIT_CODE, GO_ON, interruptible
 from gsi.types import GsiError, Query
+
+if TYPE_CHECKING:
+    from gsi.config import Config  # commands load it when they run: `gsi --help` and completion stay fast
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from gsi.config import load_config
     from gsi.loop import run
     from gsi.progress import Reporter
 
@@ -217,6 +220,8 @@ def _stage(args: argparse.Namespace) -> None:
 
 
 def _config_of(run: str) -> Config:
+    from gsi.config import ConfigError, load_config
+
     path = Path(run)
     if not (path / "run.json").exists():
         raise ConfigError(f"{path}: no run folder (it has no run.json)")
@@ -389,6 +394,8 @@ def _push(args: argparse.Namespace) -> None:
 
 
 def _schema(args: argparse.Namespace) -> None:
+    from gsi.config import Config
+
     schema = Config.model_json_schema(by_alias=True)
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
 
