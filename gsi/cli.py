@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("run", help="run folder")
         p.add_argument("--iteration", type=int, required=True, metavar="N")
         p.set_defaults(stage=name)
+        if name == "evaluate":
+            p.add_argument("--harness", action="store_true", help="print and run the equivalent lm-evaluation-harness command, and compare")
+            p.add_argument("--harness-tasks", metavar="A,B", help="with --harness: tasks of the harness's own instead, for example gsm8k")
+            p.add_argument(
+                "--print", action="store_true", dest="only_print", help="with --harness: write its task files, print, run nothing"
+            )
 
     p = add("profile", _profile, "how often a model solves each question: no training, resumable")
     p.add_argument("model", help="directory or hub id")
@@ -214,6 +220,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _stage(args: argparse.Namespace) -> None:
+    if args.stage == "evaluate" and (args.harness or args.harness_tasks or args.only_print):
+        if not args.harness:
+            raise GsiError("--harness-tasks, --print: only with --harness")
+        from gsi import harness
+
+        theirs = [name for name in (args.harness_tasks or "").split(",") if name]
+        return harness.evaluate(Path(args.run), _config_of(args.run), args.iteration, theirs, args.only_print)
     from gsi.loop import stage
 
     stage(_config_of(args.run), args.stage, args.iteration)
