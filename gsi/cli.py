@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gsi
-from gsi.config import Config, ConfigError, load_config
 from gsi.faults import explained
 from gsi.interrupts import EXIT_CODE, GO_ON, interruptible
 from gsi.types import GsiError, Query
+
+if TYPE_CHECKING:
+    from gsi.config import Config  # commands load it when they run: `gsi --help` and completion stay fast
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("run", help="run folder")
         p.add_argument("--iteration", type=int, required=True, metavar="N")
         p.set_defaults(stage=name)
+        if name == "evaluate":
+            p.add_argument("--harness", action="store_true", help="print and run the equivalent lm-evaluation-harness command, and compare")
+            p.add_argument("--harness-tasks", metavar="A,B", help="with --harness: tasks of the harness's own instead, for example gsm8k")
+            p.add_argument(
+                "--print", action="store_true", dest="only_print", help="with --harness: write its task files, print, run nothing"
+            )
 
     p = add("profile", _profile, "how often a model solves each question: no training, resumable")
     p.add_argument("model", help="directory or hub id")
@@ -207,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from gsi.config import load_config
     from gsi.loop import run
     from gsi.progress import Reporter
 
@@ -231,12 +240,21 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _stage(args: argparse.Namespace) -> None:
+    if args.stage == "evaluate" and (args.harness or args.harness_tasks or args.only_print):
+        if not args.harness:
+            raise GsiError("--harness-tasks, --print: only with --harness")
+        from gsi import harness
+
+        theirs = [name for name in (args.harness_tasks or "").split(",") if name]
+        return harness.evaluate(Path(args.run), _config_of(args.run), args.iteration, theirs, args.only_print)
     from gsi.loop import stage
 
     stage(_config_of(args.run), args.stage, args.iteration)
 
 
 def _config_of(run: str) -> Config:
+    from gsi.config import ConfigError, load_config
+
     path = Path(run)
     if not (path / "run.json").exists():
         raise ConfigError(f"{path}: no run folder (it has no run.json)")
@@ -413,6 +431,8 @@ def _push(args: argparse.Namespace) -> None:
 
 
 def _schema(args: argparse.Namespace) -> None:
+    from gsi.config import Config
+
     schema = Config.model_json_schema(by_alias=True)
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
 

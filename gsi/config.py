@@ -359,7 +359,7 @@ class Evaluate(Section):
     overlap: Literal["leave_out", "count"] = "leave_out"  # test questions that are also training questions: left out, or only counted
     validation: Annotated[float, Field(ge=0)] = 0.05  # cut from the training queries; below 1 a share, else a number
     trajectory: bool = False  # evaluate the test sets after every iteration, for studies; nothing is ever chosen on them
-    pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples
+    pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = (1,)  # 1 = greedy accuracy; more = also draws max(k) samples, for pass@k and maj@k
     avg_at_k: Annotated[int, Field(ge=0)] = 0  # accuracy = mean over k samples, for models that should not decode greedily; 0 = greedy
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # null = sample.max_new_tokens
     perplexity_rows: Annotated[int, Field(ge=0)] = 128  # references, and rows of each training set, scored under the base model; 0 = none

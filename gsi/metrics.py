@@ -31,6 +31,18 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
+def majority_right(draws: Sequence[Rollout]) -> bool:
+    """Whether the answer that most draws extract is right; of equally frequent ones the earliest counts, and none extracted is wrong.
+
+    Answers are the same where their texts are: `1/2` and `0.5` are two.
+    """
+    votes = Counter(" ".join(r.extracted.split()) for r in draws if r.extracted)
+    if not votes:
+        return False
+    most = max(votes.values())
+    return next(r.correct for r in draws if r.extracted and votes[" ".join(r.extracted.split())] == most)
+
+
 def above_chance(correct: int, n: int, options: int) -> bool:
     """Whether `correct` right choices of n among so many options are more than guessing gives.
 
@@ -71,7 +83,7 @@ def flops(parameters: int, prefilled: int, generated: int, trained: int) -> floa
 
 
 def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str, avg_at_k: int = 0) -> Line:
-    """Results of one task: greedy accuracy (attempt 0) with interval, by level, and pass@k from the sampled attempts.
+    """Results of one task: greedy accuracy (attempt 0) with interval, by level; pass@k, and majority vote over the first k (maj@k), from the sampled attempts.
 
     With `avg_at_k` every attempt is a sample, and accuracy (`pass@1`, by level too) is the mean over queries of the share that is right.
     """
@@ -96,13 +108,20 @@ def evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str, avg_at_k
         "status": dict(Counter(r.status for r in greedy)),
         "tokens": sum(r.generated_tokens for r in rows),
     }
-    draws: dict[str, list[bool]] = defaultdict(list)
+    draws: dict[str, list[Rollout]] = defaultdict(list)
     for r in rows:
         if r.attempt > 0:
-            draws[r.query_id].append(r.accepted(accept))
+            draws[r.query_id].append(r)
+    return result | _of_samples(draws, ks, accept)
+
+
+def _of_samples(draws: Mapping[str, list[Rollout]], ks: Sequence[int], accept: str) -> Line:
+    """pass@k and maj@k of the sampled attempts, by query; they are in attempt order."""
+    result: Line = {}
     for k in ks:
         if k > 1 and draws:
-            result[f"pass@{k}"] = sum(pass_at_k(len(d), sum(d), k) for d in draws.values()) / len(draws)
+            result[f"pass@{k}"] = sum(pass_at_k(len(d), sum(r.accepted(accept) for r in d), k) for d in draws.values()) / len(draws)
+            result[f"maj@{k}"] = sum(majority_right(d[:k]) for d in draws.values()) / len(draws)
     return result
 
 
@@ -130,11 +149,7 @@ def _sampled_evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str)
         "status": dict(Counter(r.status for r in rows)),
         "tokens": sum(r.generated_tokens for r in rows),
     }
-    for k in ks:
-        if k > 1 and draws:
-            counts = [(len(found), sum(r.accepted(accept) for r in found)) for found in draws.values()]
-            result[f"pass@{k}"] = sum(pass_at_k(n, right, k) for n, right in counts) / len(counts)
-    return result
+    return result | _of_samples(draws, ks, accept)
 
 
 # --------------------------------------------------------------------------------------- one line per iteration

@@ -2,7 +2,7 @@
 
 Sources: the model cards of Qwen3, SmolLM3 and Gemma 3 and the generation config of Llama 3.x. The cards also advise `top_k`
 (Qwen3: 20, Gemma 3: 64), for which there is no key. Where a card says not to decode greedily, evaluation is the mean over
-samples (avg@k). Token limits of the thinking modes are below the 32,768 that Qwen advises, for cost: watch `sample/truncated`.
+samples (avg@k). Token limits of the thinking modes are below the 32,768 that Qwen advises, for cost: watch `sample/status/truncated`.
 """
 
 from __future__ import annotations

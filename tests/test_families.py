@@ -1,6 +1,7 @@
 """Tiny models of the families' architectures with a tokenizer made here and the family's own kind of template."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import processors
 from tokenizers_of_kinds import byte_level, sentencepiece
 
 import gsi
+from gsi import metrics
 from gsi.allocation import Fixed
 from gsi.config import ConfigError, TransformersEngine, load_config
 from gsi.curate import curate
@@ -240,6 +242,18 @@ def test_accuracy_is_the_mean_over_samples_where_greedy_is_discouraged(tmp_path)
     assert result["pass@1"] == pytest.approx(sum(r.correct for r in rows) / 80)
     assert 0.5 < result["pass@1"] < 1 == round(result["pass@2"])
     assert result["interval"][0] < result["pass@1"] < result["interval"][1]
+
+    def vote(*answers: str | None) -> bool:  # `3` is right
+        return metrics.majority_right([replace(rows[0], extracted=a, correct=a == "3") for a in answers])
+
+    assert vote("3", "4", "3", "4", "3")
+    assert not vote("3", "4", "4")
+    assert vote("3", "4")
+    assert not vote("4", "3"), "of equals the earliest"
+    assert vote(None, None, "3"), "what has no answer has no vote"
+    assert not vote(None)
+    first_two = [r for r in rows if r.attempt < 2]
+    assert result["maj@2"] == sum(r.correct for r in first_two if r.attempt == 0) / 20, "of two draws the first decides"
 
 
 def test_the_embedded_engine_is_what_small_recipes_ask_for():

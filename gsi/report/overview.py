@@ -109,7 +109,8 @@ def alarms(run: RunView) -> list[str]:
 def _accuracy(run: RunView) -> Figure | None:
     rows_, rows = [], []
     found = list(results(run))
-    ks = sorted({k for *_, r in found for k in r if k.startswith("pass@") and k != "pass@1" and k[5:].isdigit()}, key=lambda k: int(k[5:]))
+    sampled = {k: k.partition("@") for *_, r in found for k in r if k.startswith(("pass@", "maj@")) and k != "pass@1"}
+    ks = sorted((k for k, (_, _, n) in sampled.items() if n.isdigit()), key=lambda k: (int(sampled[k][2]), sampled[k][0]))
     tasks = {task for _, _, task, _ in found}
     for n, split, task, r in found:
         name = f"{task}, {split}" if len(tasks) > 1 else split
