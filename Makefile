@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -30,6 +30,9 @@ test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=
 	@if command -v $(CHROMIUM) >/dev/null; \
 	then GSI_CHROMIUM=$$(command -v $(CHROMIUM)) $(BIN)/python -m pytest tests/test_browser.py; \
 	else echo "skipped: there is no $(CHROMIUM) here (apt-get install chromium, or CHROMIUM=path)"; fi
+
+test-cluster: .venv/ray  ## Ray clusters of one and two nodes on this machine, killed in parts; copies of a model in processes
+	$(BIN)/python -m pytest -m cluster -s
 
 test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
 	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
@@ -84,6 +87,10 @@ install: .venv/done
 
 .venv/browser: .venv/dev
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@touch $@
+
+.venv/ray: .venv/dev
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@touch $@
 
 .venv/lab: .venv/dev

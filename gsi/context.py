@@ -51,7 +51,7 @@ class Context:
             self.close_engine()
             with self.timed("engine_start"):
                 self.folder.whole(n, "train")
-                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer)
+                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer, self.reporter.say)
             self._engine = (n, engine)
             self.folder.state["parameters"] = getattr(engine, "parameters", 0)
             self.folder.state["stop_ids"] = sorted(getattr(engine, "stop_ids", ()))

@@ -27,6 +27,10 @@ class NothingAccepted(GsiError):
     exit_code = 3
 
 
+class EngineLost(GsiError):
+    """What an engine runs on is gone: a process, a server, a node. Another engine of the same model can draw its requests."""
+
+
 class Stop(Exception):
     """Raised by `Workload.take` to make an engine abandon what is in flight; abandoned requests are never stored."""
 
