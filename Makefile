@@ -32,7 +32,8 @@ test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=
 	else echo "skipped: there is no $(CHROMIUM) here (apt-get install chromium, or CHROMIUM=path)"; fi
 
 test-cluster: .venv/ray  ## Ray clusters of one and two nodes on this machine, killed in parts; copies of a model in processes
-	$(BIN)/python -m pytest -m cluster -s
+	@if $(MAKE) --no-print-directory .venv-moto/done; then :; else echo "skipped: moto cannot be installed here (pip says why above), so no S3 server"; fi
+	GSI_MOTO_PYTHON=$$(ls $(CURDIR)/.venv-moto/bin/python 2>/dev/null) $(BIN)/python -m pytest -m cluster -s
 
 test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
 	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
@@ -105,5 +106,11 @@ install: .venv/done
 	.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r constraints-vllm.txt
 	@touch $@
 
+# apart, because its dependencies exclude some of ours
+.venv-moto/done:
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/pip install -q --disable-pip-version-check 'moto[s3,server]==5.2.5'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-moto build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,9 @@ import functools
 import importlib
 import importlib.util
 import itertools
+import socket
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from gsi.engines.pool import Replicas, complain
 from gsi.engines.process import in_process, share_of_gpus
 from gsi.guidance.steps import split_steps
 from gsi.hub import log_in, reachable
+from gsi.mirror import Mirror
 from gsi.prompts import Renderer
 from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
@@ -206,7 +209,11 @@ def make_engine(config: Config, model: str, tokenizer: Any, say: Callable[[str],
     if isinstance(settings, RayEngine):
         from gsi.engines.cluster import ray_replicas
 
-        engine = ray_replicas(settings, functools.partial(open_engine, settings.of, model, tokenizer), say)
+        folder, root, there = Path(model).absolute(), Path(config.output_dir).absolute(), None
+        if config.mirror and folder.is_relative_to(root):
+            there = (config.mirror, folder.relative_to(root).as_posix())
+        name = str(folder) if folder.is_dir() else model  # actors have another working directory
+        engine = ray_replicas(settings, functools.partial(open_elsewhere, settings.of, name, tokenizer, folder.is_dir(), there), say)
     else:
         engine = open_engine(settings, model, tokenizer, say)
     needs = {
@@ -228,6 +235,19 @@ def make_engine(config: Config, model: str, tokenizer: Any, say: Callable[[str],
     return engine
 
 
+def open_elsewhere(settings: Single, model: str, tokenizer: Any, is_folder: bool, mirrored: tuple[str, str] | None) -> Engine:
+    """`open_engine` on another machine. A model that is a folder of the driver's must be there too, or in the mirror: (url, name)."""
+    if is_folder and not Path(model).is_dir():
+        if mirrored is None:
+            raise GsiError(
+                f"engine ray: {model} cannot be read on {socket.gethostname()}; set `mirror:` to a shared folder or URL that workers read models from, "
+                "or put the model on a path that every node has"
+            )
+        url, name = mirrored
+        model = str(Mirror(url).fetch(name, Path(tempfile.gettempdir()) / "gsi-models"))
+    return open_engine(settings, model, tokenizer)
+
+
 def open_engine(settings: Single, model: str, tokenizer: Any, say: Callable[[str], None] = complain) -> Engine:
     """An engine on this machine, or its replicas behind one queue."""
     makers: list[Callable[[], Any]]
@@ -241,7 +261,9 @@ def open_engine(settings: Single, model: str, tokenizer: Any, say: Callable[[str
     elif isinstance(settings, TransformersEngine):
         from gsi.engines.transformers import TransformersEngine as Embedded
 
-        return Embedded(model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length)
+        return Embedded(
+            model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length
+        )
     elif isinstance(settings, VllmEngine):
         from gsi.engines.vllm import VllmEngine as Vllm
 

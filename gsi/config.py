@@ -203,7 +203,9 @@ class TransformersEngine(Section):
     @model_validator(mode="after")
     def _check(self) -> TransformersEngine:
         if self.replicas > 1 and self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"replicas: {self.replicas} copies get a GPU each, and device names one ({self.device}); use device: cuda, or replicas: 1")
+            raise ValueError(
+                f"replicas: {self.replicas} copies get a GPU each, and device names one ({self.device}); use device: cuda, or replicas: 1"
+            )
         return self
 
 
@@ -263,7 +265,9 @@ class RayEngine(Section):
     kind: Literal["ray"] = "ray"
     of: Single  # a kind, or the whole section of that engine
     replicas: Annotated[int, Field(ge=1)] = 1
-    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of one replica; null = a CPU, and its GPUs where the cluster has any
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = (
+        None  # of one replica; null = a CPU, and its GPUs where the cluster has any
+    )
     address: str | None = None  # host:port of the head, or auto; null = RAY_ADDRESS, the cluster of this machine, or a new one on it
     may_grow: bool = False  # nodes with these resources may come only when asked for (an autoscaler): wait for them
     options: dict[str, Any] = {}  # further options of Ray's actors, as it spells them: runtime_env, label_selector
@@ -430,6 +434,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     monitor: Monitor = Monitor()
     cost: Cost = Cost()
+    mirror: str | None = None  # shared folder or URL (s3://, gs://, hdfs://) that every finished stage is copied to (docs/cluster.md)
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 

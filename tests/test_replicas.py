@@ -13,8 +13,8 @@ import models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from light import echo
+from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from tiny_server import TinyServer
 
 from gsi import build, config
@@ -163,7 +163,12 @@ def test_two_processes_draw_what_one_draws(two, model, capsys):
     assert same >= 39
     assert all(e.stats["decode_tokens"] > 0 for e in two.engines), "both work"
     assert two.stats["decode_tokens"] == sum(e.stats["decode_tokens"] for e in two.engines)
-    assert (two.capabilities, two.context, two.stop_ids, two.parameters) == (alone.capabilities, alone.context, alone.stop_ids, alone.parameters)
+    assert (two.capabilities, two.context, two.stop_ids, two.parameters) == (
+        alone.capabilities,
+        alone.context,
+        alone.stop_ids,
+        alone.parameters,
+    )
 
 
 @pytest.mark.cluster

@@ -35,7 +35,9 @@ def load_ray() -> Any:
     except ImportError as e:
         raise GsiError(f"engine ray: Ray is not installed here ({e}); {fix}, in the same version on every node of the cluster") from None
     if not ray.__version__.startswith(f"{VERSION}."):
-        raise GsiError(f"engine ray: Ray {ray.__version__} is installed here, this version of gsi works with {VERSION}; {fix}, on every node")
+        raise GsiError(
+            f"engine ray: Ray {ray.__version__} is installed here, this version of gsi works with {VERSION}; {fix}, on every node"
+        )
     return ray
 
 
@@ -85,6 +87,7 @@ class Actor:
     def __init__(self, ray: Any, make: Any, i: int, needs: Mapping[str, float], options: Mapping[str, Any], say: Callable[[str], None]):
         self.ray, self.name, self.say, self._needs = ray, f"ray, replica {i}", say, needs
         rest = {k: v for k, v in needs.items() if k not in ("CPU", "GPU", "memory")}
+        self._make = make  # held here: an actor that starts again reads it again
         self._actor = (
             ray.remote(_RayHost)
             .options(
@@ -99,10 +102,10 @@ class Actor:
                     **options,
                 }
             )
-            .remote(make)
+            .remote()
         )
         self.info: Info | None = None
-        self._asked = self._actor.ready.remote()
+        self._asked = self._actor.ready.remote(self._make)
         self._since = self._said_at = time.monotonic()
         self._head = _Head(ray)
 
@@ -112,8 +115,10 @@ class Actor:
             if done:
                 try:
                     self.info = self._get(self._asked)
-                except EngineLost:  # on its way up: a node went while it started
-                    self._asked = self._actor.ready.remote()
+                except EngineLost:  # not there yet, or gone while it started
+                    self._head.check()
+                    self._wait_aloud()
+                    self._asked = self._actor.ready.remote(self._make)
                     time.sleep(0.5)
                     return None
                 if self.info.version != gsi.__version__:
@@ -141,7 +146,7 @@ class Actor:
                 self.ray.kill(self._actor, no_restart=False)
         self.info, self._since = None, time.monotonic()
         self._said_at = self._since
-        self._asked = self._actor.ready.remote()
+        self._asked = self._actor.ready.remote(self._make)
         return True
 
     def close(self) -> None:
@@ -182,10 +187,10 @@ class Actor:
 
 
 class _RayHost(Host):
-    def __init__(self, make: Callable[[], Engine]):
+    def __init__(self) -> None:
         import ray
 
-        super().__init__(make, ray.get_runtime_context().get_node_id())
+        super().__init__(ray.get_runtime_context().get_node_id())
 
 
 class _Head:

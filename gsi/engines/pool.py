@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gsi.types import Completion, Engine, EngineLost, Request, Stop, Text, Workload
+from gsi.types import Completion, EngineLost, Request, Stop, Text, Workload
 
 AHEAD = 32  # requests taken beyond what was asked for, to keep attempts that share a prompt on one engine
 CHUNK = 64  # pairs scored in one call

@@ -41,8 +41,9 @@ class Process:
         )
         os.close(handle)
         try:
-            self._send(pickle.dumps(make))  # bytes: what is wrong with its modules is an answer, not a broken pipe
-            self.info: Info = self._call("ready")
+            self.info: Info = self._call(
+                "ready", pickle.dumps(make)
+            )  # bytes: what is wrong with its modules is an answer, not a broken pipe
         except BaseException:
             self.close()
             raise
@@ -123,19 +124,15 @@ def share_of_gpus(replica: int, per_replica: int) -> dict[str, str]:
 def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes to the log
-    host: Host | None = None
-
-    def make() -> Engine:
-        return pickle.loads(pickled)()  # type: ignore[no-any-return]
-
-    pickled = pickle.load(sys.stdin.buffer)
-    host = Host(make)
+    host = Host()
     while True:
         try:
             method, args = pickle.load(sys.stdin.buffer)
         except EOFError:
             break
         try:
+            if method == "ready":
+                args = (pickle.loads(args[0]),)
             answer = ("result", getattr(host, method)(*args))
         except EngineLost as e:
             answer = ("lost", str(e))

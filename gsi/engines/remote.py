@@ -48,23 +48,23 @@ class Reply:
 class Host:
     """The other side: holds an engine, and runs it in a thread on the requests that come.
 
-    Its methods are called from several threads. `make` is called by the first `ready`.
+    Its methods are called from several threads.
     """
 
-    def __init__(self, make: Callable[[], Engine], node: str = ""):
-        self._make, self._node = make, node
+    def __init__(self, node: str = ""):
+        self._node = node
         self._engine: Any = None
         self._building = threading.Lock()
         self._inbox: _Inbox | None = None
         self._number = -1
 
-    def ready(self) -> Info:
-        """Builds the engine where that has not been done. Raises what its constructor raises."""
+    def ready(self, make: Callable[[], Engine]) -> Info:
+        """Makes the engine where that has not been done. Raises what its constructor raises."""
         import os
 
         with self._building:
             if self._engine is None:
-                self._engine = self._make()
+                self._engine = make()
         e = self._engine
         context, stop_ids = getattr(e, "context", None), frozenset(getattr(e, "stop_ids", ()))
         return Info(e.capabilities, context, getattr(e, "parameters", 0), stop_ids, gsi.__version__, os.getpid(), self._node)

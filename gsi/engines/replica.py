@@ -82,7 +82,9 @@ class Replica:
         how = f"with code {code}"
         if code is not None and code < 0:
             how = f"by signal {signal.Signals(-code).name}" + (", often a sign of too little memory" if code == -signal.SIGKILL else "")
-        return EngineLost(str(self.error(f"its process is gone, ended {how}. Everything graded is saved, the same command goes on from here")))
+        return EngineLost(
+            str(self.error(f"its process is gone, ended {how}. Everything graded is saved, the same command goes on from here"))
+        )
 
     def close(self) -> None:
         """Ends the process and everything it started, and waits for that: their memory is needed."""
