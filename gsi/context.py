@@ -54,7 +54,7 @@ class Context:
                 self.folder.whole(n, "train")
                 if self.folder.model(n) == self.base:
                     self.folder.same_base(self.base)
-                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer)
+                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer, self.reporter.say)
             self._engine = (n, engine)
             self.folder.state["parameters"] = getattr(engine, "parameters", 0)
             self.folder.state["stop_ids"] = sorted(getattr(engine, "stop_ids", ()))

@@ -18,6 +18,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -31,8 +32,10 @@ import yaml
 import gsi
 from gsi import checksums
 from gsi.config import Config, ConfigError, load_config
+from gsi.disks import network_filesystem
 from gsi.hub import cached_commit
 from gsi.ledger import Ledger, unborn
+from gsi.mirror import Mirror
 from gsi.types import GsiError
 
 STAGES = (
@@ -43,7 +46,7 @@ STAGES = (
 )  # of iteration n >= 1: sample with the iter_{n-1} model, train iter_n; iter_0 has the last two
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
-FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
+FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "mirror", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
         "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
         "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
@@ -63,6 +66,9 @@ class RunFolder:
         self.path, self.config, self.state, self._lock = path, config, state, lock
         self.ledger = Ledger(path / "ledger.sqlite")
         self._whole: dict[str, Any] = {}  # what this process has made or compared in full, as it looked then
+        self.mirror: Mirror | None = None
+        self._mirrored: checksums.Sums = {}  # what the mirror has, of the files that stages have sealed
+        self._behind: GsiError | None = None  # why the mirror lacks something
 
     @classmethod
     def open(cls, config: Config, data: Mapping[str, str], fork: str | None = None) -> RunFolder:
@@ -75,6 +81,11 @@ class RunFolder:
         Raises GsiError when the folder belongs to another config or other data, is in use, or is no run folder.
         """
         path = Path(config.output_dir)
+        if kind := network_filesystem(path):
+            raise GsiError(
+                f"output_dir: {path} is on a network file system ({kind}), where SQLite's write-ahead log may lose or mix rows; put output_dir on a disk of "
+                "this machine, and set `mirror:` to a folder there: every finished stage is copied to it"
+            )
         if fork:
             path = _fork(path, config, data, path.parent / fork)
             config = config.model_copy(update={"output_dir": str(path)})
@@ -84,6 +95,7 @@ class RunFolder:
         except OSError as e:
             raise GsiError(f"output_dir: {path} cannot be written: {e}") from e
         try:
+            mirror, copied = _open_mirror(config.mirror, path)
             if (path / "run.json").exists():
                 state = read_state(path)
                 _refuse_drift(path, config, data, state)
@@ -111,6 +123,12 @@ class RunFolder:
             write_state(path, state)  # first of all files: without it, the others would be a stranger's
             write_text(path / "config.yaml", config_text(state["config"]))
             folder = cls(path, config, state, lock)
+            if mirror and copied and [copied.get(k) for k in _IDENTITY] != [state.get(k) for k in _IDENTITY]:
+                folder.ledger.close()
+                raise GsiError(
+                    f"mirror: {config.mirror} holds another run (begun {copied.get('created_at')}; this one {state['created_at']}); name a place of its own"
+                )
+            folder.mirror, folder._mirrored = mirror, sums_of(copied or {"stages": {}, "models": {}})
             return folder
         except BaseException:
             lock.close()
@@ -119,15 +137,37 @@ class RunFolder:
     def close(self) -> None:
         try:
             self.save()
+            self.copy_to_mirror()
         finally:
             self.ledger.close()
             self._lock.close()
+        if self._behind:
+            raise GsiError(
+                f"the run folder {self.path} is whole, its mirror is not: {self._behind}. The same command copies what is missing"
+            )
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except GsiError:
+            if kind is None:  # else there is something else to say
+                raise
+
+    def copy_to_mirror(self) -> None:
+        """Brings the mirror up to date; a failure is said, and tried again after the next stage."""
+        if self.mirror is None:
+            return
+        sums = sums_of(self.state)
+        try:
+            self.mirror.push(self.path, sums, self._mirrored)
+        except GsiError as e:
+            self._behind = e
+            print(f"{e}; the run goes on, and the next stage's end tries again", file=sys.stderr, flush=True)
+        else:
+            self._mirrored, self._behind = sums, None
 
     # ----------------------------------------------------------------------------------- stages
 
@@ -148,6 +188,7 @@ class RunFolder:
             self._whole[f"iter_{n}/train"] = checksums.looks(self.path, info["files"])
         self.state["stages"][f"iter_{n}/{stage}"] = info
         self.save()
+        self.copy_to_mirror()
 
     def _made(self, n: int, stage: str) -> list[Path]:
         """The files and folders that a stage makes, as far as they are there."""
@@ -241,6 +282,22 @@ class RunFolder:
 
     def save(self) -> None:
         write_state(self.path, self.state)
+
+
+_IDENTITY = ("created_at", "forked_from")  # of a run
+
+
+def _open_mirror(url: str | None, path: Path) -> tuple[Mirror | None, dict[str, Any] | None]:
+    """The mirror and the state it holds; a run folder that is not here is restored from it."""
+    if url is None:
+        return None, None
+    mirror = Mirror(url)
+    mirror.probe()
+    copied = mirror.state()
+    if copied is not None and not (path / "run.json").exists() and not (path / BACKUP).exists():
+        print(f"{path} is restored from {url}", file=sys.stderr, flush=True)
+        mirror.restore(path)
+    return mirror, copied
 
 
 # --------------------------------------------------------------------------------------- files

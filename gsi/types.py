@@ -32,6 +32,10 @@ def writable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+class EngineLost(GsiError):
+    """What an engine runs on is gone: a process, a server, a node. Another engine of the same model can draw its requests."""
+
+
 class Stop(Exception):
     """Raised by `Workload.take` to make an engine abandon what is in flight; abandoned requests are never stored."""
 

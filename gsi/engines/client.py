@@ -15,7 +15,7 @@ import openai
 
 from gsi import config
 from gsi.engines.exchange import Answer, RequestFailed, Throttle, read, retry_after
-from gsi.types import GsiError
+from gsi.types import EngineLost, GsiError
 from gsi.wire import Bounded
 
 BACKOFF, MAX_WAIT = 0.5, 30.0  # seconds before the first retry, doubled for each further one, and at most; plus or minus half
@@ -37,6 +37,7 @@ class Client:
         self._key = os.environ.get(settings.api_key_env, "").strip() or "none"
         if not (self._key.isascii() and self._key.isprintable()):
             raise GsiError(f"engine.api_key_env: the key in ${settings.api_key_env} has characters that no header can carry; set it anew")
+        assert isinstance(settings.url, str)  # one server's
         self._client = openai.AsyncOpenAI(
             base_url=settings.url, api_key=self._key, max_retries=0, timeout=settings.timeout, http_client=Bounded()
         )
@@ -81,7 +82,7 @@ class Client:
             before = self.answered
             if failures > self.settings.retries:
                 if gone and not await self._alive():
-                    raise self.error(f"is gone: it {problem}, and does not answer at /models", "start it again")
+                    raise EngineLost(str(self.error(f"is gone: it {problem}, and does not answer at /models", "start it again")))
                 raise RequestFailed(f"{problem} (tries: {tries})")
             self.retries += 1
             await asyncio.sleep(min(MAX_WAIT, BACKOFF * 2 ** min(tries - 1, 10)) * (0.5 + rng.random()))
