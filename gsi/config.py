@@ -283,6 +283,7 @@ class RayEngine(Section):
     address: str | None = None  # host:port of the head, or auto; null = RAY_ADDRESS, the cluster of this machine, or a new one on it
     may_grow: bool = False  # nodes with these resources may come only when asked for (an autoscaler): wait for them
     options: dict[str, Any] = {}  # further options of Ray's actors, as it spells them: runtime_env, label_selector
+    stall: Annotated[float, Field(ge=0)] = 0.0  # as for the other engines; never by default, for a cluster may keep its users waiting
 
     @model_validator(mode="before")
     @classmethod
