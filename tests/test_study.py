@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gsi import stats
 from gsi.cli import main
+from gsi.lab import findings
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import bits
 from gsi.lab.matrix import arms, cells, load_study
@@ -92,6 +94,29 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     (tmp_path / "small.jsonl").write_text(before.replace(record["code"], "0" * 12, 2))
     assert main(["study", path]) == 0
     assert "2 of the results" in capsys.readouterr().out
+
+
+def test_breadth_is_drawn_from_final_models_on_fresh_queries(tmp_path, capsys):
+    settings = {"arms": ["vanilla"], "k": 4, "draws": 8, "per_level": 2}
+    path = study(tmp_path, strategies=["vanilla"], pass_at=settings)
+    assert main(["study", path]) == 0
+    found = results(tmp_path)
+    assert set(found) == {f"made_up/chain/s1/{arm}" for arm in ("vanilla", "pass:base", "pass:vanilla")}
+    drawn = found["made_up/chain/s1/pass:vanilla"]
+    assert drawn["levels"] == sorted(drawn["levels"], key=str)
+    assert len(drawn["right"]) == 20  # two of each level
+    assert drawn["draws"] == 8 >= max(drawn["right"])
+    config = yaml.safe_load((tmp_path / "runs" / "made_up" / "chain" / "s1" / "pass-vanilla.yaml").read_text())
+    assert config["model"].endswith("vanilla/iter_2/model")
+    assert config["tasks"][0]["args"] == {"seed": 1_000_001, "per_level": 2}
+    assert "| vanilla | 10 |" in findings.write([path])
+    lines = (tmp_path / "small.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "small.jsonl").write_text("".join(line for line in lines if "pass:vanilla" not in line))
+    shutil.rmtree(tmp_path / "runs" / "made_up")
+    assert main(["study", path]) == 1
+    assert "remove the line of made_up/chain/s1/vanilla" in capsys.readouterr().out
+    assert main(["study", study(tmp_path, pass_at=settings | {"arms": ["vanila"]})]) == 2
+    assert "pass_at.arms: unknown arm 'vanila'" in capsys.readouterr().err
 
 
 def test_the_same_results_whatever_the_number_of_processes(tmp_path):

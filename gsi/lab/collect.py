@@ -29,7 +29,7 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
     `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
-    With `draws`: only `{"draws": n, "right": [...]}`, the number right of each pool query in id order, from the initial model.
+    With `draws`: only `{"draws": n, "right": [...], "levels": [...]}`, the number right and the level of each query in id order, from the run's first model.
     """
     if draws:
         return _draws(run, config)
@@ -55,9 +55,9 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
 def _draws(run: Path, config: Config) -> Record:
     good = accepted_sql(config.accept)
     with connect(run / "ledger.sqlite", read_only=True) as db:
-        query = f"SELECT sum({good}), count(*) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
+        query = f"SELECT sum({good}), max(level) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
         rows = db.execute(query).fetchall()
-    return {"draws": config.sample.k, "right": [right for right, _ in rows]}
+    return {"draws": config.sample.k, "right": [right for right, _ in rows], "levels": [level for _, level in rows]}
 
 
 _TAIL = ("tail/coverage", "tail/hard_coverage", "tail/hard_share", "tail/effective_queries", "sample/prompt_tokens", "teacher/tokens")

@@ -21,6 +21,7 @@ from gsi.lab.collect import Record, bits
 from gsi.lab.matrix import Contrast, arms, filler, load_study
 from gsi.lab.outcomes import MEASURES, Table, best, contrast, cost, slope, tables, tokens
 from gsi.lab.study import Results
+from gsi.metrics import pass_at_k
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
 
@@ -207,6 +208,33 @@ def lost(table: Table) -> list[str]:
     return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
 
 
+def breadth(table: Table) -> list[str]:
+    """pass@k by level of final models, less the initial one's."""
+    settings = table.study.pass_at
+    if settings is None or "pass:base" not in table.arms:
+        return []
+
+    def by_level(record: Record) -> dict[int, float]:
+        found = defaultdict(list)
+        for right, level in zip(record["right"], record["levels"], strict=True):
+            found[level].append(pass_at_k(record["draws"], right, settings.k))
+        return {level: fmean(values) for level, values in sorted(found.items())}
+
+    before = {seed: by_level(record) for seed, record in table.arms["pass:base"].items()}
+    rows = []
+    for arm in settings.arms:
+        after = {seed: by_level(record) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
+        for level in sorted({level for found in after.values() for level in found}):
+            there = [after[seed][level] - before[seed][level] for seed in sorted(after)]
+            held = "yes" if stats.t_interval(there)[1] > settings.margin else "no"
+            first = spread([before[seed][level] for seed in sorted(after)])
+            rows.append([arm, str(level), first, points(there), held if len(there) > 1 else "-", str(len(there))])
+    if not rows:
+        return []
+    text = f"pass@{settings.k} on fresh queries from {settings.draws} draws, every step right, %: the initial model's, and the final model's difference to it in points. Held: not worse by more than {-100 * settings.margin:g} points."
+    return [text, "", *markdown(("arm", "level", "initial model", "difference [95 %]", "held", "seeds"), rows)]
+
+
 def contrasts(table: Table) -> list[str]:
     rows = []
     for c in table.study.contrasts:
@@ -276,6 +304,7 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Guidance", guidance),
     ("Held-out sets", held_out),
     ("Solved, then lost", lost),
+    ("Breadth", breadth),
 )
 
 

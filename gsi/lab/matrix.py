@@ -50,6 +50,16 @@ class StudyTeacher(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8177
 
 
+class PassAt(Section):
+    """pass@k of final models beside the initial one's, by level: what training made narrower or wider."""
+
+    arms: Annotated[list[str], Field(min_length=1)]
+    k: Annotated[int, Field(ge=1)] = 64
+    draws: Annotated[int, Field(ge=1)] = 128
+    per_level: Annotated[int, Field(ge=1)] = 20  # fresh queries
+    margin: float = -0.02  # not worse by more than two points
+
+
 class Study(Section):
     name: str
     output_dir: str
@@ -65,6 +75,7 @@ class Study(Section):
     teacher: StudyTeacher | None = None
     draws: Annotated[int, Field(ge=0)] = 0  # of the initial model per training query, used for strata only; 0 = none
     equal_tokens: list[str] = Field([])  # arms whose last training set is cut to equal trained tokens and steps, and trained again
+    pass_at: PassAt | None = None
     contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
     exclusions: list[str] = Field([])  # in words, stated beforehand
     minutes: dict[str, float] = Field({})  # assumed per cell by arm, `default` for the others; measured ones count once there are any
@@ -72,7 +83,7 @@ class Study(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the matrix, or one of its helpers: `base` (a lab model), `draws` (strata), `equal:ARM`."""
+    """One run of the matrix, or one of its helpers: `base` (a lab model), `draws` (strata), `equal:ARM`, `pass:ARM` (`pass:base` for the initial model)."""
 
     model: str
     task: str
@@ -84,6 +95,11 @@ class Cell:
     @property
     def key(self) -> str:
         return f"{self.model}/{self.task}/s{self.seed}/{self.arm}"
+
+    @property
+    def draws_only(self) -> bool:
+        """Whether plain attempts of one model are all that is run."""
+        return self.arm == "draws" or self.arm.startswith("pass:")
 
     @property
     def mark(self) -> str:
@@ -112,9 +128,10 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         for name in (*contrast.a.split("|"), *contrast.b.split("|")):
             if name not in known:
                 raise ConfigError(f"{path}: contrasts[{i}]: unknown arm {name!r}; there are {', '.join(known)}")
-    for name in study.equal_tokens:
-        if name not in known:
-            raise ConfigError(f"{path}: equal_tokens: unknown arm {name!r}; there are {', '.join(known)}")
+    for key, names in (("equal_tokens", study.equal_tokens), ("pass_at.arms", study.pass_at.arms if study.pass_at else ())):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{path}: {key}: unknown arm {name!r}; there are {', '.join(known)}")
     return study, hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -171,10 +188,9 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                             f"{path}: {place}/{arm}: curate.like: {like} is the folder of no arm of this study; add the arm {study.guided}"
                         )
                     found.append(Cell(model, task, seed, arm, config, first + needs))
+                plain = _merge({"seed": seed}, _merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
                 if study.draws:
-                    config = _merge({"seed": seed}, _merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
-                    config["sample"] = {**config.get("sample", {}), "k": study.draws}
-                    config = fill(config) | {"model": base, "output_dir": str(folder / "draws")}
+                    config = fill(_merge(plain, {"sample": {"k": study.draws}})) | {"model": base, "output_dir": str(folder / "draws")}
                     found.append(Cell(model, task, seed, "draws", config, first))
                 for arm in study.equal_tokens:
                     source = next(c for c in found if c.key == f"{place}/{arm}")
@@ -182,6 +198,14 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                     found.append(
                         Cell(model, task, seed, f"equal:{arm}", source.config | {"output_dir": str(folder / f"equal-{arm}")}, needs)
                     )
+                if study.pass_at:
+                    config = fill(_fresh(plain, study.pass_at, path))
+                    for arm in ("base", *study.pass_at.arms):
+                        source = next((c for c in found if c.key == f"{place}/{arm}"), None)
+                        trained = str(folder / arm / f"iter_{load_config(source.config).iterations}" / "model") if source else base
+                        needs = (source.key,) if source else first
+                        own = config | {"model": trained, "output_dir": str(folder / f"pass-{arm}")}
+                        found.append(Cell(model, task, seed, f"pass:{arm}", own, needs))
     return found
 
 
@@ -190,6 +214,16 @@ class Base(Cell):
     @property
     def key(self) -> str:
         return f"base/{self.config['model']}"
+
+
+def _fresh(plain: dict[str, Any], settings: PassAt, path: str) -> dict[str, Any]:
+    """A config that draws from fresh queries of the task that is trained on. Raises ConfigError where the study tests on none."""
+    name = plain["tasks"][0]["name"]
+    tests = [t for t in plain.get("evaluate", {}).get("tasks", ()) if t["name"] == name and "args" in t]
+    if not tests:
+        raise ConfigError(f"{path}: pass_at: no generated test set of {name} under evaluate.tasks to draw from")
+    few = [_merge(t, {"args": {"per_level": settings.per_level}}) for t in tests]
+    return _merge(plain, {"sample": {"k": settings.draws}, "evaluate": {"tasks": []}}) | {"tasks": few}
 
 
 def filler(values: dict[str, Any]) -> Callable[[Any], Any]:

@@ -66,7 +66,7 @@ def check(study: Study, todo: list[Cell], path: str) -> None:
                 from gsi.lab.base import parse
 
                 parse(cell.config["model"])
-            elif cell.seed == study.seeds[0] and not cell.arm.startswith("equal:"):
+            elif cell.seed == study.seeds[0] and ":" not in cell.arm:
                 build.load_data(load_config(cell.config)).grader.close()
         except GsiError as e:
             raise ConfigError(f"{path}: {cell.key}: {e}") from None
@@ -143,15 +143,19 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
         _child(["-c", "import sys; from gsi.lab.base import resolve; resolve(sys.argv[1])", cell.config["model"]], None, stop)
         return None
     config = cell.config
+    if cell.arm.startswith("pass:") and cell.needs and not cell.needs[0].startswith("base/") and not Path(config["model"]).exists():
+        raise GsiError(
+            f"{config['model']} is not there any more; remove the line of {cell.needs[0]} from {study.results} to have it trained again"
+        )
     if cell.arm.startswith("equal:"):
         config = equalised(cell, study, results)
     folder = Path(config["output_dir"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = folder.with_name(folder.name + ".yaml")
     source.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    command = ["profile"] if cell.arm == "draws" else []
+    command = ["profile"] if cell.draws_only else []
     _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop)
-    record = collect(folder, load_config(config), draws=cell.arm == "draws")
+    record = collect(folder, load_config(config), draws=cell.draws_only)
     return {"key": cell.key, "mark": cell.mark, "seconds": round(time.monotonic() - started, 1)} | record
 
 
