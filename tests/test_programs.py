@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 import scripted
+from test_report import Page
 
 import gsi
 from gsi.build import load_data
 from gsi.cli import main
 from gsi.config import load_config
 from gsi.ledger import Ledger
+from gsi.report.html import write_report
 from gsi.types import GsiError, Query
 from gsi.verify import CHECKERS, make_grader, program, with_programs
 from gsi.verify.printed import as_answer
@@ -531,6 +533,11 @@ def test_cot_and_programs_in_one_run(runner, tmp_path):
     assert {(status, n) for task, status, _, n in found if task == "gsm8k"} == {("correct", 9), ("no_answer", 9)}
     statuses = {key.rpartition("/")[2]: n for key, n in result.metrics[-1].items() if key.startswith("sample/status/")}
     assert statuses == {"correct": 12, "wrong": 3, "no_answer": 12, "timeout": 3, "error": 6}
+    page = Page(write_report([result.path], tmp_path / "report.html"))
+    shown = page.row_of("Rollouts by status", "iteration 1")
+    assert {status: shown[status] for status in statuses} == statuses
+    spent = page.row_of("Generated tokens by outcome", "iteration 1")
+    assert all(spent[outcome] > 0 for outcome in ("accepted", "wrong", "no answer", "not graded in time", "error")), spent
 
 
 def answers(request, model):

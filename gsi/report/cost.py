@@ -13,7 +13,7 @@ from gsi.report.plots import tip
 from gsi.report.read import STAGES, RunView, finite, results
 from gsi.report.tally import Tally
 
-OUTCOMES = {"accepted": plots.COLOURS[0], "right, wrong steps": plots.COLOURS[5], "wrong": plots.COLOURS[1], "no answer": plots.COLOURS[4], "cut off": plots.COLOURS[3], "other": plots.GREY}  # fmt: skip
+OUTCOMES = {"accepted": plots.COLOURS[0], "right, wrong steps": plots.COLOURS[5], "wrong": plots.COLOURS[1], "no answer": plots.COLOURS[4], "cut off": plots.COLOURS[3], "not graded in time": plots.COLOURS[2], "error": plots.GREY}  # fmt: skip
 
 
 def section(run: RunView, tally: Tally | None) -> Section:
@@ -124,9 +124,10 @@ def _curve(run: RunView, tally: Tally) -> Figure | None:
 def _outcome(status: str, good: int) -> str:
     if good:
         return "accepted"
-    return {"correct": "right, wrong steps", "wrong": "wrong", "no_answer": "no answer", "truncated": "cut off", "too_long": "cut off"}.get(
-        status, "other"
-    )
+    return {
+        "correct": "right, wrong steps", "wrong": "wrong", "no_answer": "no answer", "truncated": "cut off", "too_long": "cut off",
+        "timeout": "not graded in time",
+    }.get(status, "error")  # fmt: skip
 
 
 def _outcomes(counts: Sequence[tuple[Any, ...]]) -> Figure | None:

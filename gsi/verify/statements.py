@@ -116,7 +116,9 @@ def read_number(clause: str) -> Number | None:
         r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,
     )
-    text = parts[0] if len(NUMBER.findall(parts[-1])) > 1 and NUMBER.search(parts[0]) else parts[-1]  # 560 miles, i.e. 2 trips of 280
+    text = (
+        parts[0] if "=" not in parts[-1] and len(NUMBER.findall(parts[-1])) > 1 and NUMBER.search(parts[0]) else parts[-1]
+    )  # 560 miles, i.e. 2 trips of 280
     text = _ROUNDED.split(text)[-1]
     if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
         text = twice[2]  # ninety-six (96)
