@@ -1,10 +1,13 @@
-"""Warnings from what was sampled: responses that are cut off, and data that is too easy to have a tail."""
+"""What is said of a sampling pass once it is over: what it cost, responses that are cut off, and data that is too easy to have a tail."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
 from gsi.config import Config
 from gsi.ledger import Ledger
-from gsi.metrics import PLAIN, accepted_sql
+from gsi.metrics import PLAIN, Spent, accepted_sql
 
 TRUNCATED, TOO_EASY = 0.10, 0.85  # shares from which a warning is given
 HARDER = (
@@ -33,3 +36,29 @@ def after_sampling(ledger: Ledger, iteration: int, config: Config) -> list[str]:
             f"Harder data by column mapping: {HARDER}"
         )
     return found
+
+
+def spent_lines(spent: Sequence[Spent], engine: Mapping[str, float]) -> list[str]:
+    """What an iteration's sampling cost: tokens per accepted response by kind of help and by level, and what the engine counted."""
+
+    def price(parts: Iterable[Spent]) -> str:
+        tokens, accepted = (sum(values) for values in zip(*((p.tokens, p.accepted) for p in parts), strict=True))
+        return f"{tokens / accepted:,.0f}" if accepted else "none accepted"
+
+    def each(names: Iterable[Any], of: Callable[[Spent], Any]) -> str:
+        return ", ".join(f"{name} {price(p for p in spent if of(p) == name)}" for name in names)
+
+    lines, levels = [], sorted({p.level for p in spent if p.level is not None})
+    if spent:
+        kinds = sorted({p.kind for p in spent}, key=lambda kind: (kind != "plain", kind))
+        by_level = f"; by level: {each(levels, lambda p: p.level)}" if levels else ""
+        lines.append(f"tokens per accepted response: {price(spent)} ({each(kinds, lambda p: p.kind)}){by_level}")
+    if engine.get("seconds"):
+        busy = (
+            f", busy {1 - engine['idle_seconds'] / engine['seconds']:.0%} of {engine['seconds']:,.0f} s" if "idle_seconds" in engine else ""
+        )
+        computed, reused = engine.get("prefill_tokens", 0), engine.get("reused_tokens", 0)
+        lines.append(
+            f"engine: {engine.get('decode_tokens', 0):,.0f} tokens generated, prompt tokens {computed:,.0f} computed and {reused:,.0f} reused{busy}"
+        )
+    return lines

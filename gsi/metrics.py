@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gsi.ledger import Ledger
 from gsi.types import SHUFFLE, Query, Rollout
@@ -160,6 +160,27 @@ def accepted_sql(accept: str) -> str:
     return "correct" if accept == "answer" else "(correct AND steps_ok IS 1)"
 
 
+class Spent(NamedTuple):
+    """What the attempts of one kind (`plain`, or their hint's) at one level cost, and what they gave."""
+
+    kind: str
+    level: int | None
+    rollouts: int
+    accepted: int
+    tokens: int  # generated
+    prompt_tokens: int
+
+
+def spent(ledger: Ledger, iteration: int, accept: str) -> list[Spent]:
+    """Of one iteration, every kind and level that has an attempt."""
+    rows = ledger.query(
+        f"SELECT CASE WHEN {PLAIN} THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, level, count(*), "
+        f"sum({accepted_sql(accept)}), sum(generated_tokens), sum(prompt_tokens) FROM rollouts WHERE iteration = ? GROUP BY kind, level ORDER BY kind, level",
+        (iteration,),
+    )
+    return [Spent(*row) for row in rows]
+
+
 def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept: str, hard: Mapping[str, Sequence[int]]) -> Line:
     """Sampling and coverage figures of the ledger's `iteration`."""
     good = accepted_sql(accept)
@@ -175,19 +196,13 @@ def sample_line(ledger: Ledger, iteration: int, queries: Sequence[Query], accept
         "SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status ORDER BY status", (iteration,)
     ):
         line[f"sample/status/{status}"] = count
-    kinds = ledger.query(
-        f"SELECT CASE WHEN {PLAIN} THEN 'plain' ELSE substr(guidance, 1, instr(guidance || ':', ':') - 1) END AS kind, count(*), sum({good}), "
-        "sum(generated_tokens) FROM rollouts WHERE iteration = ? GROUP BY kind ORDER BY kind",
-        (iteration,),
-    )
-    for kind, count, accepted, tokens in kinds:
-        line |= {f"sample/{kind}/rollouts": count, f"sample/{kind}/accepted": accepted, f"sample/{kind}/tokens": tokens}
-    levels = ledger.query(
-        f"SELECT level, sum({good}), sum(generated_tokens) FROM rollouts WHERE iteration = ? AND level IS NOT NULL GROUP BY level ORDER BY level",
-        (iteration,),
-    )
-    for level, accepted, tokens in levels:
-        line |= {f"sample/level_{level}/accepted": accepted, f"sample/level_{level}/tokens": tokens}
+    for part in spent(ledger, iteration, accept):
+        groups = [f"sample/{part.kind}"]
+        if part.level is not None:
+            groups += [f"sample/level_{part.level}", f"sample/{part.kind}/level_{part.level}"]
+        for group in groups:
+            for name in ("rollouts", "accepted", "tokens", "prompt_tokens"):
+                line[f"{group}/{name}"] = line.get(f"{group}/{name}", 0) + getattr(part, name)
     calls, asked, answered = ledger.query(
         "SELECT count(*), sum(prompt_tokens), sum(generated_tokens) FROM teacher_calls WHERE iteration = ?", (iteration,)
     )[0]

@@ -61,6 +61,8 @@ def sample(ctx: Context, n: int) -> None:
         figures["sample/waste"] = stats.wasted / stats.all_tokens
     if spent.get("seconds") and "idle_seconds" in spent:
         figures["engine/busy_share"] = 1 - spent["idle_seconds"] / spent["seconds"]
+    for line in advice.spent_lines(metrics.spent(ctx.folder.ledger, n - 1, c.accept), spent):
+        ctx.reporter.say(f"iteration {n}: {line}")
     for warning in advice.after_sampling(ctx.folder.ledger, n - 1, c):
         ctx.reporter.say(f"iteration {n}: {warning}")
     marks = {f"figure/{k}": v for k, v in figures.items()}

@@ -236,6 +236,18 @@ def test_a_failing_request_is_data_and_harms_no_other(made):
     assert [c.finish_reason == "error" for c in done].count(True) == 1
 
 
+@every(DECODING)
+def test_what_it_costs_is_counted(made):
+    before = dict(made.engine.stats)
+    done = run(made, make(20))
+    spent = {key: value - before[key] for key, value in made.engine.stats.items()}
+    assert spent["decode_tokens"] == sum(c.generated_tokens for c in done)
+    assert (
+        spent["prefill_tokens"] + spent["reused_tokens"] >= 20 * len("2 + 2 = ") - 20
+    )  # the embedded engine feeds a prompt's last token by itself
+    assert 0 < spent["idle_seconds"] < spent["seconds"], "it waited for work that was not ready"
+
+
 @every()
 def test_stop_abandons_what_is_in_flight(made):
     class Stopping(Work):

@@ -54,6 +54,9 @@ def test_every_strategy_runs_and_keeps_the_contract(tmp_path, strategy, check_fo
     assert line["sample/accepted"] > 0
     assert line["sample/waste"] == 0, "nothing is launched that one-by-one drawing would not have launched"
     assert sum(line[f"sample/level_{level}/tokens"] for level in range(1, 11)) == line["sample/tokens"]
+    for what in ("rollouts", "accepted", "tokens", "prompt_tokens"):
+        of_both = [value for key, value in line.items() if re.fullmatch(rf"sample/[a-z_]+/level_\d+/{what}", key)]
+        assert sum(of_both) == line[f"sample/{what}"], "by kind of help and level, everything is counted once"
     assert (tmp_path / "run" / "iter_2" / "model" / "skill.json").exists()
     guided = {row[0] for row in sqlite3.connect(tmp_path / "run" / "ledger.sqlite").execute("select distinct guidance from rollouts")} - {
         None
@@ -69,6 +72,19 @@ def test_guidance_reaches_the_tail_and_vanilla_narrows(tmp_path):
     assert figures["state_reset"][1]["tail/hard_share"] > figures["vanilla"][1]["tail/hard_share"]
     shares = [figures["vanilla"][1].get(f"tail/share/level_{level}", 0) for level in range(1, 11)]
     assert shares[0] > 0.1 > shares[-1], "the scripted model solves easy levels more often than hard ones"
+
+
+def test_what_sampling_cost_is_said_by_kind_and_level(tmp_path, capsys):
+    config = scripted.config(tmp_path / "run", strategy="state_reset", iterations=1)
+    line = gsi.run(config, reporter=Reporter("lines")).metrics[1]
+    said = next(x for x in capsys.readouterr().err.splitlines() if "tokens per accepted response" in x)
+
+    def price(name):
+        return f"{line[f'{name}/tokens'] / good:,.0f}" if (good := line[f"{name}/accepted"]) else "none accepted"
+
+    levels = ", ".join(f"{level} {price(f'sample/level_{level}')}" for level in range(1, 11))
+    kinds = f"plain {price('sample/plain')}, state_reset {price('sample/state_reset')}"
+    assert said == f"iteration 1: tokens per accepted response: {price('sample')} ({kinds}); by level: {levels}"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -11,6 +11,8 @@ attempts, for every way of drawing (`gsi.bench.workload`).
 Each is measured `repeats` times in turn and the fastest counts, so that other work on the machine harms none of them alone.
 `accepted` = min(correct, wanted) per query. `steps` = forward passes that decode. Scheduling is `speedup_over_...` (the same tokens in
 less time), early stopping is `tokens_saved_by_stopping` (what drawing all k + extra of every query would generate, over what is).
+`computed` = tokens that went through the model, prompts and rows that were done included. `most_by_scheduling` = those of the rounds over the
+least that the same attempts need (every token once, every prompt once): no schedule gains more while a token costs what it costs in the rounds.
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ def _line(best: dict[str, Figures], queries: int) -> dict[str, Any]:
     line["share_of_ceiling"] = line["decode_tokens_per_s"] / line["ceiling_tokens_per_s"]
     decoding, bare = (best[way]["tokens_per_s"] * best[way]["seconds"] / best[way]["cpu_seconds"] for way in ("list", "ceiling"))
     line["share_of_ceiling_by_cpu_time"] = decoding / bare
+    line["most_by_scheduling"] = best["rounds"]["computed"] / (ours["tokens_per_accepted"] * ours["accepted"] + queries * PROMPT)
     line["waste"] = ours.pop("waste")
     for way in compared:
         line[f"speedup_over_{way}"] = ours["accepted_per_s"] / best[way]["accepted_per_s"]
@@ -128,7 +131,7 @@ def _vllm(model: str, rows: int) -> Any:
 def _ours(engine: Any, queries: int, folder: Path) -> Figures:
     (folder / "ledger.sqlite").unlink(missing_ok=True)
     ledger = Ledger(folder / "ledger.sqlite")
-    clock, steps = _Clock(), engine.stats["decode_steps"]
+    clock, before = _Clock(), dict(engine.stats)
     sampler = Sampler(
         [Query(str(q), "bench", "", "") for q in range(queries)],
         iteration=0, allocation=Quota(K, WANTED, EXTRA), guidance=None, renderer=Renderer(), grader=Verdicts(), ledger=ledger,  # type: ignore[arg-type]
@@ -140,7 +143,9 @@ def _ours(engine: Any, queries: int, folder: Path) -> Figures:
     rows = list(ledger.rows())
     ledger.close()
     drawn = {(int(r.query_id), r.attempt): r.generated_tokens for r in rows}
-    return _figures(drawn, spent) | {"steps": engine.stats["decode_steps"] - steps, "waste": waste(rows)}
+    counted = {key: value - before[key] for key, value in engine.stats.items()}
+    computed = counted["decode_tokens"] + counted["prefill_tokens"]
+    return _figures(drawn, spent) | {"steps": counted["decode_steps"], "computed": computed, "waste": waste(rows)}
 
 
 def _list(engine: Any, queries: int) -> Figures:
@@ -157,7 +162,7 @@ def _list(engine: Any, queries: int) -> Figures:
 def _rounds(model: Any, queries: int, rows: int, first: int) -> Figures:
     """Round by round through generate; the first round draws `first` responses per query."""
     drawn: dict[tuple[int, int], int] = {}
-    attempts, correct, steps = dict.fromkeys(range(queries), 0), dict.fromkeys(range(queries), 0), 0
+    attempts, correct, steps, computed = dict.fromkeys(range(queries), 0), dict.fromkeys(range(queries), 0), 0, 0
     clock = _Clock()
     while wanted := [q for q in range(queries) if attempts[q] < K or (correct[q] < WANTED and attempts[q] < K + EXTRA)]:
         batch = [(q, attempts[q] + i) for q in wanted for i in range(first if attempts[q] == 0 else 1)]
@@ -165,11 +170,12 @@ def _rounds(model: Any, queries: int, rows: int, first: int) -> Figures:
             part = batch[begin : begin + rows]
             _generate(model, [prompt(q) for q, _ in part], lengths := [length(q, a) for q, a in part])
             steps += max(lengths)
+            computed += len(part) * (PROMPT + max(lengths))
         for q, a in batch:
             drawn[q, a] = length(q, a)
             attempts[q] += 1
             correct[q] += right(q, a)
-    return _figures(drawn, clock.read()) | {"steps": steps}
+    return _figures(drawn, clock.read()) | {"steps": steps, "computed": computed}
 
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:

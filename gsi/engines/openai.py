@@ -46,7 +46,7 @@ class OpenAIEngine:
 
     `capabilities`: `seeds`; `prefix` with `api: completions`; `ids` where the server returns token ids (vLLM does).
     `stats`: prefill_tokens (prompt tokens computed) and reused_tokens (cached), as the server counts them,
-    decode_tokens, requests, retries, failed, seconds.
+    decode_tokens, requests, retries, failed, seconds, idle_seconds (with no request under way).
 
     Raises GsiError, from the constructor and from `run`: no server at the url, another model, a refused key or probe,
     a launched server that ends or is not ready in time (with the end of its log), a server that stops answering, and
@@ -63,7 +63,7 @@ class OpenAIEngine:
         self.parameters = count_parameters(model)  # of its files, where they are at hand
         self.context: int | None = None  # prompt + response, where the server says it
         self.stats: dict[str, float] = dict.fromkeys(
-            ("prefill_tokens", "reused_tokens", "decode_tokens", "requests", "retries", "failed", "seconds"), 0
+            ("prefill_tokens", "reused_tokens", "decode_tokens", "requests", "retries", "failed", "seconds", "idle_seconds"), 0
         )
         self._client = Client(settings, self.model, lambda: f"\n{self._server.tail()}" if self._server else "")
         self._sends_ids = self._returns_ids = False
@@ -110,7 +110,9 @@ class OpenAIEngine:
             while more or flight:
                 room = self.concurrency - len(flight)
                 if more and room > 0:
+                    asked = time.perf_counter()
                     requests = work.take(room, timeout=0.01 if flight else 0.2)
+                    self.stats["idle_seconds"] += 0.0 if flight else time.perf_counter() - asked
                     more = requests is not None
                     for request in requests or ():
                         future = asyncio.run_coroutine_threadsafe(self._complete(request), self._loop)
