@@ -9,7 +9,7 @@ from gsi.metrics import wilson
 from gsi.report import plots
 from gsi.report.parts import NONE, Cell, Figure, Section, Table, duration, interval, number, percent, short
 from gsi.report.plots import tip
-from gsi.report.read import RunView, dig, finite, results
+from gsi.report.read import RunView, dig, finite, results, whole
 from gsi.report.words import accuracy
 from gsi.types import STATUSES
 
@@ -109,7 +109,7 @@ def alarms(run: RunView) -> list[str]:
 def _accuracy(run: RunView) -> Figure | None:
     rows_, rows = [], []
     found = list(results(run))
-    ks = sorted({k for *_, r in found for k in r if k.startswith("pass@") and k != "pass@1" and k[5:].isdigit()}, key=lambda k: int(k[5:]))
+    ks = sorted({k for *_, r in found for k in r if k.startswith("pass@") and k != "pass@1" and whole(k[5:])}, key=lambda k: int(k[5:]))
     tasks = {task for _, _, task, _ in found}
     for n, split, task, r in found:
         name = f"{task}, {split}" if len(tasks) > 1 else split
