@@ -56,9 +56,10 @@ def names_of(runs: Sequence[RunView]) -> list[str]:
 def section(sides: Sequence[Side]) -> Section:
     made = [side_by_side(sides), *_forest(sides), _tokens_accuracy(sides), _tokens_coverage(sides), _price(sides), _hard(sides)]
     parts: list[Figure | Table] = [part for part in made if part is not None]
-    return Section(
-        "compare", "Comparison", parts, f"{sides[0].name} is the baseline: differences are the others minus it." if len(sides) > 1 else ""
-    )
+    lead = f"{sides[0].name} is the baseline: differences are the others minus it." if len(sides) > 1 else ""
+    if len(sides) > 1 and not seed_differences(sides):
+        lead += " One run of each is no evidence for a strategy: the intervals count questions, and another seed would train another model."
+    return Section("compare", "Comparison", parts, lead)
 
 
 def headline(sides: Sequence[Side]) -> str:
@@ -71,13 +72,16 @@ def headline(sides: Sequence[Side]) -> str:
 
 
 def side_by_side(sides: Sequence[Side]) -> Table:
-    head = "run|strategy|iteration|validation (95 %)|test (95 %)|hard accuracy|hard share|coverage (95 %)|tokens|accepted|FLOPs"
+    splits = [x for x in ("validation", "test") if any(accuracy(s.run, s.run.final().get("iteration", 0), x) for s in sides)]
+    head = "|".join(
+        ["run|strategy|iteration", *(f"{x} (95 %)" for x in splits), "hard accuracy|hard share|coverage (95 %)|tokens|accepted|FLOPs"]
+    )
     rows: list[list[Any]] = []
     for s in sides:
         run, final = s.run, s.run.final()
         n = final.get("iteration", 0)
         row: list[Any] = [s.name, run.strategy, f"{final.get('iteration', NONE)} of {run.config.get('iterations', '?')}"]
-        row += [with_interval(*(accuracy(run, n, split) or (None, 0))) for split in ("validation", "test")]
+        row += [with_interval(*(accuracy(run, n, split) or (None, 0))) for split in splits]
         row += [
             percent(hard_accuracy(run, n)),
             percent(final.get("tail/hard_share")),
