@@ -222,12 +222,15 @@ def train(ctx: Context, n: int) -> None:
         settings |= {"epochs": c.warm_start.epochs, "learning_rate": c.warm_start.learning_rate}
     job = TrainJob(str(folder / "train.parquet"), start, ctx.base, str(part), str(folder / "work"), seed_of(c.seed, "train", n), settings)
     with ctx.reporter.stage(f"iteration {n}: train", 1) as update:
+        began = time.perf_counter()
         figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps), ctx.reporter.say)
+        took = time.perf_counter() - began
     if n > 0 and (mix := c.train.interpolate):
         other = ctx.base if mix.with_ == "base" else ctx.folder.model(n - 1)
         figures |= mixing.interpolate(part, other, mix.weight, lambda model: _try_out(ctx, n, model))
-    ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + figures.get("seconds_training", 0.0)
-    ctx.clock["train_start"] = ctx.clock.get("train_start", 0.0) + figures.get("seconds", 0.0) - figures.get("seconds_training", 0.0)
+    training = figures.get("seconds_training", took)  # a trainer that does not tell them apart has no start of its own
+    ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + training
+    ctx.clock["train_start"] = ctx.clock.get("train_start", 0.0) + took - training
     shutil.rmtree(folder / "model", ignore_errors=True)
     part.rename(folder / "model")
     shutil.rmtree(folder / "work", ignore_errors=True)

@@ -35,6 +35,7 @@ expect = (
 PATIENCE = 120_000  # ms; a machine with much else to do is slow, which is no fault of the page
 expect.set_options(timeout=PATIENCE)
 
+pytestmark = pytest.mark.timeout(900)  # seconds, as long as it waits for a page
 SHOTS = Path(os.environ.get("GSI_SCREENSHOTS", ROOT / "build" / "screenshots"))
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 HOSTILE = "</script></pre><script>alert('owned')</script><img src=http://evil.test/x onerror=alert(1)>\"'{{ 7*7 }}${alert(2)}"

@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import json
+import random
 import re
 import shutil
 import sqlite3
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import pytest
 import scripted
+import yaml
 
 import gsi
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.progress import Reporter
-from gsi.report import html
+from gsi.report import comparison, html
 from gsi.report.html import write_report
+from gsi.report.read import read_run
 from gsi.report.samples import FIELDS, LONGEST, pack
 from gsi.report.tally import Tally
 from gsi.types import STATUSES, GsiError
@@ -439,6 +442,88 @@ def test_figures_that_are_no_numbers_are_dashes(copy, tmp_path):
     assert page.tables[name][2][-1] == "–"
     assert "inf%" not in page.text
     assert "NaN" not in page.scripts["plots-r1"]
+
+
+NASTY = [float("nan"), float("inf"), -1, 0, 1e308, 10**400, "x</script>", [], {}, [1], {"a": 1}, True, None, 1.5, "9" * 50, "\ud800", 2**70]
+KEYS = ["", "|", "level_x", "level_99999999999999999999", "level_\u00b2", "\ud800"]
+
+
+def spoiled(value, rng: random.Random, p: float):
+    """The value with a share p of everything in it replaced by something else."""
+    if rng.random() < p:
+        return rng.choice(NASTY)
+    if isinstance(value, dict):
+        return {k if rng.random() > p / 4 else rng.choice(KEYS): spoiled(v, rng, p) for k, v in value.items()}
+    return [spoiled(v, rng, p) for v in value] if isinstance(value, list) else value
+
+
+def test_figures_of_any_shape_break_nothing(copy):
+    """Whatever stands in the files of a run, the page is made; what is drawn of it is sound JSON and text."""
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    state, result = (json.loads((copy / name).read_text()) for name in ("run.json", "iter_1/eval.json"))
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    lines[2] |= {"tail/perplexity/kept/level_1": 2.0, "tail/perplexity/kept/from_2.8": 0.25, "monitor/gap": 4.0, "monitor/alarms": 1}
+    with Tally(copy, "answer") as tally:
+        for seed in range(12):
+            rng, p = random.Random(seed), (0.01, 0.05, 0.2)[seed % 3]
+            (copy / "config.yaml").write_text(json.dumps(spoiled(config, rng, p)))
+            (copy / "run.json").write_text(json.dumps(spoiled(state, rng, p)))
+            (copy / "iter_1" / "eval.json").write_text(json.dumps(spoiled(result, rng, p)))
+            (copy / "iter_2" / "monitor.json").write_text(json.dumps(spoiled({"gap": {"was": 0.1, "now": 0.2, "alarm": True}}, rng, p)))
+            (copy / "metrics.jsonl").write_text("".join(json.dumps(spoiled(line, rng, p)) + "\n" for line in lines))
+            run = read_run(copy)
+            made = html.build(run, "spoiled", "r1", tally)
+            side = comparison.side("spoiled", run, tally)
+            for block in html.data([made], html.compared([side, side])).values():
+                json.loads(block, parse_constant=lambda name, seed=seed: pytest.fail(f"seed {seed}: {name}"))
+                block.encode("utf-8")
+            page = html.render("report.html", runs=[made], comparison=None, title="t", data={}, math=False, live=None, home=None, scripts=[], policy=None)  # fmt: skip
+            assert "x</script>" not in page
+
+
+def test_files_that_cannot_be_read_at_all_are_named(copy, tmp_path):
+    (copy / "run.json").write_text("[" * 100_000)
+    (copy / "metrics.jsonl").write_bytes(b'{"iteration": 0}\n\xff\xfe\n')
+    (copy / "config.yaml").write_text("tasks: 7\nsample: [1]\niterations: 1.0e+18\n")
+    page = report(copy, to=tmp_path / "r.html")
+    for named in ("run.json: ", "metrics.jsonl: ", "config.yaml: tasks is no list", "config.yaml: sample is no mapping"):
+        assert named in page.text
+
+
+def test_the_monitors_alarms_are_drawn(copy, tmp_path):
+    path = copy / "metrics.jsonl"
+    lines = [{k: v for k, v in json.loads(line).items() if not k.startswith("monitor/")} for line in path.read_text().splitlines()]
+    lines[2] |= {"monitor/gap": 4.25, "monitor/hard_share": -1.0, "monitor/alarms": 1}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (copy / "iter_2" / "monitor.json").write_text(
+        json.dumps({"gap": {"was": 0.1, "now": 0.3, "alarm": True}, "hard_share": {"alarm": False}})
+    )
+    page = report(copy, to=tmp_path / "r.html")
+    assert page.row_of("Tail monitor", "iteration 2") == {
+        "": "iteration 2",
+        "guided minus plain": 4.25,
+        "hard share of rows": -1.0,
+        "alarms": 1,
+    }
+    rows = {row["y"]: row for row in page.json("plots-r1")["monitor"]["data"]["values"]}
+    assert (rows["guided minus plain"]["alarm"], rows["guided minus plain"]["was"], rows["guided minus plain"]["v"]) == ("yes", 0.1, 1.0)
+    assert (rows["hard share of rows"]["alarm"], rows["hard share of rows"]["v"]) == ("no", 0.0)
+    assert "Alarms: 1 in iteration 2" in page.text
+
+
+def test_the_price_of_an_accepted_rollout_by_strategy(copy, runs, tmp_path):
+    page = report(runs / "vanilla", copy, to=tmp_path / "a.html")
+    for run in (runs / "vanilla", copy):
+        with sqlite3.connect(run / "ledger.sqlite") as db:
+            sql = "select level, 1.0 * sum(generated_tokens) / sum(correct) from rollouts group by level union select 'all', 1.0 * sum(generated_tokens) / sum(correct) from rollouts"
+            expected = {(f"level {x}" if x != "all" else x): price for x, price in db.execute(sql) if price}
+        row = page.row_of("Tokens per accepted rollout over the run, by level and strategy", "vanilla" if run.name == "vanilla" else "copy")
+        assert {k: v for k, v in row.items() if k in expected} == pytest.approx(expected)
+        assert row["strategy"] == ("vanilla" if run.name == "vanilla" else "state_reset")
+    with sqlite3.connect(copy / "ledger.sqlite") as db:  # as a fork that took another strategy
+        db.execute("update rollouts set strategy = 'brute_force' where iteration = 1 and guidance is null")
+    head = next(rows[0] for c, rows in report(copy, to=tmp_path / "b.html").tables.items() if c.startswith("Tokens per accepted rollout"))
+    assert {h.split(": ")[0] for h in head[1:]} == {"brute_force, plain", "state_reset, plain", "state_reset, state_reset"}
 
 
 def test_what_cannot_be_reported_is_refused(runs, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import scripted
+from rich.console import Console
 
 import gsi
 from gsi.cli import main
@@ -278,3 +280,13 @@ def test_progress_lines_say_what_is_left(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "iteration 1: sample (vanilla): 4/4 8 accepted, 50% covered, 4,000 tokens, 10/s"
     assert re.search(r"2/4 .* left$", lines[2])
+
+
+def test_bars_show_stage_iteration_figures_and_time_left(tmp_path):
+    reporter = Reporter("bars")
+    reporter.console = Console(file=io.StringIO(), force_terminal=True, width=170)  # a terminal, whose text we keep
+    gsi.run(scripted.config(tmp_path / "run", strategy="state_reset", iterations=1), reporter=reporter)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", reporter.console.file.getvalue())
+    line = next(x for x in reversed(re.split(r"[\r\n]+", text)) if x.startswith("iteration 1: sample (state_reset)"))
+    assert re.search(r" (\d+)/\1 0:00:\d\d (0:00:\d\d|-:--:--) [\d,]+ accepted, \d+% covered, [\d,]+ tokens.*/s", line), line
+    assert re.search(r"iteration 1: train", text)

@@ -43,8 +43,8 @@ def report(rollouts: int = 100_000) -> dict[str, Any]:
     return json.loads(out.stdout) | {"rollouts": rollouts}
 
 
-def build_run(run: Path, rollouts: int) -> None:
-    """A finished run as files: word problems with responses of a few sentences, easy levels solved, hard ones guided."""
+def build_run(run: Path, rollouts: int, words: tuple[int, int] = (40, 110)) -> None:
+    """A finished run as files: word problems with responses of so many words (least, most), easy levels solved, hard ones guided."""
     run.mkdir(parents=True)
     ledger = Ledger(run / "ledger.sqlite")
     ledger.close()
@@ -54,7 +54,7 @@ def build_run(run: Path, rollouts: int) -> None:
         db.execute("PRAGMA synchronous=OFF")
         db.execute("BEGIN")
         marks = ", ".join("?" * len(COLUMNS))
-        db.executemany(f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks})", _rows(rollouts, queries))
+        db.executemany(f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ({marks})", _rows(rollouts, queries, words))
         db.executemany(
             "INSERT INTO queries VALUES ('train', ?, 'made', ?, ?, ?, ?, NULL)",
             (
@@ -80,7 +80,7 @@ def build_run(run: Path, rollouts: int) -> None:
     )
 
 
-def _rows(rollouts: int, queries: int) -> Iterator[tuple[Any, ...]]:
+def _rows(rollouts: int, queries: int, length: tuple[int, int]) -> Iterator[tuple[Any, ...]]:
     rng = random.Random(0)
     words = [
         "apples",
@@ -119,7 +119,7 @@ def _rows(rollouts: int, queries: int) -> Iterator[tuple[Any, ...]]:
                 guided = attempt >= PER_QUERY - 2
                 right = rng.random() < max(0.02, 1 - level / 9 + 0.4 * guided)
                 given = "First we add. " if guided else ""
-                text = " ".join(rng.choices(words, k=rng.randint(40, 110)))
+                text = " ".join(rng.choices(words, k=rng.randint(*length)))
                 response = f"{given}{text} $\\frac{{{q}}}{{{level}}}$ so the answer is {q % 97 if right else rng.randrange(97)}"
                 row = {
                     "query_id": f"q{q}", "task": "made", "level": level, "iteration": iteration, "attempt": attempt, "strategy": "state_reset",

@@ -41,7 +41,7 @@ def _price(tally: Tally) -> Figure | Table | None:
     found = tally.price()
     if not found:
         return None
-    kinds = sorted({kind for _, kind, *_ in found}, key=lambda k: (k != "plain", k))[:6]
+    kinds = sorted({kind for _, kind, *_ in found}, key=lambda k: (k.split(", ")[-1] != "plain", k))[:6]
     series = {kind: plots.COLOURS[i] for i, kind in enumerate(kinds)}
     levels = sorted({level for level, *_ in found if level is not None})
     cells = {(level, kind): (drawn, good, tokens) for level, kind, drawn, good, tokens in found}

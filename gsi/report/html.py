@@ -26,7 +26,7 @@ from markupsafe import Markup
 import gsi
 from gsi.report import comparison, cost, guided, overview, plots, tail, words
 from gsi.report.parts import Figure, Section, clean, cut, shown
-from gsi.report.read import RunView, dig, read_run
+from gsi.report.read import RunView, dig, read_run, whole
 from gsi.report.samples import FIELDS, Packed, pack
 from gsi.report.tally import Tally
 from gsi.types import GsiError
@@ -154,7 +154,7 @@ def build(run: RunView, name: str, prefix: str, tally: Tally | None) -> dict[str
 
 def _first_batch(run: RunView) -> dict[str, Any] | None:
     """The first training batch of the last iteration that trained, as the trainer wrote it: rows in pieces, trained or context."""
-    found = [path for path in run.path.glob("iter_*/first_batch.json") if path.parent.name[5:].isdigit()]
+    found = [path for path in run.path.glob("iter_*/first_batch.json") if whole(path.parent.name[5:])]
     if not found:
         return None
     path = max(found, key=lambda p: int(p.parent.name[5:]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.report.parts import clean, cut
-from gsi.report.read import STAGES, RunView, finite
+from gsi.report.read import STAGES, RunView, finite, whole
 from gsi.report.tally import Tally
 
 RECENT = 60.0  # seconds over which rates are taken
@@ -51,7 +51,7 @@ def snapshot(run: RunView, tally: Tally | None) -> dict[str, Any]:
     if n is None:
         return found
     at = left[0] if left else ""
-    if at.endswith("/sample") and at[5:-7].isdigit():
+    if at.endswith("/sample") and whole(at[5:-7]):
         n = int(at[5:-7])
     rollouts, accepted, tokens = tally("SELECT count(*), sum(good), sum(tokens) FROM slim WHERE n = ?", (n,))[0]
     seen, covered = tally("SELECT count(*), sum(g) FROM (SELECT max(good) AS g FROM slim WHERE n = ? GROUP BY q)", (n,))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from gsi.report import plots, rationales
+from gsi.report import plots, rationales, watched
 from gsi.report.parts import Figure, Section, Table, cut, filled, number, percent
 from gsi.report.plots import tip
 from gsi.report.read import RunView, by_level, finite
@@ -22,7 +22,7 @@ def section(run: RunView, tally: Tally | None) -> Section:
     made += [*rationales.perplexity(run), rationales.perplexity_shares(run)]
     if tally:
         made += [_gained(tally), _lost(tally)]
-    made += [_effective(run, tally), _monitor(run)]
+    made += [_effective(run, tally), watched.figure(run)]
     if tally:
         made += [rationales.distinct(tally)]
     parts = [part for part in made if part is not None]
@@ -32,24 +32,6 @@ def section(run: RunView, tally: Tally | None) -> Section:
         else "The questions of this run declare no levels (or no iteration has figures by level yet), so nothing can be shown by level."
     )
     return Section("tail", "The tail", parts, lead)
-
-
-def _monitor(run: RunView) -> Table | None:
-    """What the tail monitor measured; a z above its threshold, where the change is large enough too, is an alarm."""
-    names = sorted({k[8:] for line in run.metrics for k in line if k.startswith("monitor/") and k != "monitor/alarms"})
-    if not names:
-        return None
-    body = [
-        [
-            f"iteration {line['iteration']}",
-            *(number(finite(line.get(f"monitor/{name}")), "{:,.1f}") for name in names),
-            number(finite(line.get("monitor/alarms"))),
-        ]
-        for line in run.metrics
-        if finite(line.get("monitor/alarms")) is not None
-    ]
-    note = "z of the change for the worse against the first iteration or the one before, whichever is larger; docs/curation.md says what each figure is."
-    return Table("Tail monitor", "|".join(["", *(name.replace("_", " ") for name in names), "alarms"]), body, note)
 
 
 def _trained(run: RunView) -> list[dict[str, Any]]:
@@ -168,7 +150,7 @@ def _coverage(run: RunView) -> Figure | None:
 
 def _right(run: RunView, tally: Tally) -> Figure | None:
     sample = run.config.get("sample")
-    k = int((finite(sample.get("k")) if isinstance(sample, dict) else None) or 8)
+    k = min(int((finite(sample.get("k")) if isinstance(sample, dict) else None) or 8), 1000)
     found = tally.right_of_plain(k)
     if not found:
         return None

@@ -25,6 +25,7 @@ SELECT rowid AS id, decoded(CAST(query_id AS BLOB)) AS q, CAST(level AS INTEGER)
   CAST(iteration AS INTEGER) + 1 AS n, CAST(attempt AS INTEGER) AS attempt,
   CASE WHEN guidance IS NULL OR guidance LIKE 'shuffle:%' THEN 'plain' ELSE label(CAST(substr(guidance, 1, min(80, instr(guidance || ':', ':') - 1)) AS BLOB)) END AS kind,
   CASE WHEN guidance LIKE 'shuffle:%' THEN 'options in other orders' WHEN guidance LIKE '%:%' THEN label(CAST(substr(guidance, instr(guidance, ':') + 1, 80) AS BLOB)) END AS size,
+  label(CAST(substr(strategy, 1, 80) AS BLOB)) AS strategy,
   {good} AS good, label(CAST(substr(status, 1, 80) AS BLOB)) AS status, generated_tokens AS tokens, given_tokens AS given, length(completion) AS chars,
   CASE WHEN {good} THEN digest(CAST(completion AS BLOB)) END AS text, pick(CAST(query_id AS BLOB), iteration, attempt) AS pick
 FROM rollouts
@@ -111,8 +112,14 @@ class Tally:
         return self("SELECT n, level, count(*), sum(good) FROM slim WHERE level IS NOT NULL GROUP BY n, level ORDER BY n, level")
 
     def price(self) -> Rows:
-        """(level, kind, rollouts, accepted, tokens) over the run"""
-        return self("SELECT level, kind, count(*), sum(good), sum(tokens) FROM slim GROUP BY level, kind ORDER BY level, kind")
+        """(level, kind, rollouts, accepted, tokens) over the run; `strategy, kind` where the ledger holds several strategies (a fork)"""
+        several = self("SELECT count(DISTINCT strategy) FROM slim")[0][0] > 1
+        kind = "coalesce(strategy, '?') || ', ' || kind" if several else "kind"
+        return self(f"SELECT level, {kind} AS what, count(*), sum(good), sum(tokens) FROM slim GROUP BY level, what ORDER BY level, what")
+
+    def price_by_level(self) -> Rows:
+        """(level, rollouts, accepted, tokens) over the run"""
+        return self("SELECT level, count(*), sum(good), sum(tokens) FROM slim GROUP BY level ORDER BY level")
 
     def right_of_plain(self, k: int) -> Rows:
         """(iteration, accepted of the first k plain attempts, queries that had them all)"""

@@ -60,12 +60,10 @@ def accuracy(run: RunView, n: int, split: str = "validation") -> tuple[float, in
 
 def hard_accuracy(run: RunView, n: int) -> float | None:
     """Greedy accuracy over the hard levels, on test where there is one, else on validation."""
-    hard = run.state.get("hard_levels")
-    hard = hard if isinstance(hard, dict) else {}
     results = run.evals.get(n, {})
     right = asked = 0
     for task, result in (results.get("test") or results.get("validation") or {}).items():
         for level, counts in result["levels"].items():
-            if int(level) in hard.get(task, ()):
+            if int(level) in run.hard_levels.get(task, ()):
                 right, asked = right + counts["right"], asked + counts["n"]
     return right / asked if asked else None
