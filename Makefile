@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture check fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm torture config-fuzz hashes audit check fuzz remainder acceptance package cost-check lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -52,6 +52,18 @@ remainder: .venv/dev  ## every answer, rationale and program of a data folder (D
 acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
 	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
 
+hashes: .venv/dev  ## requirements-demo.txt anew from constraints.txt: hashes of every file that the index has (uv asks it)
+	$(PYTHON) -m venv build/uv && build/uv/bin/pip install -q --disable-pip-version-check uv==0.13.9
+	$(BIN)/python tests/closure.py > build/demo.in
+	head -2 requirements-demo.txt > build/demo.txt
+	build/uv/bin/uv pip compile -q build/demo.in --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11 >> build/demo.txt
+	mv build/demo.txt requirements-demo.txt
+
+audit:  ## known vulnerabilities of the demo's dependencies, by pip-audit; says so where its database cannot be reached
+	$(PYTHON) -m venv build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1
+	@rm -f build/audit.json; build/audit/bin/pip-audit -r requirements-demo.txt --require-hashes --disable-pip --progress-spinner off -f json -o build/audit.json >build/audit.log 2>&1 || true
+	@$(PYTHON) tests/audit.py build/audit.json
+
 package:  ## wheel and sdist into dist/, each installed into a clean environment that then answers (downloads the dependencies)
 	$(PYTHON) -m venv build/package
 	build/package/bin/pip install -q --disable-pip-version-check build==1.6.1
@@ -70,10 +82,11 @@ lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends wit
 
 install: .venv/done
 
-# torch first and exactly: a looser version would bring several GB of CUDA packages on a machine without a GPU
-.venv/done: pyproject.toml constraints.txt
+# first what has hashes (all but torch), each file compared with its hash; then torch exactly: a looser version would bring several GB of CUDA packages on a machine without a GPU
+.venv/done: pyproject.toml constraints.txt requirements-demo.txt
 	@echo "installing into .venv (once; a minute or two)"
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-demo.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
