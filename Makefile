@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture config-fuzz hashes audit check fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-browser test-vllm test-gsm torture config-fuzz memory hashes audit check fuzz remainder acceptance package cost-check lab-check install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -17,9 +17,18 @@ test: .venv/dev  ## in two processes, a file in each at a time
 test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out: about 6 minutes on two cores
 	$(BIN)/python -m pytest -m training
 
-torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write: docs/reliability.md
+torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write, 10,000 random configs (CONFIGS=N): docs/reliability.md
 	$(BIN)/python tests/torture.py --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
 	$(BIN)/python -m pytest -m torture
+	$(BIN)/python tests/fuzz_config.py --configs $(or $(CONFIGS),10000) --seed $(or $(SEED),0)
+
+config-fuzz: .venv/dev  ## 500 random configs (CONFIGS=N, SEED=N): each runs, or is refused by the name of a key
+	$(BIN)/python tests/fuzz_config.py --configs $(or $(CONFIGS),500) --seed $(or $(SEED),0)
+
+memory: .venv/dev  ## peak memory of a whole run of 100,000 queries (QUERIES=N) and of reading files of 50 and 500 MB: docs/reliability.md
+	$(BIN)/python tests/long_run.py --file 50
+	$(BIN)/python tests/long_run.py --file 500
+	$(BIN)/python tests/long_run.py --queries $(or $(QUERIES),100000)
 
 test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \
