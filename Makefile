@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture check docs fuzz remainder acceptance package cost-check lab lab-check findings install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -17,9 +17,18 @@ test: .venv/dev  ## in two processes, a file in each at a time
 test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out: about 6 minutes on two cores
 	$(BIN)/python -m pytest -m training
 
-torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write: docs/reliability.md
+torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write, 10,000 random configs (CONFIGS=N): docs/reliability.md
 	$(BIN)/python tests/torture.py --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
 	$(BIN)/python -m pytest -m torture
+	$(BIN)/python tests/fuzz_config.py --configs $(or $(CONFIGS),10000) --seed $(or $(SEED),0)
+
+config-fuzz: .venv/dev  ## 500 random configs (CONFIGS=N, SEED=N): each runs, or is refused by the name of a key
+	$(BIN)/python tests/fuzz_config.py --configs $(or $(CONFIGS),500) --seed $(or $(SEED),0)
+
+memory: .venv/dev  ## peak memory of a whole run of 100,000 queries (QUERIES=N) and of reading files of 50 and 500 MB: docs/reliability.md
+	$(BIN)/python tests/long_run.py --file 50
+	$(BIN)/python tests/long_run.py --file 500
+	$(BIN)/python tests/long_run.py --queries $(or $(QUERIES),100000)
 
 test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \
@@ -66,6 +75,18 @@ remainder: .venv/dev  ## every answer, rationale and program of a data folder (D
 acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
 	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
 
+hashes: .venv/dev  ## requirements-demo.txt anew from constraints.txt: hashes of every file that the index has (uv asks it)
+	$(PYTHON) -m venv build/uv && build/uv/bin/pip install -q --disable-pip-version-check uv==0.13.9
+	$(BIN)/python tests/closure.py > build/demo.in
+	head -2 requirements-demo.txt > build/demo.txt
+	build/uv/bin/uv pip compile -q build/demo.in --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11 >> build/demo.txt
+	mv build/demo.txt requirements-demo.txt
+
+audit:  ## known vulnerabilities of the demo's dependencies, by pip-audit; says so where its database cannot be reached
+	$(PYTHON) -m venv build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1
+	@rm -f build/audit.json; build/audit/bin/pip-audit -r requirements-demo.txt --require-hashes --disable-pip --progress-spinner off -f json -o build/audit.json >build/audit.log 2>&1 || true
+	@$(PYTHON) tests/audit.py build/audit.json
+
 package:  ## wheel and sdist into dist/, each installed into a clean environment that then answers (downloads the dependencies)
 	$(PYTHON) -m venv build/package
 	build/package/bin/pip install -q --disable-pip-version-check build==1.6.1
@@ -93,10 +114,11 @@ findings: .venv/done  ## docs/findings.md and its figures, from the compact resu
 
 install: .venv/done
 
-# torch first and exactly: a looser version would bring several GB of CUDA packages on a machine without a GPU
-.venv/done: pyproject.toml constraints.txt
+# first what has hashes (all but torch), each file compared with its hash; then torch exactly: a looser version would bring several GB of CUDA packages on a machine without a GPU
+.venv/done: pyproject.toml constraints.txt requirements-demo.txt
 	@echo "installing into .venv (once; a minute or two)"
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-demo.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@

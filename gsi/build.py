@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import itertools
 import socket
 import sys
@@ -280,12 +281,12 @@ def open_engine(settings: Single, model: str, tokenizer: Any, say: Callable[[str
         from gsi.engines.scripted import ScriptedEngine as Scripted
 
         return Scripted(
-            load_function(settings.function, "engine.function"),
+            load_function(settings.function, "engine.function", "request model"),
             model,
             settings.max_rows,
             settings.shuffle,
-            load_function(settings.score, "engine.score") if settings.score else None,
-            load_function(settings.entropy, "engine.entropy") if settings.entropy else None,
+            load_function(settings.score, "engine.score", "prompt completion model") if settings.score else None,
+            load_function(settings.entropy, "engine.entropy", "prompt_ids completion_ids") if settings.entropy else None,
         )
     return Replicas(makers, say)
 
@@ -342,14 +343,14 @@ def make_trainer(config: Config) -> Trainer:
     if config.train.kind == "scripted":
         from gsi.train.scripted import ScriptedTrainer
 
-        return ScriptedTrainer(load_function(config.train.function or "", "train.function"))
+        return ScriptedTrainer(load_function(config.train.function or "", "train.function", "job"))
     from gsi.train.launch import TrlTrainer
 
     return TrlTrainer()
 
 
-def load_function(name: str, key: str) -> Callable[..., Any]:
-    """`module:function` or `path/file.py:function`. Raises GsiError that names the config key."""
+def load_function(name: str, key: str, arguments: str = "") -> Callable[..., Any]:
+    """`module:function` or `path/file.py:function`, called with `arguments`. Raises GsiError that names the config key."""
     module, colon, attribute = name.rpartition(":")
     if not colon or not module or not attribute:
         raise GsiError(f"{key}: {name!r} should read module:function or file.py:function")
@@ -368,6 +369,12 @@ def load_function(name: str, key: str) -> Callable[..., Any]:
         raise GsiError(f"{key}: {name!r} cannot be loaded: {e}") from e
     if not callable(function):
         raise GsiError(f"{key}: {name!r} is a {type(function).__name__}, not a function")
+    try:
+        inspect.signature(function).bind(*arguments.split())
+    except TypeError:
+        raise GsiError(f"{key}: {name!r} takes other arguments than it is called with, ({', '.join(arguments.split())})") from None
+    except ValueError:  # built in, without a signature
+        pass
     return function
 
 

@@ -29,6 +29,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+def _no_login(url: str) -> None:
+    """Refuses a name or password in a URL, because the config is stored."""
+    if "@" in url.split("://")[-1].split("/")[0]:
+        raise ValueError(
+            "url: a name or password in it would be written to config.yaml; put the key into the variable that api_key_env names"
+        )
+
+
 class Columns(Section):
     """Which column of the data holds what; `a.b` is a field inside a column. Left out: our own name, else a built-in task's, else TRL's."""
 
@@ -188,6 +196,7 @@ class Teacher(Section):
                 raise ValueError(
                     f"missing key {key!r}; a teacher is {{url: http://.../v1, model: NAME}}, or {{kind: self}} for the model itself"
                 )
+        _no_login(self.url)
         return self
 
 
@@ -252,6 +261,11 @@ class OpenAIEngine(Section):
     stall: Annotated[float, Field(ge=0)] = (
         3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> OpenAIEngine:
+        _no_login(self.url)
+        return self
 
 
 class ScriptedEngine(Section):

@@ -10,7 +10,7 @@ from gsi import parquet
 from gsi.runfolder import RunFolder
 from gsi.seeds import seed_of
 from gsi.train.merge import merge
-from gsi.types import Example
+from gsi.types import Example, GsiError
 
 
 def replay(folder: RunFolder, n: int, examples: Sequence[Example], share: float, seed: int) -> list[Example]:
@@ -54,7 +54,7 @@ def interpolate(
     for weight in sorted(set(weights)):
         candidate = trained.with_name(f"{trained.name}.{weight}")
         shutil.rmtree(candidate, ignore_errors=True)
-        merge(trained, other, weight, candidate)
+        _mix(trained, other, weight, candidate)
         accuracy, tokens = score(candidate)
         shutil.rmtree(candidate)
         results.append((accuracy, weight))
@@ -65,10 +65,17 @@ def interpolate(
     return figures | {"interpolate/weight": best}
 
 
+def _mix(trained: Path, other: str, weight: float, output: Path) -> None:
+    try:
+        merge(trained, other, weight, output)
+    except GsiError as e:
+        raise GsiError(f"train.interpolate: {e}") from e
+
+
 def _replace(trained: Path, other: str, weight: float) -> None:
     if weight > 0:
         mixed = trained.with_name(trained.name + ".mixed")
         shutil.rmtree(mixed, ignore_errors=True)
-        merge(trained, other, weight, mixed)
+        _mix(trained, other, weight, mixed)
         shutil.rmtree(trained)
         mixed.rename(trained)

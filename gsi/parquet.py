@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._file.closed:  # not finished
-            self._file.close()
+        if not self._file.closed:  # not finished, perhaps because the disk is full
+            for end in (self._writer.close, self._file.close):
+                with suppress(OSError):
+                    end()
         self._part.unlink(missing_ok=True)
 
     def _flush(self) -> None:

@@ -349,6 +349,12 @@ def read_state(path: Path, name: str = "run.json") -> dict[str, Any]:
     kept = state.pop("checksum", None)
     if kept is not None and kept != _digest(state):
         raise GsiError(f"{path / name}: is not what was written; `gsi doctor {path}` puts its copy back")
+    models = [str(m) for m in state.get("models", {}).values() if str(m).startswith("iter_")]
+    for file in (*models, *(f for info in state["stages"].values() for f in info.get("files", {}))):
+        if not re.match(r"iter_\d+/", file) or ".." in file.split("/"):
+            raise GsiError(
+                f"{path / name}: names {file!r}, which is no file of this run; it was not written by gsi, and nothing of it is used"
+            )
     return state
 
 

@@ -13,6 +13,11 @@ def check(response: str, query) -> bool:
     return bool(numbers) and numbers[-1] == query.answer
 
 
+def reads_it_all(response: str, query) -> bool:
+    """Right where the whole response and the whole rationale have come through."""
+    return len(response) == 15_000 and len(query.rationale) == 1_000_000 and query.options == ("ä", "b")
+
+
 def respond(request: Request, model: str) -> str:
     return f"The answer is {request.query.answer}"
 

@@ -108,7 +108,10 @@ def _trl(folder: Path, model: Path, table: list[dict[str, Any]]) -> float:
         dataset_kwargs={"skip_prepare_dataset": True},
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), args=args, train_dataset=data, processing_class=tokenizer
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True),
+        args=args,
+        train_dataset=data,
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     clock = time.perf_counter if gpu else time.process_time

@@ -36,7 +36,7 @@ def load_model(name: str, device: torch.device, dtype: str) -> Any:
     kind = ("bfloat16" if device.type == "cuda" else "float32") if dtype == "auto" else dtype
     disable_progress_bar()  # the run shows its own
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind))
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, kind), use_safetensors=True)
     except (OSError, ValueError, KeyError) as e:
         raise GsiError(f"model: {name!r} cannot be loaded as a causal LM: {e}") from e
     return model.to(device).eval()

@@ -62,6 +62,7 @@ class VllmEngine:
             "max_model_len": settings.max_length and min(settings.max_length, context),
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "enable_prefix_caching": True,
+            "load_format": "safetensors",  # never a pickle
             "disable_log_stats": True,
         } | settings.options
         env = environment(settings.python, number, settings.tensor_parallel)

@@ -38,7 +38,7 @@ def order(lengths: list[int], size: int, grouped: bool, rng: random.Random) -> l
 def train(base: str, rows: list[dict[str, Any]], settings: Any, grouped: bool, seed: int) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     head, rng, size = model.get_output_embeddings(), random.Random(seed), settings.batch_size
     lengths = [len(row["input_ids"]) for row in rows]
     batches = [batch for _ in range(round(settings.epochs)) for batch in order(lengths, size, grouped, rng)]
@@ -92,7 +92,7 @@ def main() -> int:
     def say(name: str, model: Any) -> None:
         print(name, *(f"{band} {share:.1%}" for band, share in accuracy(model, tokenizer).items()), sep="; ", flush=True)
 
-    say("base", AutoModelForCausalLM.from_pretrained(base).eval())
+    say("base", AutoModelForCausalLM.from_pretrained(base, use_safetensors=True).eval())
     for seed in (1, 2, 3):
         for grouped in (False, True):
             say(f"seed {seed}, {'grouped by length' if grouped else 'random batches'}", train(base, rows, config.train, grouped, seed))

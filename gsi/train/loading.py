@@ -77,7 +77,9 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
     # master weights in float32; autocast does the rest on GPU. LoRA keeps the frozen base as it is stored.
     keep = s["method"] != "full" and device != "cpu"
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=stored if keep else torch.float32, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            job.model, dtype=stored if keep else torch.float32, **options, use_safetensors=True
+        )
     except (OSError, ValueError) as e:
         hint = "; train.packing=false may help" if packing else ""
         raise GsiError(f"{job.model} cannot be loaded for training ({s['method']}, {s['parallel']}): {e}{hint}") from e
@@ -123,7 +125,7 @@ def save(job: TrainJob, trainer: Any, stored: torch.dtype, merge: bool) -> None:
         if first:
             from peft import PeftModel
 
-            base = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
+            base = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32, use_safetensors=True)
             _write(PeftModel.from_pretrained(base, adapter).merge_and_unload(), output, stored)
             shutil.rmtree(adapter)
     elif sharded:
@@ -131,7 +133,7 @@ def save(job: TrainJob, trainer: Any, stored: torch.dtype, merge: bool) -> None:
         trainer.save_model(str(whole))  # every process gives its shards, the first writes
         trainer.accelerator.wait_for_everyone()
         if first:
-            _write(AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32), output, stored)
+            _write(AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32, use_safetensors=True), output, stored)
             shutil.rmtree(whole)
     elif first:
         _write(trained, output, stored)

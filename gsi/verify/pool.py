@@ -9,15 +9,17 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import json
 import multiprocessing.context
 import resource
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from gsi.verify.latex import normal
 from gsi.verify.steps import check_steps
 from gsi.verify.tidy import MAX_CHARS
 
+PIPE = 5000  # characters that go through the pipe to a worker, which holds 64 KiB; more goes through a file
 LONG = 6000  # characters; a longer response is read in a worker, where it can be stopped
 
 Check = Callable[[str, Query], Any]  # -> Verdict, or Symbolic for a worker
@@ -102,8 +105,32 @@ def _module(place: str) -> Any:
     return _FILES[place]
 
 
-def run_user_check(reference: Reference, response: str, query: Query) -> Verdict:
+@dataclass(frozen=True)
+class Parcel:
+    """A response and its query in a file, where they are too long for the pipe to a worker: a write that waits for one that died never ends."""
+
+    path: str
+
+    @classmethod
+    def of(cls, response: str, query: Query, done: Future[Verdict]) -> tuple[str, Query | Parcel]:
+        """(response, query) as they are, or ("", the file they are in); it is removed when the verdict is there."""
+        if len(response) + sum(len(t or "") for t in (query.question, query.answer, query.rationale, *(query.options or ()))) <= PIPE:
+            return response, query
+        handle, path = tempfile.mkstemp(prefix="gsi-grade-", suffix=".json")
+        with open(handle, "w", encoding="ascii") as f:
+            json.dump([response, asdict(query)], f)
+        done.add_done_callback(lambda _: Path(path).unlink(missing_ok=True))
+        return "", cls(path)
+
+    def open(self) -> tuple[str, Query]:
+        response, query = json.loads(Path(self.path).read_text(encoding="ascii"))
+        return response, Query(**query | {"options": query["options"] and tuple(query["options"])})
+
+
+def run_user_check(reference: Reference, response: str, query: Query | Parcel) -> Verdict:
     """Runs in a worker. Any exception of the user's code propagates to the parent, which reports it."""
+    if isinstance(query, Parcel):
+        response, query = query.open()
     result = reference.load()(response, query)
     if isinstance(result, Verdict):
         return result
@@ -112,8 +139,10 @@ def run_user_check(reference: Reference, response: str, query: Query) -> Verdict
     return Verdict("error", detail=f"check {reference} returned {type(result).__name__}, expected bool or Verdict")
 
 
-def run_check(check: Check, response: str, query: Query, words: bool | None) -> Verdict:
+def run_check(check: Check, response: str, query: Query | Parcel, words: bool | None) -> Verdict:
     """Runs in a worker: a long response, on which some pattern might take for ever, with all that follows from it."""
+    if isinstance(query, Parcel):
+        response, query = query.open()
     found = check(response, query)
     verdict: Verdict = run_symbolic(found) if isinstance(found, Symbolic) else found
     return verdict if words is None or verdict.steps_ok is not None else replace(verdict, steps_ok=check_steps(response, words))
@@ -210,11 +239,16 @@ class GraderPool:
             raise GsiError(f"query {query.id}: no check for task {query.task!r}; there are {', '.join(sorted(self._checks))}")
         check, response = self._checks[query.task], response[-MAX_CHARS:]
         if isinstance(check, Reference):
-            self._send(done, run_user_check, (check, response, query), str(check))
+            self._send(done, run_user_check, (check, *Parcel.of(response, query, done)), str(check))
             return done
         if len(response) > LONG:
             words = self._steps.get(query.task)
-            self._send(done, run_check, (check, response, query, words), f"{query.task}: a response of {len(response)} characters")
+            self._send(
+                done,
+                run_check,
+                (check, *Parcel.of(response, query, done), words),
+                f"{query.task}: a response of {len(response)} characters",
+            )
             return done
         try:
             found = check(response, query)

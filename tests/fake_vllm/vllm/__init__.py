@@ -27,6 +27,7 @@ class EngineArgs:
     enable_chunked_prefill: bool = True
     enforce_eager: bool = False
     block_size: int = 16
+    load_format: str = "auto"
     disable_log_stats: bool = False
 
 
