@@ -44,6 +44,12 @@ def _allocation() -> Line:
     return allocation()
 
 
+def _start() -> Line:
+    from gsi.bench.start import start
+
+    return start()
+
+
 BENCHES: dict[str, Callable[[], Line]] = {
     "grading": _grading,
     "sampling": _sampling,
@@ -51,4 +57,5 @@ BENCHES: dict[str, Callable[[], Line]] = {
     "training": _training,
     "report": _report,
     "allocation": _allocation,
+    "start": _start,
 }
