@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import scripted
 import yaml
-from models import build
 
 import gsi
 from gsi import cli
@@ -214,6 +213,8 @@ def lines(path: Path, rows: list[dict]) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """A folder with what the docs take for granted."""
+    from models import build
+
     folder = tmp_path_factory.mktemp("world")
     for name in ("data", "mine", "theirs", "train"):
         lines(folder / f"{name}.jsonl", QUESTIONS)
