@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-browser test-vllm test-gsm torture check test-harness docs fuzz remainder acceptance package cost-check lab-check install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture check docs fuzz remainder acceptance package cost-check lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -30,6 +30,10 @@ test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=
 	@if command -v $(CHROMIUM) >/dev/null; \
 	then GSI_CHROMIUM=$$(command -v $(CHROMIUM)) $(BIN)/python -m pytest tests/test_browser.py; \
 	else echo "skipped: there is no $(CHROMIUM) here (apt-get install chromium, or CHROMIUM=path)"; fi
+
+test-cluster: .venv/ray  ## Ray clusters of one and two nodes on this machine, killed in parts; copies of a model in processes
+	@if $(MAKE) --no-print-directory .venv-moto/done; then :; else echo "skipped: moto cannot be installed here (pip says why above), so no S3 server"; fi
+	GSI_MOTO_PYTHON=$$(ls $(CURDIR)/.venv-moto/bin/python 2>/dev/null) $(BIN)/python -m pytest -m cluster -s
 
 test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
 	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
@@ -78,6 +82,15 @@ lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends wit
 	$(BIN)/gsi study studies/check.yaml
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
 
+# in the order of what they are for; each goes on where it was, and what is done already is not run again
+STUDIES ?= confirm controls narrowing hints architectures ksweep
+lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the findings; many core-hours: `gsi study STUDY.yaml --dry-run` says how many
+	for study in $(STUDIES); do $(BIN)/gsi study studies/$$study.yaml || exit 1; done
+	$(MAKE) --no-print-directory findings
+
+findings: .venv/done  ## docs/findings.md and its figures, from the compact results in studies/
+	$(BIN)/python -m gsi.lab.findings $(foreach s,$(STUDIES),$(wildcard studies/$(s).yaml)) --heading studies/heading.md --figures docs/images --output docs/findings.md
+
 install: .venv/done
 
 # torch first and exactly: a looser version would bring several GB of CUDA packages on a machine without a GPU
@@ -94,6 +107,10 @@ install: .venv/done
 
 .venv/browser: .venv/dev
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@touch $@
+
+.venv/ray: .venv/dev
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@touch $@
 
 .venv/lab: .venv/dev
@@ -120,5 +137,11 @@ install: .venv/done
 	.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r constraints-vllm.txt
 	@touch $@
 
+# apart, because its dependencies exclude some of ours
+.venv-moto/done:
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/pip install -q --disable-pip-version-check 'moto[s3,server]==5.2.5'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-vllm .venv-harness build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-harness .venv-moto build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

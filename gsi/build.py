@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import itertools
+import socket
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +16,12 @@ from typing import Any
 
 from gsi import guidance, tasks
 from gsi.asking import SelfTeacher
-from gsi.config import Config, OpenAIEngine, ScriptedEngine, TransformersEngine, VllmEngine
+from gsi.config import Config, OpenAIEngine, RayEngine, ScriptedEngine, Single, TransformersEngine, VllmEngine
+from gsi.engines.pool import Replicas, complain
+from gsi.engines.process import in_process, share_of_gpus
 from gsi.guidance.steps import split_steps
 from gsi.hub import log_in, reachable
+from gsi.mirror import Mirror
 from gsi.prompts import Renderer
 from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
@@ -166,7 +172,7 @@ def resolve_model(config: Config, progress: Callable[[int, int], None] | None = 
 
 def load_tokenizer(config: Config, model: str) -> Any:
     """The tokenizer of the base model. Raises GsiError when there is none."""
-    if isinstance(config.engine, ScriptedEngine):
+    if isinstance(config.drawing, ScriptedEngine):
         from gsi.engines.scripted import ByteTokenizer
 
         return ByteTokenizer()
@@ -196,33 +202,20 @@ def make_renderer(config: Config, tokenizer: Any) -> Renderer:
     return renderer
 
 
-def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
+def make_engine(config: Config, model: str, tokenizer: Any, say: Callable[[str], None] = complain) -> Engine:
+    """The engine of the config: alone, or several behind one queue. `say` gets a line when one of several is lost."""
     settings = config.engine
-    if isinstance(settings, TransformersEngine):
-        from gsi.engines.transformers import TransformersEngine as Embedded
+    engine: Any
+    if isinstance(settings, RayEngine):
+        from gsi.engines.cluster import ray_replicas
 
-        engine: Any = Embedded(
-            model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length
-        )
-    elif isinstance(settings, VllmEngine):
-        from gsi.engines.vllm import VllmEngine as Vllm
-
-        engine = Vllm(settings, model, tokenizer)
-    elif isinstance(settings, OpenAIEngine):
-        from gsi.engines.openai import OpenAIEngine as Server
-
-        engine = Server(settings, model, tokenizer)
+        folder, root, there = Path(model).absolute(), Path(config.output_dir).absolute(), None
+        if config.mirror and folder.is_relative_to(root):
+            there = (config.mirror, folder.relative_to(root).as_posix())
+        name = str(folder) if folder.is_dir() else model  # actors have another working directory
+        engine = ray_replicas(settings, functools.partial(open_elsewhere, settings.of, name, tokenizer, folder.is_dir(), there), say)
     else:
-        from gsi.engines.scripted import ScriptedEngine as Scripted
-
-        engine = Scripted(
-            load_function(settings.function, "engine.function"),
-            model,
-            settings.max_rows,
-            settings.shuffle,
-            load_function(settings.score, "engine.score") if settings.score else None,
-            load_function(settings.entropy, "engine.entropy") if settings.entropy else None,
-        )
+        engine = open_engine(settings, model, tokenizer, say)
     needs = {
         "prefix": (
             config.guidance.continues,
@@ -238,8 +231,69 @@ def make_engine(config: Config, model: str, tokenizer: Any) -> Engine:
     for capability, (needed, what, others) in needs.items():
         if needed and capability not in engine.capabilities:
             engine.close()
-            raise GsiError(f"engine {settings.kind} cannot {what}; these engines can: {others}")
+            raise GsiError(f"engine {config.drawing.kind} cannot {what}; these engines can: {others}")
     return engine
+
+
+def open_elsewhere(settings: Single, model: str, tokenizer: Any, is_folder: bool, mirrored: tuple[str, str] | None) -> Engine:
+    """`open_engine` on another machine. A model that is a folder of the driver's must be there too, or in the mirror: (url, name)."""
+    if is_folder and not Path(model).is_dir():
+        if mirrored is None:
+            raise GsiError(
+                f"engine ray: {model} cannot be read on {socket.gethostname()}; set `mirror:` to a shared folder or URL that workers read models from, "
+                "or put the model on a path that every node has"
+            )
+        url, name = mirrored
+        model = str(Mirror(url).fetch(name, Path(tempfile.gettempdir()) / "gsi-models"))
+    return open_engine(settings, model, tokenizer)
+
+
+def open_engine(settings: Single, model: str, tokenizer: Any, say: Callable[[str], None] = complain) -> Engine:
+    """An engine on this machine, or its replicas behind one queue."""
+    makers: list[Callable[[], Any]]
+    if isinstance(settings, TransformersEngine) and settings.replicas > 1:
+        alone = functools.partial(open_engine, settings.model_copy(update={"replicas": 1}), model, tokenizer)
+        gpus = settings.device != "cpu" and _sees_gpus()
+        makers = [
+            functools.partial(in_process, alone, f"transformers, replica {i}", share_of_gpus(i, 1) if gpus else {})
+            for i in range(settings.replicas)
+        ]
+    elif isinstance(settings, TransformersEngine):
+        from gsi.engines.transformers import TransformersEngine as Embedded
+
+        return Embedded(
+            model, tokenizer, settings.device, settings.dtype, settings.max_rows, settings.max_batch_tokens, settings.max_length
+        )
+    elif isinstance(settings, VllmEngine):
+        from gsi.engines.vllm import VllmEngine as Vllm
+
+        if settings.replicas == 1:
+            return Vllm(settings, model, tokenizer)
+        makers = [functools.partial(Vllm, settings, model, tokenizer, i) for i in range(settings.replicas)]
+    elif isinstance(settings, OpenAIEngine):
+        from gsi.engines.openai import OpenAIEngine as Server
+
+        if isinstance(settings.url, str):
+            return Server(settings, model, tokenizer)
+        makers = [functools.partial(Server, settings, model, tokenizer, i) for i in range(len(settings.url))]
+    else:
+        from gsi.engines.scripted import ScriptedEngine as Scripted
+
+        return Scripted(
+            load_function(settings.function, "engine.function"),
+            model,
+            settings.max_rows,
+            settings.shuffle,
+            load_function(settings.score, "engine.score") if settings.score else None,
+            load_function(settings.entropy, "engine.entropy") if settings.entropy else None,
+        )
+    return Replicas(makers, say)
+
+
+def _sees_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def make_teacher(config: Config) -> Teacher | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    _speak_utf8(argv is None)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # overrides may stand behind options, which argparse alone does not allow
@@ -26,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         args.overrides += rest
+    if args.command is _grade or getattr(args, "json", False):  # JSON is UTF-8, whatever the terminal
+        for stream in (sys.stdin, sys.stdout):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
     try:
         with interruptible(), explained(Path.cwd()):
             return args.command(args) or 0
@@ -37,6 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CODE
     except BrokenPipeError:
         return 1
+
+
+def _speak_utf8(own: bool) -> None:
+    """Files, paths and children are UTF-8 under any locale; what a terminal cannot show is shown as an escape, never a crash.
+
+    `own`: this process is ours alone, so it may be started again in Python's UTF-8 mode, the only way to change the encoding of paths.
+    """
+    if own and sys.getfilesystemencoding() != "utf-8":
+        env = {"PYTHONIOENCODING": sys.stdout.encoding if sys.stdout else "ascii", **os.environ, "PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", "-m", "gsi", *map(os.fsencode, sys.argv[1:])], env)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -291,6 +311,10 @@ def _grade(args: argparse.Namespace) -> None:
             waiting.append((row, grader.submit(query, response)))
             flush(256)
         flush(0)
+    except UnicodeDecodeError as e:
+        raise GsiError(
+            f"standard input: byte {e.start} of what was read is not valid UTF-8; convert it, for example with iconv -t UTF-8"
+        ) from None
     finally:
         grader.close()
 
@@ -430,7 +454,6 @@ def _completion(args: argparse.Namespace) -> None:
 
 
 def _env(args: argparse.Namespace) -> None:
-    import os
     import platform
 
     from gsi.runfolder import versions
@@ -444,8 +467,6 @@ def _env(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> int:
-    import os
-
     from gsi.lab import study
 
     jobs = args.jobs or len(os.sched_getaffinity(0))

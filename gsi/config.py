@@ -198,10 +198,22 @@ class TransformersEngine(Section):
     max_rows: Annotated[int, Field(ge=1)] = 128  # sequences decoded together
     max_batch_tokens: Annotated[int, Field(ge=1)] = 262_144  # bound on rows x longest sequence in the KV cache
     max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response; null = the model's context
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
+    replicas: Annotated[int, Field(ge=1)] = 1  # copies of the model behind one queue; several: one process and one GPU each
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformersEngine:
+        if self.replicas > 1 and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"replicas: {self.replicas} copies get a GPU each, and device names one ({self.device}); use device: cuda, or replicas: 1"
+            )
+        return self
 
 
 class VllmEngine(Section):
-    """Offline vLLM in a process of its own, one per model; its GPU memory is free when it closes."""
+    """Offline vLLM in processes of its own, new ones for every model; their GPU memory is free when it closes."""
 
     kind: Literal["vllm"] = "vllm"
     python: str | None = None  # interpreter of the environment that has vllm; null = this one
@@ -210,23 +222,36 @@ class VllmEngine(Section):
     max_rows: Annotated[int, Field(ge=1)] = 256  # sequences decoded together (max_num_seqs)
     max_length: Annotated[int, Field(ge=2)] | None = None  # prompt + response (max_model_len); null = the model's context
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    replicas: Annotated[int, Field(ge=1)] = 1  # copies of the model behind one queue, each a process with tensor_parallel GPUs
     options: dict[str, Any] = {}  # further arguments of vLLM's engine, as it spells them
     start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until it must be ready
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> VllmEngine:
+        if "data_parallel_size" in self.options:
+            raise ValueError(f"options: data_parallel_size is `replicas: {self.options['data_parallel_size']}` here, beside `kind`")
+        return self
 
 
 class OpenAIEngine(Section):
-    """Any OpenAI-compatible server. With `launch`, one is started for every model; else it must serve the model by itself."""
+    """OpenAI-compatible servers behind one queue. With `launch`, they are started for every model; else they must serve it by themselves."""
 
     kind: Literal["openai"] = "openai"
-    url: str  # for example http://127.0.0.1:8000/v1
+    url: str | Annotated[tuple[str, ...], Field(min_length=1)]  # for example http://127.0.0.1:8000/v1; or several
     served_model: str | None = None  # the name the server knows the model by; null = the model's path
     api: Literal["completions", "chat"] = "completions"  # chat cannot continue a given prefix
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: Annotated[int, Field(ge=1)] = 64  # requests in flight at most; less after 429 and 503
+    concurrency: Annotated[int, Field(ge=1)] = 64  # requests in flight at most, per server; less after 429 and 503
     retries: Annotated[int, Field(ge=0)] = 5  # with exponential backoff and jitter
     timeout: Annotated[float, Field(gt=0)] = 600.0  # seconds per request
-    launch: str | None = None  # command that serves a model at `url`, with {model}; ended when the engine closes
+    launch: str | None = None  # command that serves a model at `url`, with {model}, and {port} or {index} where there are several
     start_timeout: Annotated[float, Field(gt=0)] = 900.0  # seconds until a launched server must answer
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
 
 
 class ScriptedEngine(Section):
@@ -235,12 +260,40 @@ class ScriptedEngine(Section):
     score: str | None = None  # likewise, to score: (prompt, completion, model path) -> log-probability of every id of the completion
     max_rows: Annotated[int, Field(ge=1)] = 16
     shuffle: int | None = None  # a seed: complete requests in a random order (for tests)
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a token or an answer while requests are open, then the run stops; 0 = never
+    )
     entropy: str | None = (
         None  # likewise: (prompt ids, completion ids) -> the entropy at every completion token, for train.on_given: entropy
     )
 
 
-Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="kind")]
+Single = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine, Field(discriminator="kind")]
+
+
+class RayEngine(Section):
+    """Copies of any other engine as actors of a Ray cluster, behind one queue."""
+
+    kind: Literal["ray"] = "ray"
+    of: Single  # a kind, or the whole section of that engine
+    replicas: Annotated[int, Field(ge=1)] = 1
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = (
+        None  # of one replica; null = a CPU, and its GPUs where the cluster has any
+    )
+    address: str | None = None  # host:port of the head, or auto; null = RAY_ADDRESS, the cluster of this machine, or a new one on it
+    may_grow: bool = False  # nodes with these resources may come only when asked for (an autoscaler): wait for them
+    options: dict[str, Any] = {}  # further options of Ray's actors, as it spells them: runtime_env, label_selector
+    stall: Annotated[float, Field(ge=0)] = 0.0  # as for the other engines; never by default, for a cluster may keep its users waiting
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("of"), str):
+            return {**data, "of": {"kind": data["of"]}}
+        return data
+
+
+Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine | RayEngine, Field(discriminator="kind")]
 
 
 class Grading(Section):
@@ -337,6 +390,9 @@ class Train(Section):
     liger: bool = False  # Liger kernels (package liger-kernel, GPU)
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10  # a killed training goes on from its last checkpoint; 0 = off
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also every so many steps; 0 = by time only
+    stall: Annotated[float, Field(ge=0)] = (
+        3600.0  # seconds without a step or another sign of life of the training, then it is ended; 0 = never
+    )
 
 
 class Evaluate(Section):
@@ -394,6 +450,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     monitor: Monitor = Monitor()
     cost: Cost = Cost()
+    mirror: str | None = None  # shared folder or URL (s3://, gs://, hdfs://) that every finished stage is copied to (docs/cluster.md)
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -485,20 +542,20 @@ class Config(Section):
                 )
             if task.path and task.hub:
                 raise ValueError(f"{where}: has both path and hub; keep one")
-        if self.sample.repetition_stop and not isinstance(self.engine, TransformersEngine):
-            raise ValueError(f"sample.repetition_stop: engine {self.engine.kind} cannot do this; engine transformers can")
-        if isinstance(self.engine, OpenAIEngine):
-            self._check_server(self.engine)
+        if self.sample.repetition_stop and not isinstance(self.drawing, TransformersEngine):
+            raise ValueError(f"sample.repetition_stop: engine {self.drawing.kind} cannot do this; engine transformers can")
+        if isinstance(self.drawing, OpenAIEngine):
+            self._check_server(self.drawing)
         if self.monitor.on_alarm == "rollback" and (self.keep_models != "all" or not self.evaluate.validation):
             raise ValueError(
                 "monitor.on_alarm: rollback goes back to the best earlier model, which needs keep_models: all and evaluate.validation above 0"
             )
-        scores = isinstance(self.engine, TransformersEngine) or (isinstance(self.engine, ScriptedEngine) and self.engine.score)
+        scores = isinstance(self.drawing, TransformersEngine) or (isinstance(self.drawing, ScriptedEngine) and self.drawing.score)
         by_likelihood = self.curate.upweight is not None and self.curate.upweight.by == "likelihood"
         if not scores and (by_likelihood or self.curate.gate.reliance != "none"):
             key = "curate.upweight.by: likelihood" if by_likelihood else f"curate.gate.reliance: {self.curate.gate.reliance}"
             raise ValueError(
-                f"{key} needs an engine that scores, and {self.engine.kind} does not; transformers does, and scripted with engine.score"
+                f"{key} needs an engine that scores, and {self.drawing.kind} does not; transformers does, and scripted with engine.score"
             )
         return self
 
@@ -520,6 +577,14 @@ class Config(Section):
             raise ValueError(
                 "engine.launch: lacks {model}, so it would serve the same model in every iteration; put {model} where the model's path goes"
             )
+        urls = (engine.url,) if isinstance(engine.url, str) else engine.url
+        if len(set(urls)) < len(urls):
+            raise ValueError("engine.url: names a server twice; each once")
+        if engine.launch is not None and len(urls) > 1 and "{port}" not in engine.launch and "{index}" not in engine.launch:
+            raise ValueError(
+                f"engine.launch: lacks {{port}}, and {len(urls)} servers cannot share one; put {{port}} (of the server's url) where the port goes, "
+                "and {index} (0, 1, ...) where its GPU is chosen"
+            )
         others = self.iterations > 1 or self.warm_start is not None or self.evaluate.validation > 0 or bool(self.evaluate.tasks)
         if engine.served_model is not None and engine.launch is None and others:
             raise ValueError(
@@ -527,6 +592,11 @@ class Config(Section):
                 "set engine.launch: a command with {model} that starts one for every model, or leave served_model out and restart the server for every "
                 "model (only `iterations: 1` with `evaluate: {validation: 0}` and no warm start draws from the base model alone)"
             )
+
+    @property
+    def drawing(self) -> TransformersEngine | VllmEngine | OpenAIEngine | ScriptedEngine:
+        """The engine that draws, wherever it runs."""
+        return self.engine.of if isinstance(self.engine, RayEngine) else self.engine
 
     def dump(self) -> dict[str, Any]:
         """Plain values, keys spelled as in YAML."""
@@ -617,7 +687,7 @@ def _nearest(word: str, known: Any) -> str:
 
 def explain(error: Any, root: type[BaseModel] | None = None) -> str:
     """One line for one pydantic error: key, what is wrong, what is allowed."""
-    loc = [p for p in error["loc"] if p not in ("transformers", "vllm", "openai", "scripted")]  # tags of the engine union
+    loc = [p for p in error["loc"] if p not in ("transformers", "vllm", "openai", "scripted", "ray")]  # tags of the engine union
     where = ".".join(str(p) for p in loc)
     if error["type"] == "extra_forbidden":
         known = _keys_at(root or Config, list(error["loc"][:-1]))

@@ -16,6 +16,7 @@ from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
 from gsi.runfolder import RunFolder
 from gsi.sampling import Sampler, Stats
+from gsi.stall import Watched
 from gsi.types import Engine, Query, Teacher
 
 
@@ -51,7 +52,9 @@ class Context:
             self.close_engine()
             with self.timed("engine_start"):
                 self.folder.whole(n, "train")
-                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer)
+                if self.folder.model(n) == self.base:
+                    self.folder.same_base(self.base)
+                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer, self.reporter.say)
             self._engine = (n, engine)
             self.folder.state["parameters"] = getattr(engine, "parameters", 0)
             self.folder.state["stop_ids"] = sorted(getattr(engine, "stop_ids", ()))
@@ -99,13 +102,14 @@ def draw(
             **settings,
         )
         with ctx.timed("engine_run"), sampler:
-            if itself is None:
-                engine.run(sampler)
-            else:
-                itself.work = sampler
-                try:
-                    engine.run(itself)
-                finally:
+            engine_settings = ctx.config.engine
+            try:
+                if itself is not None:
+                    itself.work = sampler
+                with Watched(itself or sampler, engine, engine_settings.kind, engine_settings.stall) as work:
+                    engine.run(work)
+            finally:
+                if itself is not None:
                     itself.close()  # or its hint workers wait for ever
         update(len(queries), sampling_figures(sampler.stats, since))
     spent = {key: value - before.get(key, 0) for key, value in getattr(engine, "stats", {}).items()}

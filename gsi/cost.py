@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gsi import metrics
-from gsi.config import Config, Dimensions, TransformersEngine, VllmEngine
+from gsi.config import Config, Dimensions, OpenAIEngine, RayEngine, TransformersEngine, VllmEngine
 from gsi.dimensions import kv_bytes, lora_parameters
 
 GPUS = {  # name -> (peak bfloat16 FLOP/s without sparsity, memory bandwidth in bytes/s, memory in bytes), by NVIDIA's data sheets
@@ -86,7 +86,7 @@ class Estimate:
 
 def memory(config: Config, d: Dimensions, parameters: int, prompt: float) -> tuple[float, float]:
     """(bytes for sampling, bytes for training) on one GPU."""
-    e, t = config.engine, config.train
+    e, t = config.drawing, config.train
     length = prompt + config.sample.max_new_tokens
     cached = min(e.max_rows * length, e.max_batch_tokens) if isinstance(e, TransformersEngine) else length
     shared = e.tensor_parallel if isinstance(e, VllmEngine) else 1
@@ -105,7 +105,7 @@ def decode_rate(config: Config, d: Dimensions, parameters: int, context: float) 
     if config.cost.gpu is None:
         return None
     peak, bandwidth, _ = GPUS[config.cost.gpu]
-    rows = config.engine.max_rows if isinstance(config.engine, TransformersEngine | VllmEngine) else 1
+    rows = config.drawing.max_rows if isinstance(config.drawing, TransformersEngine | VllmEngine) else 1
     by_memory = rows / (2.0 * parameters + rows * context * kv_bytes(d)) * bandwidth * BANDWIDTH_SHARE
     return min(by_memory, peak / (2.0 * parameters) * PEAK_SHARE)
 
@@ -151,7 +151,9 @@ def estimate(config: Config, load: Load, parameters: int, d: Dimensions | None) 
 
 def _replicas(config: Config) -> int:
     """Copies of the model that generate side by side."""
-    return int(config.engine.options.get("data_parallel_size", 1)) if isinstance(config.engine, VllmEngine) else 1
+    of = config.drawing
+    own = len(of.url) if isinstance(of, OpenAIEngine) and not isinstance(of.url, str) else getattr(of, "replicas", 1)
+    return own * (config.engine.replicas if isinstance(config.engine, RayEngine) else 1)
 
 
 def bootstrap(values: Sequence[float], seed: int, draws: int = 1000) -> tuple[float, float, float]:

@@ -5,9 +5,11 @@ A training row pairs the plain question with the completion, whatever hint its a
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
@@ -29,7 +31,22 @@ class Curated:
     dropped: list[Dropped]
 
 
-def curate(
+def curate(rollouts: Iterable[Rollout], queries: Mapping[str, Query], renderer: Renderer, **rules: Any) -> Curated:
+    """What `curate_each` chooses of all queries together. Rollouts may come in any order."""
+    ordered = sorted(rollouts, key=lambda r: (r.query_id, r.iteration, r.attempt))
+    return together(curate_each(ordered, queries, renderer, **rules))
+
+
+def together(parts: Iterable[Curated]) -> Curated:
+    examples: list[Example] = []
+    dropped: list[Dropped] = []
+    for part in parts:
+        examples += part.examples
+        dropped += part.dropped
+    return Curated(examples, dropped)
+
+
+def curate_each(
     rollouts: Iterable[Rollout],
     queries: Mapping[str, Query],
     renderer: Renderer,
@@ -45,11 +62,11 @@ def curate(
     on_given: bool = True,
     stop_ids: frozenset[int] = frozenset(),
     seed: int = 0,
-) -> Curated:
-    """Chooses what is trained on.
+) -> Iterator[Curated]:
+    """Chooses what is trained on, one query after the other, so that no more than one query's rows are in memory.
 
     Args:
-        rollouts: attempts in any order; only correct ones are considered (with `control`, every one that ended).
+        rollouts: attempts in (query, iteration, attempt) order; only correct ones are considered (with `control`, every one that ended).
         accept: `steps` drops right answers with a wrong or unchecked step.
         cap: rows per query at most, 0 = all; which ones is drawn from the seed and the rows' identity.
         floor: a query with fewer rows, but at least one, has them repeated up to this number.
@@ -59,19 +76,15 @@ def curate(
         max_length: tokens; longer rows are dropped, never cut.
         on_given: whether the given part of a response is trained on or context.
 
-    The result is in (query, iteration, attempt) order and does not depend on the order of `rollouts`.
+    Rows are in the order of `rollouts`.
     """
-    by_query: dict[str, list[Rollout]] = defaultdict(list)
-    for r in rollouts:
-        if r.query_id in queries and (r.correct or (control and r.finish_reason == "stop")):
-            by_query[r.query_id].append(r)
-    examples: list[Example] = []
-    dropped: list[Dropped] = []
-    for query_id in sorted(by_query):
+    fit = (r for r in rollouts if r.query_id in queries and (r.correct or (control and r.finish_reason == "stop")))
+    for query_id, own in itertools.groupby(fit, key=lambda r: r.query_id):
         prompt = renderer.prompt(queries[query_id])
         kept: list[Example] = []
+        dropped: list[Dropped] = []
         seen: set[Hashable] = set()
-        for r in sorted(by_query[query_id], key=lambda r: (r.iteration, r.attempt)):
+        for r in own:
             if r.guidance is None and r.prompt_ids is not None and r.prompt_ids != prompt.ids:
                 raise GsiError(
                     f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
@@ -101,9 +114,7 @@ def curate(
             chosen = sorted(kept, key=lambda e: seed_of(seed, "cap", e.query_id, e.iteration, e.attempt))[:cap]
             dropped += [Dropped(e, "over_cap") for e in kept if e not in chosen]
             kept = [e for e in kept if e in chosen]
-        examples += kept
-        examples += [kept[i % len(kept)] for i in range(floor - len(kept)) if kept]
-    return Curated(examples, dropped)
+        yield Curated(kept + [kept[i % len(kept)] for i in range(floor - len(kept)) if kept], dropped)
 
 
 def select(rollouts: Iterable[Rollout], *, accept: str = "answer", cap: int = 0, distinct: bool = False, seed: int = 0) -> list[Rollout]:

@@ -7,6 +7,7 @@ as NAME.damaged-TIME.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -46,7 +47,9 @@ def examine(path: Path, repair: bool = True, say: Say = print) -> tuple[int, int
 class _Doctor:
     def __init__(self, path: Path, repair: bool, say: Say):
         self.path, self.repair, self.say = path, repair, say
-        self.stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        stamps = (now if not i else f"{now}-{i}" for i in itertools.count())
+        self.stamp = next(s for s in stamps if not list(path.rglob(f"*.damaged-{s}")))  # a clock that went back overwrites nothing
         self.found = self.left = 0
 
     def run(self) -> None:

@@ -25,6 +25,18 @@ def knock() -> None:
             raise
 
 
+def cached_commit(model: str) -> str | None:
+    """The commit of a hub model that loading takes from the local cache; None = it is not there (a server has it)."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:  # no hub id, as in the scripted world
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def log_in(page: str) -> str:
     """What to do about something that is gated."""
     return f"accept its conditions at https://huggingface.co/{page} and log in with `hf auth login` (or set HF_TOKEN)"

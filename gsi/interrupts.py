@@ -47,6 +47,11 @@ def interruptible() -> Iterator[None]:
         _restore(before, woken, theirs)
 
 
+def a_command() -> bool:
+    """Whether this process is one of our commands, which may be ended whole; a notebook or somebody's script may not."""
+    return bool(_held)
+
+
 def _restore(before: dict[signal.Signals, Any], woken: int, theirs: socket.socket) -> None:
     for number, handler in before.items():
         signal.signal(number, handler)

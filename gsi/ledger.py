@@ -7,6 +7,7 @@ WAL with full synchronisation: a row is on disk when `add` returns, and one tran
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import zlib
@@ -26,22 +27,19 @@ _TYPES = {
 }  # fmt: skip
 COLUMNS = tuple(f.name for f in fields(Rollout))
 _BODY = ", ".join(f"{c} {_TYPES.get(c, 'TEXT NOT NULL')}" for c in COLUMNS)
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS rollouts ({_BODY}, crc INTEGER, UNIQUE (query_id, iteration, attempt));
-CREATE INDEX IF NOT EXISTS rollouts_by_iteration ON rollouts (iteration, query_id, attempt);
-CREATE TABLE IF NOT EXISTS evaluations (split TEXT NOT NULL, {_BODY}, crc INTEGER, UNIQUE (split, query_id, iteration, attempt));
-CREATE TABLE IF NOT EXISTS archived (archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY}, crc INTEGER);
-CREATE TABLE IF NOT EXISTS teacher_calls (
-    query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL,
-    model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL,
-    UNIQUE (query_id, iteration, attempt));
-CREATE TABLE IF NOT EXISTS scores (
-    query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, reliance REAL, logp REAL, tokens INTEGER NOT NULL,
-    UNIQUE (query_id, iteration, attempt));
-CREATE TABLE IF NOT EXISTS queries (
-    split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT,
-    options TEXT, UNIQUE (split, id));
-"""
+_TABLES = {
+    "rollouts": f"{_BODY}, crc INTEGER, UNIQUE (query_id, iteration, attempt)",
+    "evaluations": f"split TEXT NOT NULL, {_BODY}, crc INTEGER, UNIQUE (split, query_id, iteration, attempt)",
+    "archived": f"archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY}, crc INTEGER",
+    "teacher_calls": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL, "
+    "model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL, "
+    "UNIQUE (query_id, iteration, attempt)",
+    "scores": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, reliance REAL, logp REAL, tokens INTEGER NOT NULL, "
+    "UNIQUE (query_id, iteration, attempt)",
+    "queries": "split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT, "
+    "options TEXT, UNIQUE (split, id)",
+}
+_INDEX = "rollouts_by_iteration ON rollouts (iteration, query_id, attempt)"
 
 
 class Ledger:
@@ -51,33 +49,45 @@ class Ledger:
         self.path = Path(path)
         if read_only and not self.path.exists():
             raise GsiError(f"{self.path}: no ledger there; is this a run folder?")
-        uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
         self._lock = threading.Lock()
         with _explained(self.path):
-            self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+            self._db = connect(self.path, read_only, check_same_thread=False, isolation_level=None)
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
-                self._migrate()
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version <= SCHEMA_VERSION and not read_only:
+                version = self._migrate(version)
+            elif 1 <= version <= SCHEMA_VERSION:
+                self._complete("CREATE TEMP TABLE")
         if version == 0:
             raise GsiError(f"{self.path}: not a readable ledger: it holds no tables: {DAMAGED}")
         if not 1 <= version <= SCHEMA_VERSION:
             raise GsiError(f"{self.path}: ledger version {version}, this gsi reads {SCHEMA_VERSION}; use the gsi that wrote it")
         self._crc = "crc" if version > 1 else "NULL"
 
-    def _migrate(self) -> None:
-        """Makes the tables, or brings those of an earlier version up to this one."""
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 1:
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
+    def _migrate(self, version: int) -> int:
+        """Makes the tables, or brings those of an earlier version up to this one, in one transaction. Returns the version."""
+        if version == SCHEMA_VERSION and not self._missing():
+            return version
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if version == 1:
                 for table in ("rollouts", "evaluations", "archived"):
                     self._db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")  # NULL: written before there were checksums
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version == 0:
-            self._db.executescript(_SCHEMA)
+            self._complete("CREATE TABLE")
+            self._db.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX}")
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        return SCHEMA_VERSION
+
+    def _missing(self) -> list[str]:
+        there = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+        return [name for name in _TABLES if name not in there]
+
+    def _complete(self, create: str) -> None:
+        """Makes the tables that an earlier gsi did not know: in the file, or empty for this connection only where it is read."""
+        for name in self._missing():
+            self._db.execute(f"{create} {name} ({_TABLES[name]})")
 
     def add(self, rows: Sequence[Rollout], split: str | None = None) -> None:
         """Commits rows in one transaction, to `evaluations` where a split is named, else to `rollouts`.
@@ -95,6 +105,10 @@ class Ledger:
     def rows(self, iteration: int | None = None, split: str | None = None) -> Iterator[Rollout]:
         """Rows in (iteration, query, attempt) order, streamed; of one iteration where it is named."""
         return self._select(split, *(("1", ()) if iteration is None else ("iteration = ?", (iteration,))))
+
+    def before(self, iteration: int) -> Iterator[Rollout]:
+        """Rollouts of all iterations before this one in (query, iteration, attempt) order, streamed."""
+        return self._select(None, "iteration < ?", (iteration,), order="query_id, iteration, attempt")
 
     def past(self, iteration: int, accept: str) -> dict[str, list[Tried]]:
         """What earlier iterations tried, by query, without the texts: a few hundred bytes per attempt."""
@@ -203,11 +217,12 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(sql, rows)
 
-    def _select(self, split: str | None, where: str, args: tuple[Any, ...]) -> Iterator[Rollout]:
+    def _select(
+        self, split: str | None, where: str, args: tuple[Any, ...], order: str = "iteration, query_id, attempt"
+    ) -> Iterator[Rollout]:
         table, where, args = _where(split, where, args)
-        # a connection of its own: a stream may stay open while rows are added
-        db = sqlite3.connect(self.path.resolve().as_uri() + "?mode=ro", uri=True)
-        sql = f"SELECT {', '.join(COLUMNS)}, {self._crc} FROM {table} WHERE {where} ORDER BY iteration, query_id, attempt"
+        db = connect(self.path, read_only=True)  # of its own: a stream may stay open while rows are added
+        sql = f"SELECT {', '.join(COLUMNS)}, {self._crc} FROM {table} WHERE {where} ORDER BY {order}"
         try:
             with _explained(self.path):
                 for row in db.execute(sql, args):
@@ -218,12 +233,23 @@ class Ledger:
             db.close()
 
 
+MAX_PATH = 504  # bytes of a path that SQLite opens (its MAX_PATHNAME, less what it appends for its own files)
+
+
+def connect(path: Path, read_only: bool = False, **options: Any) -> sqlite3.Connection:
+    """A connection to a ledger whatever its path is made of. Raises GsiError for a path that is too long for SQLite."""
+    path = path.resolve()
+    if (size := len(os.fsencode(path))) > MAX_PATH:
+        raise GsiError(f"output_dir: {path} has {size} bytes, and SQLite opens paths of at most {MAX_PATH}; choose a shorter output_dir")
+    return sqlite3.connect(path.as_uri() + ("?mode=ro" if read_only else ""), uri=True, **options)
+
+
 DAMAGED = "the file is damaged or was changed; `gsi doctor RUN` keeps every row that is whole"
 
 
 def unborn(path: Path) -> bool:
     """Whether the file has no tables yet: its process was stopped while it made them, or it was emptied since."""
-    db = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)
+    db = connect(path, read_only=True)
     try:
         return bool(db.execute("PRAGMA user_version").fetchone()[0] == 0)
     except sqlite3.DatabaseError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsi import build, perplexity, stages, strata, trainset, watch
+from gsi import build, checksums, perplexity, stages, strata, trainset, watch
 from gsi.config import Config, load_config
 from gsi.context import Context
 from gsi.faults import explained
@@ -141,6 +141,7 @@ def open_run(
         renderer = build.make_renderer(config, tokenizer)
         teacher = build.make_teacher(config)
         with RunFolder.open(config, data.fingerprints, fork) as folder:
+            folder.same_base(base, checksums.SMALL)
             folder.state["hard_levels"] = data.hard
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})
             folder.state["programs_isolated"] = getattr(data.grader, "isolated", None)  # None = the run has no programs

@@ -26,8 +26,11 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         line |= metrics.hint_line(folder.ledger, n - 1, c.accept)
         line |= {key[7:]: value for key, value in folder.info(n, "sample").items() if key.startswith("figure/")}
     if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
-        table = pq.read_table(folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
-        rows = [(q, sum(mask)) for q, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)]
+        rows = [
+            (row["query_id"], sum(row["loss_mask"]))
+            for batch in pq.ParquetFile(folder.iter(n) / "train.parquet").iter_batches(1024, columns=["query_id", "loss_mask"])
+            for row in batch.to_pylist()
+        ]
         dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
         line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
     line |= {key[7:]: value for key, value in folder.info(n, "curate").items() if key.startswith("figure/")}

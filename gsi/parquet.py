@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gsi.types import Example
 
+GROUP = 4096  # rows of a row group
 ROW = pa.schema(
     [
         ("prompt", pa.string()), ("completion", pa.string()), ("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.int8())),
@@ -20,23 +21,55 @@ ROW = pa.schema(
 )  # fmt: skip
 
 
+class Writer:
+    """Writes rows as they come, a few thousand in memory; `finish` syncs and renames, leaving without it removes the part. A context manager.
+
+    `reasons`: with a column of why each was dropped.
+    """
+
+    def __init__(self, path: Path, reasons: bool = False):
+        self._path, self._part = path, path.with_name(path.name + ".part")
+        self._schema = ROW.append(pa.field("reason", pa.string())) if reasons else ROW
+        self._file = self._part.open("wb")
+        self._writer = pq.ParquetWriter(self._file, self._schema)
+        self._rows: list[dict[str, Any]] = []
+        self.count = 0
+
+    def add(self, examples: Sequence[Example], reasons: Sequence[str] | None = None) -> None:
+        self.count += len(examples)
+        for i, e in enumerate(examples):
+            self._rows.append(vars(e) | ({} if reasons is None else {"reason": reasons[i]}))
+        if len(self._rows) >= GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        if self._rows or not self.count:  # a file without rows has its columns all the same
+            self._flush()
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._part.replace(self._path)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._file.closed:  # not finished
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+
 def write(path: Path, examples: Sequence[Example], reasons: Sequence[str] | None = None) -> None:
     """Writes the rows, then renames; with `reasons` a column of why each was dropped."""
-    rows: list[dict[str, Any]] = [dict(vars(e)) for e in examples]
-    schema = ROW
-    if reasons is not None:
-        schema = ROW.append(pa.field("reason", pa.string()))
-        rows = [row | {"reason": reason} for row, reason in zip(rows, reasons, strict=True)]
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as f:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), f)
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    with Writer(path, reasons is not None) as writer:
+        for i in range(0, len(examples), GROUP):
+            writer.add(examples[i : i + GROUP], None if reasons is None else reasons[i : i + GROUP])
+        writer.finish()
 
 
 def read(path: Path) -> list[Example]:

@@ -51,10 +51,10 @@ def measure(ctx: Context, n: int) -> None:
     rows = c.evaluate.perplexity_rows
     if not rows or path.exists():
         return
-    if not isinstance(c.engine, TransformersEngine):
+    if not isinstance(c.drawing, TransformersEngine):
         if n == 1:
             ctx.reporter.say(
-                f"perplexity under the base model is left out: engine {c.engine.kind} does not score (engine transformers does)"
+                f"perplexity under the base model is left out: engine {c.drawing.kind} does not score (engine transformers does)"
             )
         return
     stored = ctx.folder.state.get("reference_perplexity", {})
@@ -82,7 +82,7 @@ def _base_engine(ctx: Context) -> tuple[Any, bool]:
         return ctx.engine(0), False
     ctx.close_engine()  # two models may not fit
     with ctx.timed("engine_start"):
-        return build.make_engine(ctx.config, ctx.base, ctx.tokenizer), True
+        return build.make_engine(ctx.config, ctx.base, ctx.tokenizer, ctx.reporter.say), True
 
 
 def _references(ctx: Context, rows: int) -> list[Row]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import yaml
 
 import gsi
 from gsi.hub import knock
-from gsi.ledger import Ledger
+from gsi.ledger import Ledger, connect
 from gsi.report.read import RunView, read_run, results
 from gsi.types import GsiError
 
@@ -94,7 +93,7 @@ def _link(source: Path, target: Path) -> None:
 def _ledger(run: Path, folder: Path) -> dict[str, int]:
     """rollouts, evaluations, queries and teacher calls as Parquet; rows by table."""
     Ledger(run / "ledger.sqlite", read_only=True).close()  # says what is wrong with it
-    db = sqlite3.connect((run / "ledger.sqlite").resolve().as_uri() + "?mode=ro", uri=True)
+    db = connect(run / "ledger.sqlite", read_only=True)
     counts = {}
     try:
         for table in ("rollouts", "evaluations", "queries", "teacher_calls"):

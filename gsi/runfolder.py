@@ -18,8 +18,10 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +31,11 @@ import yaml
 
 import gsi
 from gsi import checksums
-from gsi.config import Config
+from gsi.config import Config, ConfigError, load_config
+from gsi.disks import network_filesystem
+from gsi.hub import cached_commit
 from gsi.ledger import Ledger, unborn
+from gsi.mirror import Mirror
 from gsi.types import GsiError
 
 STAGES = (
@@ -41,8 +46,8 @@ STAGES = (
 )  # of iteration n >= 1: sample with the iter_{n-1} model, train iter_n; iter_0 has the last two
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
-FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
-        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps",
+FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "mirror", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
+        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
         "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 # where a fork starts again when a key changed; anything not named here: from the beginning
@@ -60,7 +65,10 @@ class RunFolder:
     def __init__(self, path: Path, config: Config, state: dict[str, Any], lock: Any):
         self.path, self.config, self.state, self._lock = path, config, state, lock
         self.ledger = Ledger(path / "ledger.sqlite")
-        self._whole: set[str] = set()  # models this process has made or compared in full
+        self._whole: dict[str, Any] = {}  # what this process has made or compared in full, as it looked then
+        self.mirror: Mirror | None = None
+        self._mirrored: checksums.Sums = {}  # what the mirror has, of the files that stages have sealed
+        self._behind: GsiError | None = None  # why the mirror lacks something
 
     @classmethod
     def open(cls, config: Config, data: Mapping[str, str], fork: str | None = None) -> RunFolder:
@@ -73,6 +81,11 @@ class RunFolder:
         Raises GsiError when the folder belongs to another config or other data, is in use, or is no run folder.
         """
         path = Path(config.output_dir)
+        if kind := network_filesystem(path):
+            raise GsiError(
+                f"output_dir: {path} is on a network file system ({kind}), where SQLite's write-ahead log may lose or mix rows; put output_dir on a disk of "
+                "this machine, and set `mirror:` to a folder there: every finished stage is copied to it"
+            )
         if fork:
             path = _fork(path, config, data, path.parent / fork)
             config = config.model_copy(update={"output_dir": str(path)})
@@ -82,6 +95,7 @@ class RunFolder:
         except OSError as e:
             raise GsiError(f"output_dir: {path} cannot be written: {e}") from e
         try:
+            mirror, copied = _open_mirror(config.mirror, path)
             if (path / "run.json").exists():
                 state = read_state(path)
                 _refuse_drift(path, config, data, state)
@@ -109,6 +123,12 @@ class RunFolder:
             write_state(path, state)  # first of all files: without it, the others would be a stranger's
             write_text(path / "config.yaml", config_text(state["config"]))
             folder = cls(path, config, state, lock)
+            if mirror and copied and [copied.get(k) for k in _IDENTITY] != [state.get(k) for k in _IDENTITY]:
+                folder.ledger.close()
+                raise GsiError(
+                    f"mirror: {config.mirror} holds another run (begun {copied.get('created_at')}; this one {state['created_at']}); name a place of its own"
+                )
+            folder.mirror, folder._mirrored = mirror, sums_of(copied or {"stages": {}, "models": {}})
             return folder
         except BaseException:
             lock.close()
@@ -117,15 +137,37 @@ class RunFolder:
     def close(self) -> None:
         try:
             self.save()
+            self.copy_to_mirror()
         finally:
             self.ledger.close()
             self._lock.close()
+        if self._behind:
+            raise GsiError(
+                f"the run folder {self.path} is whole, its mirror is not: {self._behind}. The same command copies what is missing"
+            )
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except GsiError:
+            if kind is None:  # else there is something else to say
+                raise
+
+    def copy_to_mirror(self) -> None:
+        """Brings the mirror up to date; a failure is said, and tried again after the next stage."""
+        if self.mirror is None:
+            return
+        sums = sums_of(self.state)
+        try:
+            self.mirror.push(self.path, sums, self._mirrored)
+        except GsiError as e:
+            self._behind = e
+            print(f"{e}; the run goes on, and the next stage's end tries again", file=sys.stderr, flush=True)
+        else:
+            self._mirrored, self._behind = sums, None
 
     # ----------------------------------------------------------------------------------- stages
 
@@ -143,9 +185,10 @@ class RunFolder:
         elif stage == "evaluate":
             info["ledger_rows"] = self.ledger.count(n, "validation")
         elif stage == "train":
-            self._whole.add(f"iter_{n}/model")
+            self._whole[f"iter_{n}/train"] = checksums.looks(self.path, info["files"])
         self.state["stages"][f"iter_{n}/{stage}"] = info
         self.save()
+        self.copy_to_mirror()
 
     def _made(self, n: int, stage: str) -> list[Path]:
         """The files and folders that a stage makes, as far as they are there."""
@@ -166,11 +209,45 @@ class RunFolder:
     def whole(self, n: int, stage: str) -> None:
         """Compares the files of a stage in full before they are used. Raises GsiError where one is not what was written."""
         sums = self.info(n, stage).get("files", {})
-        if stage == "train" and f"iter_{n}/model" in self._whole:
+        seen = checksums.looks(self.path, sums)
+        if self._whole.get(f"iter_{n}/{stage}") == seen:
             return
         if bad := checksums.compare(self.path, sums):
             raise GsiError(_damage(self.path, bad))
-        self._whole.add(f"iter_{n}/model" if stage == "train" else "")
+        self._whole[f"iter_{n}/{stage}"] = seen
+
+    def same_base(self, base: str, limit: int | None = None) -> None:
+        """Compares the base model's files with those the run began with. Raises GsiError where they are others.
+
+        A directory: all its files, larger ones than `limit` by size. A hub id: the commit that is in the cache, whose files cannot change.
+        """
+        root = Path(base)
+        if not root.is_dir():
+            commit = cached_commit(base)
+            if commit and commit != self.state.setdefault("base", {}).setdefault("commit", commit):
+                raise GsiError(
+                    f"model: {base} is at commit {commit} now, and this run began with {self.state['base']['commit']}; download that one "
+                    "(`hf download MODEL --revision COMMIT --local-dir DIR`) and start a new run from DIR, or use another output_dir"
+                )
+            return
+        kept = self.state.get("base", {}).get("files")
+        if kept is None:
+            kept = checksums.seal(root, sorted(p for p in root.iterdir() if p.is_file()))
+            self._whole["base"] = checksums.looks(root, kept)
+            self.state["base"] = {"files": kept}
+            self.save()
+            return
+        seen = checksums.looks(root, kept)
+        if self._whole.get("base") == seen:
+            return
+        if bad := checksums.compare(root, kept, limit):
+            raise GsiError(
+                "\n".join(
+                    [*bad[:10], f"model: {base} is not the model that this run began with; put its files back, or use another output_dir"]
+                )
+            )
+        if limit is None:
+            self._whole["base"] = seen
 
     def info(self, n: int, stage: str) -> dict[str, Any]:
         return self.state["stages"].get(f"iter_{n}/{stage}", {})
@@ -205,6 +282,22 @@ class RunFolder:
 
     def save(self) -> None:
         write_state(self.path, self.state)
+
+
+_IDENTITY = ("created_at", "forked_from")  # of a run
+
+
+def _open_mirror(url: str | None, path: Path) -> tuple[Mirror | None, dict[str, Any] | None]:
+    """The mirror and the state it holds; a run folder that is not here is restored from it."""
+    if url is None:
+        return None, None
+    mirror = Mirror(url)
+    mirror.probe()
+    copied = mirror.state()
+    if copied is not None and not (path / "run.json").exists() and not (path / BACKUP).exists():
+        print(f"{path} is restored from {url}", file=sys.stderr, flush=True)
+        mirror.restore(path)
+    return mirror, copied
 
 
 # --------------------------------------------------------------------------------------- files
@@ -345,6 +438,8 @@ def _changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, 
         old = state.get("config") or yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise GsiError(f"{path / 'config.yaml'}: cannot be read: {e}") from e
+    with suppress(ConfigError):  # keys that an earlier version did not have get their defaults, which are what it did
+        old = load_config(old).dump()
     a, b = dict(_flat(old)), dict(_flat(config.dump()))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
@@ -412,7 +507,7 @@ def _link(source: str, target: str) -> None:
 
 def hold_lock(path: Path) -> Any:
     """Holds run.lock for this process; the system releases it when the process dies, however it dies."""
-    file = (path / "run.lock").open("a+")
+    file = (path / "run.lock").open("a+", encoding="utf-8")
     for wait in (0.1, 0.3, 1.0, 2.0, None):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -463,7 +558,7 @@ def _git_sha() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    out = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    out = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
     return out.stdout.strip() or None
 
 

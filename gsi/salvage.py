@@ -13,7 +13,7 @@ from typing import Any
 from gsi.ledger import COLUMNS, Ledger, checksum
 from gsi.runfolder import sync_folder
 
-TABLES = ("rollouts", "evaluations", "archived", "teacher_calls", "queries")
+TABLES = ("rollouts", "evaluations", "archived", "teacher_calls", "scores", "queries")
 _MAGIC = b"SQLite format 3\x00"
 
 

@@ -182,7 +182,7 @@ def _try_out(ctx: Context, n: int, model: Path) -> tuple[float, int]:
     c = ctx.config
     greedy = Sampling(0.0, 1.0, c.evaluate.max_new_tokens or c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
     with ctx.timed("engine_start"):
-        engine = build.make_engine(c, str(model), ctx.tokenizer)
+        engine = build.make_engine(c, str(model), ctx.tokenizer, ctx.reporter.say)
     with tempfile.TemporaryDirectory() as scratch:
         ledger = Ledger(Path(scratch) / "ledger.sqlite")
         try:
@@ -206,6 +206,8 @@ def train(ctx: Context, n: int) -> None:
     c, started = ctx.config, time.perf_counter()
     ctx.close_engine()  # its memory is needed
     start = ctx.base if n == 0 or c.train.from_ == "base" else ctx.folder.model(n - 1)
+    if start == ctx.base:
+        ctx.folder.same_base(ctx.base)
     if n > 0:
         ctx.folder.whole(n, "curate")
         if c.train.from_ == "last":

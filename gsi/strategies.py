@@ -15,7 +15,7 @@ class Strategy:
     allocation: str
     guidance: str = "none"
     max_extra: int = 0
-    sees: str = "nothing"  # of the pool's references: nothing | answer | rationale | teacher (an answer is always used to grade)
+    sees: str = "nothing"  # nothing | answer | rationale | teacher | first wrong step (the checker's; all arms are graded by it)
     references: str = "none"  # rows made from references: all | short (queries under quota) | prefixes (what state reset hands over)
     match: str | None = None  # rows are brought to another run's: levels (repeated to its histogram) | rows (drawn to its number)
     sham: bool = False  # hints are made from another query
@@ -46,7 +46,7 @@ CONTROLS: dict[str, Strategy] = {
 OURS: dict[str, Strategy] = {  # docs/guidance.md, docs/curation.md
     "adaptive": Strategy("stepwise", "adaptive", 8, "rationale"),
     "ladder": Strategy("stepwise", "ladder", 8, "rationale", asks_itself=True),
-    "own_prefix": Strategy("stepwise", "own_prefix", 8),
+    "own_prefix": Strategy("stepwise", "own_prefix", 8, "first wrong step"),
     "own_correction": Strategy("quota", "own_correction", 8, "answer", asks_itself=True),
     "dart_uniform": Strategy("dart_uniform", max_extra=128),  # arXiv 2407.13690, as is the next; the cap is brute_force's
     "dart_prop2diff": Strategy("dart_prop2diff", max_extra=128),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from gsi import controls, distinct, gate, given, mixing, parquet, reliance
+from gsi.config import Config
 from gsi.context import Context
-from gsi.curate import Curated, curate, reference_examples
+from gsi.curate import Curated, curate_each, reference_examples, together
 from gsi.guidance.state_reset import StateReset
 from gsi.seeds import seed_of
 from gsi.strategies import STRATEGIES
@@ -26,8 +27,10 @@ def curate_rows(ctx: Context, n: int) -> None:
     reliance.score(ctx, n)  # nothing to do where sampling has done it
     rows: Iterable[Rollout] = _drawn(ctx, n)
     judged = _judged(ctx, n, queries)
-    result = curate(
-        rows if c.curate.verdicts else controls.whatever_verdict(rows, c.accept, c.seed),
+    if not c.curate.verdicts:
+        rows = sorted(controls.whatever_verdict(rows, c.accept, c.seed), key=lambda r: (r.query_id, r.iteration, r.attempt))
+    chosen = curate_each(
+        rows,
         queries,
         ctx.renderer,
         accept=c.accept,
@@ -43,6 +46,52 @@ def curate_rows(ctx: Context, n: int) -> None:
         seed=c.seed,
     )
     figures: dict[str, float] = {}
+    if _needs_all(c):
+        result = together(chosen)
+        result, figures = _as_a_whole(ctx, n, result, queries)
+        if not result.examples:
+            raise NothingAccepted(_nothing_accepted(ctx, n, Counter(d.reason for d in result.dropped)))
+        result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
+        write_rows(ctx, n, result)
+        kept, dropped = len(result.examples), len(result.dropped)
+    else:
+        kept, reasons = _stream(ctx, n, chosen)
+        dropped = reasons.total()
+        if not kept:
+            raise NothingAccepted(_nothing_accepted(ctx, n, reasons))
+    if not ctx.folder.done(n, "train"):  # else these are the rows that were trained on, chosen again after a repair
+        for name in ("perplexity.json", "monitor.json"):  # of the rows before
+            (ctx.folder.iter(n) / name).unlink(missing_ok=True)
+    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=kept, dropped=dropped, **figures)
+
+
+def _needs_all(c: Config) -> bool:
+    """Whether a later choice looks at all rows of the iteration together; else they go to disk query by query."""
+    return bool(
+        c.train.on_given == "entropy" or c.curate.rows_of or c.curate.references not in (None, "none") or c.curate.match or c.curate.tokens
+        or c.train.replay or c.train.early_stopping
+    )  # fmt: skip
+
+
+def _stream(ctx: Context, n: int, chosen: Iterable[Curated]) -> tuple[int, Counter[str]]:
+    """Writes the rows as they are chosen; how many, and how many were dropped by reason. Without any row nothing is written."""
+    folder, reasons = ctx.folder.iter(n), Counter[str]()
+    folder.mkdir(exist_ok=True)
+    with parquet.Writer(folder / "train.parquet") as rows, parquet.Writer(folder / "dropped.parquet", reasons=True) as others:
+        for part in chosen:
+            rows.add(part.examples)
+            others.add([d.example for d in part.dropped], [d.reason for d in part.dropped])
+            reasons.update(d.reason for d in part.dropped)
+        if rows.count:
+            (folder / "validation.parquet").unlink(missing_ok=True)
+            rows.finish()
+            others.finish()
+    return rows.count, reasons
+
+
+def _as_a_whole(ctx: Context, n: int, result: Curated, queries: Mapping[str, Query]) -> tuple[Curated, dict[str, float]]:
+    """What looks at all rows together: uncertain given tokens, control arms, a bound on tokens."""
+    c, figures = ctx.config, dict[str, float]()
     if c.train.on_given == "entropy":
         result, figures = _uncertain_given(ctx, n, result)
     if c.curate.rows_of:
@@ -50,14 +99,7 @@ def curate_rows(ctx: Context, n: int) -> None:
     result = _match(ctx, n, _references(ctx, n, result))
     if c.curate.tokens:
         result = Curated(controls.up_to_tokens(result.examples, c.curate.tokens, c.seed), result.dropped)
-    if not result.examples:
-        raise NothingAccepted(_nothing_accepted(ctx, n, result))
-    result = replace(result, examples=result.examples + mixing.replay(ctx.folder, n, result.examples, c.train.replay, c.seed))
-    write_rows(ctx, n, result)
-    if not ctx.folder.done(n, "train"):  # else these are the rows that were trained on, chosen again after a repair
-        for name in ("perplexity.json", "monitor.json"):  # of the rows before
-            (ctx.folder.iter(n) / name).unlink(missing_ok=True)
-    ctx.folder.mark(n, "curate", seconds=time.perf_counter() - started, rows=len(result.examples), dropped=len(result.dropped), **figures)
+    return result, figures
 
 
 def _uncertain_given(ctx: Context, n: int, result: Curated) -> tuple[Curated, dict[str, float]]:
@@ -71,10 +113,8 @@ def _uncertain_given(ctx: Context, n: int, result: Curated) -> tuple[Curated, di
 
 
 def _drawn(ctx: Context, n: int) -> Iterator[Rollout]:
-    """The attempts that iteration n chooses from, streamed."""
-    if ctx.config.train.data == "replace":
-        return ctx.folder.ledger.rows(n - 1)
-    return (r for r in ctx.folder.ledger.rows() if r.iteration < n)
+    """The attempts that iteration n chooses from, streamed, those of a query together."""
+    return ctx.folder.ledger.rows(n - 1) if ctx.config.train.data == "replace" else ctx.folder.ledger.before(n)
 
 
 def _judged(ctx: Context, n: int, queries: Mapping[str, Query]) -> gate.Judgement:
@@ -137,10 +177,9 @@ def _match(ctx: Context, n: int, result: Curated) -> Curated:
     return Curated(controls.match_levels(result.examples, Counter(levels[i] for i in ids), levels.__getitem__, c.seed), result.dropped)
 
 
-def _nothing_accepted(ctx: Context, n: int, result: Curated) -> str:
+def _nothing_accepted(ctx: Context, n: int, dropped: Counter[str]) -> str:
     counts = Counter(dict(ctx.folder.ledger.query("SELECT status, count(*) FROM rollouts WHERE iteration = ? GROUP BY status", (n - 1,))))
     seen = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    dropped = Counter(d.reason for d in result.dropped)
     why = f"; of the correct ones dropped: {', '.join(f'{c} {r}' for r, c in dropped.items())}" if dropped else ""
     fixes = ["a stronger model or a warm start (`warm_start: {}` trains on the reference rationales first)"]
     if counts["no_answer"] > 0.5 * counts.total():

@@ -27,6 +27,15 @@ class NothingAccepted(GsiError):
     exit_code = 3
 
 
+def writable(text: str) -> str:
+    """Text from outside as UTF-8 can hold it: half a surrogate pair, which JSON may carry, becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class EngineLost(GsiError):
+    """What an engine runs on is gone: a process, a server, a node. Another engine of the same model can draw its requests."""
+
+
 class Stop(Exception):
     """Raised by `Workload.take` to make an engine abandon what is in flight; abandoned requests are never stored."""
 

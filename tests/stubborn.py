@@ -34,3 +34,18 @@ def trains_long(job: TrainJob) -> dict[str, float]:
     if at_work():
         time.sleep(600)
     return scripted.train(job)
+
+
+def tampers_with_base(job: TrainJob) -> dict[str, float]:
+    """As somebody who writes a new model to the base's folder while the run goes on."""
+    done = scripted.train(job)
+    if job.work.endswith("iter_2/work"):
+        (Path(job.model) / "skill.json").write_text('{"skill": 9.0}')
+    return done
+
+
+def draws_and_tampers(request: Request, model: str) -> str:
+    """The same with a model of the run, while it is drawn from."""
+    if "iter_1" in model:
+        (Path(model) / "skill.json").write_text('{"skill": 9.0}')
+    return scripted.respond(request, model)

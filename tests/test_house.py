@@ -15,7 +15,7 @@ from gsi.strategies import PAPER, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
 
-BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub"}
+BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub", "wire"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
     "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "config": {"types", "strategies", "presets"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
@@ -23,8 +23,8 @@ ALLOWED = {
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
     "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
-    "checksums": set(), "faults": {"types"}, "interrupts": set(), "salvage": {"ledger", "runfolder"},
-    "runfolder": BASIC | {"ledger", "checksums"}, "parquet": {"types"}, "train": BASIC,
+    "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "runfolder"},
+    "runfolder": BASIC | {"ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
     "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip
 

@@ -269,7 +269,7 @@ def cache(monkeypatch, tmp_path) -> Path:
 def test_an_unknown_name_lists_the_known(name, cache):
     from gsi.lab.base import resolve
 
-    with pytest.raises(GsiError, match=r"known: lab:TASK\[-ARCHITECTURE\]\[-taught\]\[:SEED\] with TASK in chain, dag, multiply"):
+    with pytest.raises(GsiError, match=r"known: lab:TASK\[-ARCHITECTURE\]\[-taught\|-strong\]\[:SEED\] with TASK in chain, dag, multiply"):
         resolve(name)
     assert not cache.exists()
 
@@ -293,7 +293,16 @@ def test_another_recipe_has_another_place_in_the_cache(cache, monkeypatch):
 
     monkeypatch.setattr(base, "build", lambda path, seed, progress, recipe: None)
     first = base.resolve("lab:chain")
-    names = ["lab:chain", "lab:chain-qwen3", "lab:dag", "lab:dag-taught", "lab:dag-neox-taught", "lab:multiply", "lab:multiply-taught"]
+    names = [
+        "lab:chain",
+        "lab:chain-qwen3",
+        "lab:dag",
+        "lab:dag-taught",
+        "lab:dag-strong",
+        "lab:dag-neox-taught",
+        "lab:multiply",
+        "lab:multiply-taught",
+    ]
     assert len({base.resolve(name) for name in names}) == len(names)
     monkeypatch.setitem(base.RECIPES, "chain", replace(base.RECIPES["chain"], lr=1e-3))
     assert base.resolve("lab:chain") != first

@@ -15,7 +15,7 @@ from gsi import stats
 from gsi.cli import main
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import bits
-from gsi.lab.study import arms, cells, load_study
+from gsi.lab.matrix import arms, cells, load_study
 from gsi.strategies import CONTROLS
 
 

@@ -23,6 +23,7 @@ from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import gsi
+from gsi import build
 from gsi.config import VllmEngine as Settings
 from gsi.engines.replica import environment
 from gsi.engines.transformers import TransformersEngine
@@ -118,7 +119,7 @@ def fake(tmp_path, tiny, monkeypatch):
     def start(mode="", **settings):
         monkeypatch.setenv("FAKE_VLLM", mode)
         monkeypatch.setenv("FAKE_VLLM_STARTS", str(tmp_path / "starts.jsonl"))
-        engines.append(VllmEngine(Settings(**{"python": python} | settings), tiny, TOKENIZER))
+        engines.append(build.open_engine(Settings(**{"python": python} | settings), tiny, TOKENIZER))
         return engines[-1]
 
     yield start
@@ -262,12 +263,15 @@ def test_arguments_reach_vllm_and_defaults_without_a_gpu_give_way(fake, tmp_path
 
 def test_replicas_share_the_gpus_and_the_work(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    engine = fake(max_rows=8, tensor_parallel=2, options={"data_parallel_size": 2})
+    engine = fake(max_rows=8, tensor_parallel=2, replicas=2)
     assert sorted(s["gpus"] for s in starts(tmp_path)) == ["4,5", "6,7"]
     requests = [replace(request(PROMPTS[i // 4 % 5], i, temperature=1.0), query=QUERIES[i // 4]) for i in range(100)]
     done = run(engine, requests)
     assert len(done) == 100
-    assert all(replica.steps > 0 for replica in engine._replicas)
+    assert all(e.stats["decode_steps"] > 0 for e in engine.engines)
+    pids = [s["pid"] for s in starts(tmp_path)]
+    os.kill(pids[0], signal.SIGKILL)
+    assert run(engine, requests) == done, "the other one draws all of it"
 
 
 def test_the_childs_environment(monkeypatch):

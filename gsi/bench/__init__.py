@@ -50,6 +50,12 @@ def _start() -> Line:
     return start()
 
 
+def _cluster() -> Line:
+    from gsi.bench.cluster import cluster
+
+    return cluster()
+
+
 BENCHES: dict[str, Callable[[], Line]] = {
     "grading": _grading,
     "sampling": _sampling,
@@ -57,5 +63,6 @@ BENCHES: dict[str, Callable[[], Line]] = {
     "training": _training,
     "report": _report,
     "allocation": _allocation,
+    "cluster": _cluster,
     "start": _start,
 }

@@ -29,7 +29,9 @@ def memory(few: int = 1_000, many: int = 10_000) -> dict[str, Any]:
 
 
 def _child(queries: int) -> str:
-    return subprocess.run([sys.executable, "-m", "gsi.bench.memory", str(queries)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-m", "gsi.bench.memory", str(queries)], stdout=subprocess.PIPE, encoding="utf-8", check=True
+    ).stdout
 
 
 def main(queries: int) -> None:

@@ -15,7 +15,8 @@ import openai
 
 from gsi import config
 from gsi.engines.exchange import Answer, RequestFailed, Throttle, read, retry_after
-from gsi.types import GsiError
+from gsi.types import EngineLost, GsiError
+from gsi.wire import Bounded
 
 BACKOFF, MAX_WAIT = 0.5, 30.0  # seconds before the first retry, doubled for each further one, and at most; plus or minus half
 _TOO_LONG = re.compile(r"context.?(length|size|window)|maximum model length|max_model_len|too long|longer than the (maximum )?model", re.I)
@@ -36,10 +37,14 @@ class Client:
         self._key = os.environ.get(settings.api_key_env, "").strip() or "none"
         if not (self._key.isascii() and self._key.isprintable()):
             raise GsiError(f"engine.api_key_env: the key in ${settings.api_key_env} has characters that no header can carry; set it anew")
-        self._client = openai.AsyncOpenAI(base_url=settings.url, api_key=self._key, max_retries=0, timeout=settings.timeout)
+        assert isinstance(settings.url, str)  # one server's
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.url, api_key=self._key, max_retries=0, timeout=settings.timeout, http_client=Bounded()
+        )
         self.throttle = Throttle(settings.concurrency)
         self.extra: dict[str, Any] = {}  # fields beyond the standard ones, sent with every request
         self.answered = self.retries = 0
+        self._answers_as: str | None = None  # the model's name in the first answer
 
     async def close(self) -> None:
         await self._client.close()
@@ -53,8 +58,7 @@ class Client:
             async with self.throttle:
                 sent = time.monotonic()
                 try:
-                    async with asyncio.timeout(self.settings.timeout):
-                        answer = read(await self._post(body))
+                    answer = read(await self._post(body))
                 except openai.APIStatusError as e:
                     problem = f"answered {e.status_code}: {self._said(e)}"
                     self._refuse(e, problem)
@@ -62,13 +66,14 @@ class Client:
                         raise RequestFailed(problem, too_long=bool(_TOO_LONG.search(problem))) from None
                     if busy := e.status_code in (429, 503):
                         self.throttle.shrink(sent, retry_after(e.response.headers.get("retry-after")))
-                except (TimeoutError, openai.APITimeoutError):
+                except openai.APITimeoutError:
                     problem, gone = f"gave no answer within {self.settings.timeout:g} s", True
                 except openai.APIConnectionError as e:
                     problem, gone = f"cut the connection: {self.hide(str(e.__cause__ or e))}", True
                 except ValueError as e:
                     problem = f"answered with something that is no completion: {e}"
                 else:
+                    self._same_model(answer.model)
                     self.throttle.grow()
                     self.answered += 1
                     return answer
@@ -77,10 +82,18 @@ class Client:
             before = self.answered
             if failures > self.settings.retries:
                 if gone and not await self._alive():
-                    raise self.error(f"is gone: it {problem}, and does not answer at /models", "start it again")
+                    raise EngineLost(str(self.error(f"is gone: it {problem}, and does not answer at /models", "start it again")))
                 raise RequestFailed(f"{problem} (tries: {tries})")
             self.retries += 1
             await asyncio.sleep(min(MAX_WAIT, BACKOFF * 2 ** min(tries - 1, 10)) * (0.5 + rng.random()))
+
+    def _same_model(self, name: str | None) -> None:
+        """Raises for a server that answers as another model than it did at first: it was started anew, or its weights were exchanged."""
+        self._answers_as = self._answers_as or name
+        if name is not None and name != self._answers_as:
+            raise self.error(
+                f"answers as {name!r} now, and as {self._answers_as!r} before", "make it serve that model again, then run the same command"
+            )
 
     async def _post(self, body: dict[str, Any]) -> str:
         create: Any = self._client.chat.completions if self.settings.api == "chat" else self._client.completions

@@ -7,6 +7,9 @@ import email.utils
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
+
+from gsi.types import writable
 
 MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for more is asked again after this
 
@@ -29,11 +32,15 @@ class Answer:
     prompt_tokens: int | None
     generated: int | None
     cached: int  # of the prompt tokens, those whose prefill was reused
+    model: str | None = None  # who answered
 
 
 def read(body: str) -> Answer:
     """The only choice of a completion or chat completion. Raises ValueError, naming what is wrong."""
-    answer = json.loads(body)
+    try:
+        answer = json.loads(body)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list):
         raise ValueError(f"no choices in {' '.join(body.split())[:100]!r}")
@@ -44,16 +51,30 @@ def read(body: str) -> Answer:
     text = (message.get("content") or "") if isinstance(message, dict) else choice.get("text")
     if not isinstance(text, str):
         raise ValueError("a choice without text")
-    ids = choice.get("token_ids")
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    reason, ids, model = choice.get("finish_reason"), choice.get("token_ids"), answer.get("model")
+    if not isinstance(reason, str | None):
+        raise ValueError(f"finish_reason {str(reason)[:40]!r}")
+    if isinstance(ids, list) and not all(_is_count(i) for i in ids):
+        raise ValueError("token_ids that are no numbers")
+    details = usage.get("prompt_tokens_details")
     return Answer(
-        text,
-        choice.get("finish_reason"),
+        writable(text),
+        reason,
         tuple(ids) if isinstance(ids, list) else None,
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        cached or 0,
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(details.get("cached_tokens") if isinstance(details, dict) else None) or 0,
+        model if isinstance(model, str) else None,
     )
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None for whatever else a server may put there."""
+    return value if _is_count(value) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def retry_after(value: str | None) -> float:

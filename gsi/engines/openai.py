@@ -19,6 +19,7 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -27,7 +28,7 @@ from gsi.engines.client import Client
 from gsi.engines.exchange import Answer, RequestFailed
 from gsi.engines.server import Server
 from gsi.engines.text import completion, end_ids
-from gsi.types import Completion, GsiError, Request, Workload
+from gsi.types import Completion, EngineLost, GsiError, Request, Workload
 from gsi.weights import count_parameters
 
 FAILURES = 32  # requests in a row that fail after all their retries stop the run: the server is broken, not the requests
@@ -35,7 +36,7 @@ _STOP = {"stop", "eos", "eos_token", "stop_sequence"}  # older servers name the 
 
 
 class OpenAIEngine:
-    """Runs requests on the server at `settings.url`, which must serve `model` (or `settings.served_model`).
+    """Runs requests on the server at `settings.url` (number `index` of several), which must serve `model` (or `settings.served_model`).
 
     With `settings.launch` the server is started here and ended by `close`. The number of requests in flight is halved
     on 429 and 503 and grows by one per full round of answers, up to `settings.concurrency`; Retry-After is obeyed.
@@ -53,7 +54,9 @@ class OpenAIEngine:
     in no message.
     """
 
-    def __init__(self, settings: config.OpenAIEngine, model: str, tokenizer: Any):
+    def __init__(self, settings: config.OpenAIEngine, model: str, tokenizer: Any, index: int = 0):
+        if not isinstance(settings.url, str):
+            settings = settings.model_copy(update={"url": settings.url[index]})
         self.settings, self.tokenizer = settings, tokenizer
         self.model = settings.served_model or model
         self.stop_ids = _stop_ids(model, tokenizer)
@@ -71,7 +74,8 @@ class OpenAIEngine:
         self._thread.start()
         try:
             if settings.launch:
-                self._launch(settings.launch, model)
+                port = str(urlsplit(settings.url).port or 80)
+                self._launch(settings.launch.replace("{port}", port).replace("{index}", str(index)), model)
             self._wait_for(self._probe())
         except BaseException:
             self.close()
@@ -116,8 +120,8 @@ class OpenAIEngine:
                     request, future = done.get(timeout=0.2) if flight and (room <= 0 or not more) else done.get_nowait()
                 except queue.Empty:
                     self._check_server()
-                    if more and room <= 0:
-                        more = work.take(0) is not None  # hears of a Stop while everything is busy
+                    if not more or room <= 0:
+                        more = work.take(0) is not None and more  # hears of a Stop while everything is busy
                     continue
                 flight.remove(future)
                 work.put(request, future.result())
@@ -218,7 +222,7 @@ class OpenAIEngine:
 
     def _check_server(self) -> None:
         if self._server and self._server.ended:
-            raise GsiError(f"engine.launch: the server for {self.model} has ended; {self._server.tail()}")
+            raise EngineLost(f"engine.launch: the server for {self.model} has ended; {self._server.tail()}")
 
     async def _probe(self) -> None:
         """Refuses another model; one tiny request finds out whether the server takes and returns token ids."""

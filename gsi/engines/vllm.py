@@ -1,10 +1,10 @@
-"""Offline vLLM in processes of its own: prefix caching, paged memory, several GPUs.
+"""Offline vLLM in a process of its own: prefix caching, paged memory, several GPUs.
 
 This process never imports vLLM. It starts `vllm_child.py` with `engine.python`, the interpreter of an environment that
 has it, hands it token ids, and gets token ids back as each request finishes. One start serves one model; when the
-engine closes, the processes are gone and so is what they held of the GPU.
+engine closes, the process is gone and so is what it held of the GPU.
 
-Left out: scoring, several nodes.
+Several copies of a model are several of these engines (gsi/engines/pool.py). Left out: scoring.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ class VllmEngine:
 
     `stats`: prompt tokens computed and reused, tokens generated, engine steps, seconds in `run`.
 
-    Raises GsiError when vLLM is not there, does not start within `start_timeout`, or dies in the middle of a run; the
-    message ends with its log.
+    `number`: of several engines this one, which gets its own share of the GPUs; None = it is alone.
+
+    Raises GsiError when vLLM is not there or does not start within `start_timeout`, EngineLost when it dies in the middle of
+    a run; the message ends with its log.
     """
 
     capabilities = frozenset({"prefix", "ids", "seeds", "logprobs"})
 
-    def __init__(self, settings: Settings, model: str, tokenizer: Any):
+    def __init__(self, settings: Settings, model: str, tokenizer: Any, number: int | None = None):
         self.tokenizer = tokenizer
         self.stop_ids, context = describe(model, tokenizer)
         self.stats: dict[str, float] = {
@@ -50,12 +52,7 @@ class VllmEngine:
         # beyond max_rows some wait inside vLLM, so that a finished row is replaced in the very next step
         self._room = settings.max_rows + max(8, settings.max_rows // 4)
         self._next_id = 0
-        self._inbox: queue.SimpleQueue[tuple[Replica, dict[str, Any] | None]] = queue.SimpleQueue()
-        self._replicas: list[Replica] = []
-        options = dict(settings.options)
-        replicas = options.pop("data_parallel_size", 1)
-        if not isinstance(replicas, int) or replicas < 1:
-            raise GsiError(f"engine.options.data_parallel_size: {replicas!r} is no number of processes")
+        self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._folder = Path(tempfile.mkdtemp(prefix="gsi-vllm-"))
         arguments = {
             "model": model,
@@ -66,49 +63,42 @@ class VllmEngine:
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
-        } | options
+        } | settings.options
+        env = environment(settings.python, number, settings.tensor_parallel)
+        self._child = Replica(settings.python or sys.executable, env, arguments, self._folder / "vllm.log", self._inbox)
         try:
-            for i in range(replicas):
-                env = environment(settings.python, i if replicas > 1 else None, settings.tensor_parallel)
-                self._replicas.append(
-                    Replica(settings.python or sys.executable, env, arguments, self._folder / f"vllm-{i}.log", self._inbox)
-                )
-            deadline = time.monotonic() + settings.start_timeout
-            self.context = min([replica.ready(deadline)["context"] for replica in self._replicas])
+            self.context: int = self._child.ready(time.monotonic() + settings.start_timeout)["context"]
         except BaseException:
             self.close()
             raise
         self.parameters = count_parameters(model)
 
     def run(self, work: Workload) -> None:
-        started, more = time.perf_counter(), True
-        for replica in self._replicas:
-            if replica.ended:
-                raise replica.dead()
+        started, more, flight = time.perf_counter(), True, self._child.flight
+        if self._child.ended:
+            raise self._child.dead()
         try:
-            while more or any(r.flight for r in self._replicas):
-                room = sum(self._room - len(r.flight) for r in self._replicas)
-                busy = any(r.flight for r in self._replicas)
+            while more or flight:
+                room = self._room - len(flight)
                 if more and room > 0:
-                    asked = time.perf_counter()
+                    asked, busy = time.perf_counter(), bool(flight)
                     taken = work.take(room, timeout=0.0 if busy else 0.2)
                     self.stats["idle_seconds"] += 0.0 if busy else time.perf_counter() - asked
                     more = taken is not None
                     for request in taken or ():
                         self._launch(request, work)
-                if any(r.flight for r in self._replicas):
+                else:
+                    work.take(0)  # hears of a Stop while everything is busy
+                if flight:
                     self._collect(work, timeout=0.02 if more and room > 0 else 0.5)
         finally:
-            for replica in self._replicas:
-                replica.abandon()
+            self._child.abandon()
             self.stats["seconds"] += time.perf_counter() - started
 
     def close(self) -> None:
-        for replica in self._replicas:
-            replica.close()
-        if not any(replica.failed for replica in self._replicas):  # else the log is named in the error
+        self._child.close()
+        if not self._child.failed:  # else the log is named in the error
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._replicas = []
 
     # ----------------------------------------------------------------------------------- one request
 
@@ -120,14 +110,10 @@ class VllmEngine:
         if len(prompt) >= self.context:
             work.put(request, Completion("", (), "too_long", 0, detail=f"{len(prompt)} tokens, the context holds {self.context}"))
             return
-        # attempts at one query go to one replica while it has room, because they share a prompt
-        same = [r for r in self._replicas if r.query == request.query.id and len(r.flight) < self._room]
-        replica = same[0] if same else min(self._replicas, key=lambda r: len(r.flight))
-        replica.query = request.query.id
         s = request.sampling
         self._next_id += 1
-        replica.flight[self._next_id] = request
-        replica.send(
+        self._child.flight[self._next_id] = request
+        self._child.send(
             {
                 "id": self._next_id,
                 "prompt": prompt,
@@ -145,13 +131,13 @@ class VllmEngine:
         """Hands back what has finished; waits for it up to `timeout` seconds."""
         while True:
             try:
-                replica, answer = self._inbox.get(timeout=timeout)
+                answer = self._inbox.get(timeout=timeout)
             except queue.Empty:
                 return
             timeout = 0.0
             if answer is None:
-                raise replica.dead()
-            request = replica.flight.pop(answer["id"], None)
+                raise self._child.dead()
+            request = self._child.flight.pop(answer["id"], None)
             if request is None:
                 continue  # abandoned by an earlier run
             if "error" in answer:
@@ -161,8 +147,8 @@ class VllmEngine:
             self.stats["prefill_tokens"] += prompt - answer["cached"]
             self.stats["reused_tokens"] += answer["cached"]
             self.stats["decode_tokens"] += len(answer["ids"])
-            self.stats["decode_steps"] += answer["steps"] - replica.steps
-            replica.steps = answer["steps"]
+            self.stats["decode_steps"] += answer["steps"] - self._child.steps
+            self._child.steps = answer["steps"]
             done = completion(self.tokenizer, request, answer["ids"], answer["finish"])
             if request.sampling.logprobs:
                 done = replace(done, logprobs=tuple(answer["logprobs"][: len(done.ids or ())]))

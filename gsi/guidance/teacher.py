@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 import openai
 
 from gsi import config
-from gsi.types import GsiError, Reply
+from gsi.types import GsiError, Reply, writable
+from gsi.wire import Bounded
 
 
 class OpenAITeacher:
@@ -26,8 +28,17 @@ class OpenAITeacher:
         self._key = os.environ.get(settings.api_key_env, "").strip() or "none"
         if not (self._key.isascii() and self._key.isprintable()):
             raise GsiError(f"teacher.api_key_env: the key in ${settings.api_key_env} has characters that no header can carry; set it anew")
+        self._answers_as: str | None = None  # the model's name in the first answer
         self._room = threading.Semaphore(settings.concurrency)
-        self._client = openai.OpenAI(base_url=settings.url, api_key=self._key, max_retries=settings.retries, timeout=settings.timeout)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="teacher", daemon=True).start()
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.url,
+            api_key=self._key,
+            max_retries=settings.retries,
+            timeout=settings.timeout,
+            http_client=Bounded(),
+        )
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> Reply:
         """The teacher's answer, with the tokens the server counted (0 where it counts none). Blocks.
@@ -42,15 +53,18 @@ class OpenAITeacher:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        if not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _ask(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Reply:
         request: Any = [dict(m) for m in messages]
         try:
             with self._room:
-                answer = self._client.chat.completions.create(
+                sent = self._client.chat.completions.create(
                     model=self._settings.model, messages=request, temperature=self._settings.temperature, max_tokens=max_tokens
                 )
+                answer: Any = asyncio.run_coroutine_threadsafe(sent, self._loop).result()
         # `from None`: the causes hold the request, and with it the key
         except openai.APIStatusError as e:
             raise self._error(f"answered {e.status_code}: {_text(e)}", _FIXES.get(e.status_code, "see the server's log")) from None
@@ -63,15 +77,19 @@ class OpenAITeacher:
         except ValueError:  # a body that is no JSON
             raise self._error(*_NO_COMPLETION) from None
         choices = getattr(answer, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
+        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        text = getattr(message, "content", None) if message is not None else 0
+        if not isinstance(text, str | None):
             raise self._error(*_NO_COMPLETION)
-        usage = answer.usage
-        return Reply(
-            text=choices[0].message.content or "",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            generated_tokens=usage.completion_tokens if usage else 0,
-            model=answer.model or self._settings.model,
-        )
+        name = getattr(answer, "model", None)
+        name = name if isinstance(name, str) and name else self._settings.model
+        if (first := self._answers_as) != name:
+            if first is not None:
+                fix = f"the server has another model than when this run began to ask; make it serve {first!r} again"
+                raise self._error(f"answered as {name!r}, and as {first!r} before", fix)
+            self._answers_as = name
+        usage = getattr(answer, "usage", None)
+        return Reply(writable(text or ""), _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), name)
 
     def _error(self, problem: str, fix: str) -> GsiError:
         s = self._settings
@@ -88,6 +106,12 @@ _FIXES = {
     404: "correct teacher.model to one that the server lists under /models, and teacher.url to the base that ends in /v1",
     429: "lower teacher.concurrency, raise teacher.retries, or wait for the quota",
 }
+
+
+def _count(usage: Any, name: str) -> int:
+    """Tokens as the server counted them; 0 where it counts none, or something that is no number."""
+    found = getattr(usage, name, None)
+    return found if isinstance(found, int) and found >= 0 else 0
 
 
 def _text(error: openai.APIStatusError) -> str:

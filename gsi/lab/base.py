@@ -1,8 +1,8 @@
 """The tiny base models of the lab: causal transformers trained from scratch in a few minutes on one CPU thread.
 
 `resolve("lab:chain")` gives the folder of the base model for `gsi.lab.chain`, built on first use and kept in the cache
-(`$GSI_CACHE`, else `~/.cache/gsi`). The name is `lab:TASK[-ARCHITECTURE][-taught][:SEED]`: `lab:dag-qwen3-taught:7` is the dag task's recipe on
-Qwen3 from seed 7 (initialisation and data order), taught to read hints. A study takes a fresh base per seed. A base is made weak on
+(`$GSI_CACHE`, else `~/.cache/gsi`). The name is `lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED]`: `lab:dag-qwen3-taught:7` is the dag task's recipe on
+Qwen3 from seed 7 (initialisation and data order), taught to read hints; `strong` ones know hard questions too and serve as teachers. A study takes a fresh base per seed. A base is made weak on
 purpose: its training data has few hard questions, so there is a tail to win or to lose.
 """
 
@@ -68,6 +68,7 @@ RECIPES = {
     "dag": Recipe("dag", examples=150_000, level_rate=0.7, max_level=8, max_positions=512, lr=3e-3, batch=32),
     "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=8, layers=3, max_positions=512, batch=32, lr=3e-3),
 }
+STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
 
@@ -192,39 +193,40 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "recipe.json").write_text(json.dumps({"seed": seed, **asdict(recipe)}, indent=1) + "\n")
+        (folder / "recipe.json").write_text(json.dumps({"seed": seed, **asdict(recipe)}, indent=1) + "\n", encoding="utf-8")
         folder.rename(path)
 
 
 def resolve(name: str, progress: Progress | None = None) -> Path:
-    """The folder of a lab model, `lab:TASK[-ARCHITECTURE][-taught][:SEED]` or `lab:untrained[:SEED]` (seed 1 if none is given), built first
+    """The folder of a lab model, `lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED]` or `lab:untrained[:SEED]` (seed 1 if none is given), built first
     where the cache has none.
 
     A second process that asks meanwhile waits for the first. The folder's name holds a hash of the recipe and of the code that
     follows it, so a cached model never belongs to an older recipe. Raises GsiError for a name that is no lab model.
     """
-    kind, architecture, taught, seed = parse(name)
+    kind, architecture, variant, seed = parse(name)
     if kind == "untrained":
         mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
         return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
-    recipe = replace(RECIPES[kind], architecture=architecture or "llama", taught=taught)
-    label = "-".join([kind, *([architecture] if architecture else []), *(["taught"] if taught else []), _fingerprint(recipe)])
+    changes: dict[str, Any] = STRONG if variant == "strong" else {"taught": variant == "taught"}
+    recipe = replace(RECIPES[kind], architecture=architecture or "llama", **changes)
+    label = "-".join([kind, *([architecture] if architecture else []), *([variant] if variant else []), _fingerprint(recipe)])
     return _cached(label, seed, lambda path, n: build(path, n, progress, recipe))
 
 
-def parse(name: str) -> tuple[str, str | None, bool, int]:
-    """(task, architecture, taught, seed) of a lab model's name. Raises GsiError for a name that is none."""
-    shaped = re.fullmatch(r"lab:([a-z_]+)(?:-([a-z0-9]+))??(-taught)?(?::([0-9]+))?", name)
-    kind, architecture, taught, seed = shaped.groups() if shaped else ("", None, None, None)
-    plain = kind == "untrained" and not architecture and not taught
+def parse(name: str) -> tuple[str, str | None, str | None, int]:
+    """(task, architecture, `taught`, `strong` or None, seed) of a lab model's name. Raises GsiError for a name that is none."""
+    shaped = re.fullmatch(r"lab:([a-z_]+)(?:-([a-z0-9]+))??(?:-(taught|strong))?(?::([0-9]+))?", name)
+    kind, architecture, variant, seed = shaped.groups() if shaped else ("", None, None, None)
+    plain = kind == "untrained" and not architecture and not variant
     if not plain and (
-        kind not in RECIPES or (architecture or "llama") not in ARCHITECTURES or (taught and not hasattr(TASKS[kind], "HINTS"))
+        kind not in RECIPES or (architecture or "llama") not in ARCHITECTURES or (variant == "taught" and not hasattr(TASKS[kind], "HINTS"))
     ):
         raise GsiError(
-            f"model: {name!r} is no lab model; known: lab:TASK[-ARCHITECTURE][-taught][:SEED] with TASK in {', '.join(RECIPES)}, ARCHITECTURE in "
+            f"model: {name!r} is no lab model; known: lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED] with TASK in {', '.join(RECIPES)}, ARCHITECTURE in "
             f"{', '.join(ARCHITECTURES)}, SEED a whole number, taught for {', '.join(k for k, m in TASKS.items() if hasattr(m, 'HINTS'))}; and lab:untrained"
         )
-    return kind, architecture, bool(taught), int(seed or 1)
+    return kind, architecture, variant, int(seed or 1)
 
 
 def _cached(label: str, seed: int, make: Callable[[Path, int], None]) -> Path:

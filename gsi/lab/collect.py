@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from gsi import tasks
 from gsi.config import Config
+from gsi.ledger import connect
 from gsi.metrics import PLAIN, accepted_sql
 from gsi.runfolder import read_json
 from gsi.types import Query
@@ -36,7 +37,7 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
     pool = {q.id: q for t in config.tasks for q in tasks.load(t).queries}
     good = accepted_sql(config.accept)
     found: list[Record] = []
-    with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+    with connect(run / "ledger.sqlite", read_only=True) as db:
         for n in range(config.iterations + 1):
             record: Record = {"tests": _tests(db, n, good)}
             if n:
@@ -53,7 +54,7 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
 
 def _draws(run: Path, config: Config) -> Record:
     good = accepted_sql(config.accept)
-    with sqlite3.connect(f"file:{run / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+    with connect(run / "ledger.sqlite", read_only=True) as db:
         query = f"SELECT sum({good}), count(*) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
         rows = db.execute(query).fetchall()
     return {"draws": config.sample.k, "right": [right for right, _ in rows]}

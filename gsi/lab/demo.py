@@ -111,12 +111,12 @@ def _build_base(progress: Any) -> None:
 
 def _run(config: dict[str, Any], path: Path, bars: Progress) -> tuple[int, str]:
     """Runs `gsi run` as a user would, and draws its progress. Returns the exit code and what else it printed."""
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     name, printed = config["strategy"], []
     bar = bars.add_task(name, total=None, note="")
     env = {"OMP_NUM_THREADS": "1"} | os.environ  # two runs at a time on two cores: more threads only wait for one another
     command = [sys.executable, "-m", "gsi", "run", str(path), "--log", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as child:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=env) as child:
         assert child.stderr is not None
         for line in child.stderr:
             try:
@@ -179,8 +179,10 @@ def overhead(run: RunView) -> str:
 def _real_questions(source: str | None, output: Path) -> None:
     """The second part. An untrained model solves nothing, and the run has to say so."""
     path = output / "gsm8k.yaml"
-    path.write_text(yaml.safe_dump(gsm8k_config(source, output), sort_keys=False))
-    done = subprocess.run([sys.executable, "-m", "gsi", "run", str(path), "--log", "quiet"], stderr=subprocess.PIPE, text=True)
+    path.write_text(yaml.safe_dump(gsm8k_config(source, output), sort_keys=False), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "gsi", "run", str(path), "--log", "quiet"], stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     if done.returncode == 3:
         console.print("[bold]20 real GSM8K questions, a model that has learned nothing, the same `gsi run`. It says:[/bold]")
         console.print(done.stderr.strip(), markup=False)

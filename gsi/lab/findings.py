@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -18,55 +18,11 @@ from gsi import stats, tasks
 from gsi.config import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
-from gsi.lab.study import Contrast, Results, Study, arms, filler, load_study
+from gsi.lab.matrix import Contrast, arms, filler, load_study
+from gsi.lab.outcomes import MEASURES, Table, best, contrast, cost, slope, tables, tokens
+from gsi.lab.study import Results
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError
-
-Runs = dict[int, Record]  # seed -> result
-
-
-@dataclass(frozen=True)
-class Table:
-    """One model on one task: the results of every arm by seed."""
-
-    study: Study
-    model: str
-    task: str
-    arms: dict[str, Runs]
-
-    @property
-    def hard(self) -> tuple[int, ...]:
-        spec = tasks.TASKS.get(self.name)
-        return spec.hard_levels if spec else ()
-
-    @property
-    def name(self) -> str:
-        return str(self.study.tasks[self.task]["tasks"][0]["name"])
-
-    def accuracy(self, record: Record, n: int = -1, which: str = "all", answers: bool = False) -> float:
-        """Mean over levels of the greedy accuracy of iteration n on fresh queries; `which`: all, hard, easy (the others) levels."""
-        levels = record["iterations"][n]["tests"][self.name]["levels"]
-        kept = [v for k, v in levels.items() if which == "all" or (int(k) in self.hard) == (which == "hard")]
-        return fmean(v[2 if answers else 1] / v[0] for v in kept) if kept else math.nan
-
-    def hard_share(self, record: Record, n: int) -> float:
-        rows = record["iterations"][n]["rows"]["levels"]
-        return sum(c for level, c in rows.items() if int(level) in self.hard) / sum(rows.values())
-
-
-def tables(study: Study, results: Results) -> list[Table]:
-    found = []
-    for model in study.models:
-        for task in study.tasks:
-            by_arm: dict[str, Runs] = defaultdict(dict)
-            for key, record in results.records.items():
-                m, t, seed, arm = key.split("/", 3)
-                if (m, t) == (model, task) and int(seed[1:]) in study.seeds:
-                    by_arm[arm][int(seed[1:])] = record
-            if by_arm:
-                found.append(Table(study, model, task, dict(by_arm)))
-    return found
-
 
 # --------------------------------------------------------------------------------------- numbers as text
 
@@ -100,64 +56,6 @@ def count(value: float) -> str:
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *("| " + " | ".join(row) + " |" for row in rows), ""]
-
-
-# --------------------------------------------------------------------------------------- what is compared
-
-
-def cost(record: Record, n: int | None = None) -> float:
-    """FLOPs up to and with iteration n (default: all): sampled, read and trained tokens."""
-    return sum(i.get("flops", 0.0) for i in record["iterations"][: None if n is None else n + 1])
-
-
-def tokens(record: Record) -> int:
-    """Generated tokens over the run."""
-    return sum(counts[4] for i in record["iterations"] for counts in i.get("sample", {}).values())
-
-
-def at_cost(table: Table, record: Record, budget: float, which: str) -> float:
-    """Accuracy when `budget` FLOPs are spent, linear between iterations; the last one's where it costs less."""
-    before, value = 0.0, table.accuracy(record, 0, which)
-    for n in range(1, len(record["iterations"])):
-        after, next_value = cost(record, n), table.accuracy(record, n, which)
-        if after >= budget and after > before:
-            return value + (next_value - value) * (budget - before) / (after - before)
-        before, value = after, next_value
-    return value
-
-
-MEASURES = {"hard_accuracy": "hard", "easy_accuracy": "easy", "accuracy": "all"}
-
-
-def contrast(table: Table, c: Contrast) -> dict[str, list[float]]:
-    """Differences a - b by seed, three ways: `as is`, `equal cost`, `equal tokens and steps` (left out where not run)."""
-    which = MEASURES[c.measure]
-    a, b = (_best(table, names, which) for names in (c.a, c.b))
-    found: dict[str, list[float]] = defaultdict(list)
-    for seed in sorted(table.arms[a].keys() & table.arms[b].keys()):
-        one, two = table.arms[a][seed], table.arms[b][seed]
-        found["as is"].append(table.accuracy(one, -1, which) - table.accuracy(two, -1, which))
-        budget = min(cost(one), cost(two))
-        found["equal cost"].append(at_cost(table, one, budget, which) - at_cost(table, two, budget, which))
-        cut = [table.arms.get(f"equal:{arm}", {}).get(seed) for arm in (a, b)]
-        if cut[0] and cut[1]:
-            found["equal tokens and steps"].append(table.accuracy(cut[0], -1, which) - table.accuracy(cut[1], -1, which))
-    return dict(found)
-
-
-def _best(table: Table, names: str, which: str) -> str:
-    """Of `a|b|c` the arm with the highest mean: the strongest opponent is chosen on the same data, which favours the opponent."""
-    there = [name for name in names.split("|") if name in table.arms]
-    if not there:
-        raise GsiError(f"{table.study.results}: no results yet for {names}")
-    return max(there, key=lambda name: fmean(table.accuracy(r, -1, which) for r in table.arms[name].values()))
-
-
-def slope(values: Sequence[float]) -> float:
-    """Least-squares change per iteration."""
-    n = len(values)
-    middle = (n - 1) / 2
-    return sum((i - middle) * v for i, v in enumerate(values)) / sum((i - middle) ** 2 for i in range(n))
 
 
 # --------------------------------------------------------------------------------------- sections
@@ -314,10 +212,13 @@ def contrasts(table: Table) -> list[str]:
     for c in table.study.contrasts:
         if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
             continue
-        name = f"{c.a} - {c.b}" + (f" (best: {_best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else "")
+        name = f"{c.a} - {c.b}" + (f" (best: {best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else "")
         for way, differences in contrast(table, c).items():
             low = stats.t_interval(differences)[1]
-            verdict = "yes" if low > c.margin else "no"
+            there = len(differences)
+            verdict = (
+                ("yes" if low > c.margin else "no") if there == len(table.study.seeds) else f"open ({there} of {len(table.study.seeds)})"
+            )
             rows.append(
                 [
                     name,
@@ -327,7 +228,7 @@ def contrasts(table: Table) -> list[str]:
                     f"{stats.sign_flip(differences):.3f}",
                     f"> {100 * c.margin:g}",
                     verdict,
-                    str(len(differences)),
+                    str(there),
                 ]
             )
     if not rows:
@@ -342,7 +243,9 @@ def contrasts(table: Table) -> list[str]:
 def chance(table: Table) -> float:
     """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
     entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
-    queries = tasks.load(Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300}})).queries
+    queries = tasks.load(
+        Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300, "levels": list(table.hard)}})
+    ).queries
     by_level: dict[int | None, Counter[str]] = defaultdict(Counter)
     for q in queries:
         by_level[q.level][q.answer] += 1
@@ -376,8 +279,30 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
 )
 
 
-def write(paths: Sequence[str], heading: str = "") -> str:
+def agreement(shown: Sequence[Table]) -> list[str]:
+    """The same differences on every model and task that has both arms, as they are; named beforehand only where the contrasts say so."""
+    pairs = dict.fromkeys((c.a, c.b, c.measure) for table in shown for c in table.study.contrasts if "|" not in c.b)
+    rows = []
+    for a, b, measure in pairs:
+        cells = []
+        for table in shown:
+            if table.arms.get(a) and table.arms.get(b):
+                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"]
+                cells.append(f"{points(there)} ({len(there)})" if there else "-")
+            else:
+                cells.append("-")
+        if sum(cell != "-" for cell in cells) > 1:
+            rows.append([f"{a} - {b}, {measure}", *cells])
+    if not rows:
+        return []
+    names = [f"{table.task}, {table.model} ({table.study.name})" for table in shown]
+    return ["## Agreement", "", "Differences in points as they are, with 95 % interval (seeds):", "", *markdown(("contrast", *names), rows)]
+
+
+def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, beside: Path = Path()) -> str:
+    """The whole text. With `figures`, plots are written there and shown, their paths as seen from the folder `beside`."""
     lines = [heading.rstrip(), ""] if heading else []
+    shown: list[Table] = []
     for path in paths:
         study, mark = load_study(path)
         results = Results(study.results)
@@ -390,17 +315,28 @@ def write(paths: Sequence[str], heading: str = "") -> str:
         ]
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
-        for table in tables(study, results):
+        found = tables(study, results)
+        missing = len(study.models) * len(study.tasks) * len(study.seeds) * len(arms(study)) - sum(
+            len(table.arms.get(arm, {})) for table in found for arm in arms(study)
+        )
+        if missing:
+            lines += [f"**Unfinished: {missing} runs are missing, so no contrast is decided.**" if found else "**Not run yet.**", ""]
+        for table in found:
+            shown.append(table)
             guess = percent(chance(table))
             lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]
             lines += [
                 f"Chance, hard, answers only: {guess} % (always the commonest answer of a level). With every step checked, a guess is never right.",
                 "",
             ]
+            if figures:
+                from gsi.lab.figures import write as draw
+
+                lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})" for file, caption in draw(table, figures)] + [""]
             for title, section in SECTIONS:
                 if body := section(table):
                     lines += [f"#### {title}", "", *body]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *agreement(shown)]).rstrip() + "\n"
 
 
 def main() -> int:
@@ -408,9 +344,11 @@ def main() -> int:
     parser.add_argument("studies", nargs="+")
     parser.add_argument("--output", type=Path, help="file to write (default: print)")
     parser.add_argument("--heading", type=Path, help="text that goes before the tables")
+    parser.add_argument("--figures", type=Path, help="folder for figures (SVG), which the text then shows")
     args = parser.parse_args()
     try:
-        text = write(args.studies, args.heading.read_text(encoding="utf-8") if args.heading else "")
+        heading = args.heading.read_text(encoding="utf-8") if args.heading else ""
+        text = write(args.studies, heading, args.figures, args.output.parent if args.output else Path())
     except GsiError as e:
         print(e, file=sys.stderr)
         return 2

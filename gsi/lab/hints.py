@@ -8,7 +8,6 @@ Prints one line per arm and rule of acceptance, means over the seeds. Resumes: a
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from gsi.lab.chain import HARD_LEVELS
+from gsi.ledger import connect
 from gsi.loop import run
 from gsi.metrics import PLAIN
 from gsi.progress import Reporter, table_console
@@ -64,7 +64,7 @@ def figures(path: Path, accept: str) -> dict[str, float]:
     hard: set[str] = set()
     tokens = given = whole = lucky = accepted = 0
     query = f"SELECT query_id, iteration, NOT {PLAIN}, correct, steps_ok, given_tokens, generated_tokens FROM rollouts WHERE level IN {HARD_LEVELS}"
-    with sqlite3.connect(f"file:{path / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+    with connect(path / "ledger.sqlite", read_only=True) as db:
         for query_id, iteration, guided, correct, steps, handed, generated in db.execute(query):
             hard.add(query_id)
             tokens += generated

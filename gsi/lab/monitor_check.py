@@ -15,7 +15,6 @@ import argparse
 import base64
 import json
 import random
-import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from typing import Any
 from gsi import monitor
 from gsi.allocation.belief import prior
 from gsi.lab.chain import HARD_LEVELS
+from gsi.ledger import connect
 from gsi.metrics import PLAIN, accepted_sql, wilson
 from gsi.monitor import THRESHOLD, Change, Seen, changes, worst
 
@@ -122,7 +122,7 @@ def pack(runs: dict[str, Path]) -> dict[str, Any]:
     """Counts of chain runs with k plain attempts: per query and iteration accepted plain, guided, accepted guided attempts; a few kB each."""
     found = {}
     for name, path in runs.items():
-        with sqlite3.connect(f"file:{path / 'ledger.sqlite'}?mode=ro", uri=True) as db:
+        with connect(path / "ledger.sqlite", read_only=True) as db:
             good = accepted_sql("steps")
             rows = db.execute(
                 f"SELECT iteration, query_id, level, sum({PLAIN}), sum({PLAIN} AND {good}), sum(NOT {PLAIN}), sum(NOT {PLAIN} AND {good}) "
@@ -190,10 +190,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.pack:
         args.ledgers.write_text(
-            json.dumps(pack({name: Path(path) for name, _, path in (x.partition("=") for x in args.pack)}), indent=1) + "\n"
+            encoding="utf-8",
+            data=json.dumps(pack({name: Path(path) for name, _, path in (x.partition("=") for x in args.pack)}), indent=1) + "\n",
         )
         return
-    ledgers = {name: unpack(packed) for name, packed in json.loads(args.ledgers.read_text()).items()}
+    ledgers = {name: unpack(packed) for name, packed in json.loads(args.ledgers.read_text(encoding="utf-8")).items()}
     if args.tune:
         print(json.dumps({"threshold": tune(ledgers[TUNING[0]][0], TUNING[1]), "power": power(*ledgers[TUNING[0]], THRESHOLD)}))
         return

@@ -6,8 +6,9 @@ import json
 import sys
 from statistics import fmean
 
-from gsi.lab.findings import Table, cost, tables, tokens
-from gsi.lab.study import Results, arms, load_study
+from gsi.lab.matrix import arms, load_study
+from gsi.lab.outcomes import Table, cost, tables, tokens
+from gsi.lab.study import Results
 from gsi.types import GsiError
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gsi.ledger import connect
 from gsi.types import GsiError
 
 Rows = list[tuple[Any, ...]]
@@ -41,9 +42,7 @@ class Tally:
         if not path.exists():
             raise GsiError(f"{path}: no ledger there")
         self.good = "(correct <> 0 AND steps_ok IS 1)" if accept == "steps" else "(correct <> 0)"
-        self._db = sqlite3.connect(
-            path.resolve().as_uri() + "?mode=ro", uri=True, check_same_thread=False, timeout=30, isolation_level=None
-        )
+        self._db = connect(path, read_only=True, check_same_thread=False, timeout=30, isolation_level=None)
         try:
             self._db.create_function("decoded", 1, _decoded, deterministic=True)
             self._db.create_function("label", 1, _label, deterministic=True)

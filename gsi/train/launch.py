@@ -23,11 +23,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gsi.stall import Watch
 from gsi.types import GsiError, TrainJob
 
 OUT_OF_MEMORY = 75  # exit code of a child that could not get memory
 # settings that change nothing about the result: a checkpoint made with other values of these is still good
-_FREE = ("micro_batch_size", "processes", "parallel", "device", "packing", "liger", "checkpoint_minutes", "checkpoint_steps", "tracking")
+_FREE = (
+    "micro_batch_size",
+    "processes",
+    "parallel",
+    "device",
+    "packing",
+    "liger",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "tracking",
+    "stall",
+)
 
 
 class TrlTrainer:
@@ -79,9 +91,20 @@ class TrlTrainer:
                 text=True,
                 encoding="utf-8",
             )
+            lines, hung = 0, False
+
+            def kill() -> None:
+                nonlocal hung
+                hung = True
+                child.kill()
+                child.stdin.close()  # type: ignore[union-attr]  # several processes: the others end with it
+
+            watch = Watch(limit := job.settings.get("stall", 0.0), lambda: lines, kill)
             try:
                 assert child.stdout is not None
+                watch.__enter__()
                 for line in child.stdout:
+                    lines += 1
                     if not line.startswith('{"gsi"'):
                         continue  # a library's own print
                     event = json.loads(line)
@@ -101,7 +124,13 @@ class TrlTrainer:
                         result = event["figures"]
                 child.wait()
             finally:
+                watch.__exit__()
                 _end(child)
+        if hung:
+            raise GsiError(
+                f"training: it hangs: no step and no other sign of life for {limit:g} s (train.stall), so it was ended (log: {log}). The same command "
+                "goes on from its last checkpoint; raise train.stall if a step may take longer, 0 = wait for ever"
+            )
         if result is not None and child.returncode == 0:
             return result, ""
         if starved:
@@ -147,14 +176,14 @@ def _row_as_text(event: dict[str, Any]) -> str:
 
 def _alone(work: Path) -> Any:
     """Waits until no child holds the folder; closes (and so unlocks) at the end of `with`."""
-    file = (work / "child.lock").open("a")
+    file = (work / "child.lock").open("ab")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 
 
 def hold(work: Path) -> None:
     """In the child: holds the folder until this process ends, however it ends."""
-    file = (work / "child.lock").open("a")
+    file = (work / "child.lock").open("ab")
     fcntl.flock(file, fcntl.LOCK_SH)
     _held.append(file)
 
@@ -174,11 +203,11 @@ def _forget_other_job(work: Path, job: TrainJob) -> None:
         while block := f.read(1 << 20):
             key.update(block)
     mark = work / "job.key"
-    if not mark.exists() or mark.read_text() != key.hexdigest():
+    if not mark.exists() or mark.read_text(encoding="utf-8") != key.hexdigest():
         for item in work.iterdir():
             if item.name != "child.lock":
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-        mark.write_text(key.hexdigest())
+        mark.write_text(key.hexdigest(), encoding="utf-8")
 
 
 def exit_with_parent(stdin: int = 0) -> None:

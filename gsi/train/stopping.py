@@ -33,7 +33,7 @@ class EarlyStopping(transformers.TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         file = self.work / "stopping.json"
         if state.global_step and file.exists():
-            self.history = [(s, loss) for s, loss in json.loads(file.read_text()) if s <= state.global_step]
+            self.history = [(s, loss) for s, loss in json.loads(file.read_text(encoding="utf-8")) if s <= state.global_step]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every and state.global_step < state.max_steps:
@@ -42,7 +42,7 @@ class EarlyStopping(transformers.TrainerCallback):
         if self.best[0] == state.global_step:
             self._keep()
         if args.process_index == 0:
-            (self.work / "stopping.json").write_text(json.dumps(self.history))
+            (self.work / "stopping.json").write_text(json.dumps(self.history), encoding="utf-8")
         since = sum(step > self.best[0] for step, _ in self.history)
         if since >= self.patience and state.global_step < state.max_steps:
             self.say(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gsi.verify.cues import (
     ASIDE,
     BOX,
+    BRACKETED,
     CHECKS,
     CONCLUDES,
     DOUBT,
@@ -90,7 +91,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         found = _last_sentence(text, readable)
         if found and UNFINISHED.search(text[-60:]):
             return None
-        if found and question and len(found) > 20 and _bare(found) in _bare(question):
+        if found and question and len(found) > 20 and bare(found) in bare(question):
             return None  # a piece of the question
         if found and _enumerated(text, found):
             return None
@@ -124,7 +125,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     return Clause(later, "") if later is not None and not ASIDE.match(later) and readable(later) else Clause(marked, mark)
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
@@ -266,7 +267,7 @@ def _last_sentence(text: str, readable: Callable[[str], bool] | None = None) -> 
         sentence = text[start:stop].strip(" \t\n*$\\[]()`#")
         if not sentence or POLITE.match(sentence):
             continue
-        if readable is not None and start and REMARK.match(text[start:stop]):
+        if readable is not None and start and (REMARK.match(text[start:stop]) or BRACKETED.match(text[start:stop])):
             passed = passed or _strip(text[start:stop][-MAX_CLAUSE:])
             continue
         if sentence.endswith(("?", "=")) or "boxed" in sentence:

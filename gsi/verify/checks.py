@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment
-from gsi.verify.choices import check_choice, choose
+from gsi.verify.answers import bare, commitment
+from gsi.verify.asked import asked_number, difference
+from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
@@ -52,8 +53,9 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
     if answer.lower() in ("true", "false", "yes", "no"):
         return _check_bool(response, query)
     if re.fullmatch(r"\([a-z]\)", answer):
-        clause = commitment(response, query.question, lambda c: choose(c) is not None)
-        letter = choose(clause.text, (), query.question, clause.mark) if clause else None
+        options = lettered(query.question)
+        clause = commitment(response, query.question, lambda c: choose(c, options) is not None)
+        letter = choose(clause.text, options, query.question, clause.mark) if clause else None
         return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
     if answer.startswith("["):
         return _check_list(response, query)
@@ -70,6 +72,10 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
     return check_math(response, query)
 
 
+_IF = re.compile(r"\W*if\s+([^,]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
+_CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
+
+
 def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
     gold = parse_gold(query.answer)
     if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
@@ -80,6 +86,10 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     clause = committed.text
     if ":" in clause and re.search(r"\bratio\b", query.question):
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
+    if query.question and (condition := _IF.match(clause)) and bare(condition[1]) in bare(query.question):
+        clause = clause[condition.end() :]
+    if _CHANCE.search(query.question):
+        clause = re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause)
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
@@ -87,6 +97,11 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
             number = (
                 new_number(clause if number is None else without_reason(clause), query.question) or number
             )  # `he reads 30 pages a day for 6 days`
+        if query.question and not committed.mark:
+            apart = difference(clause, query.question)
+            if apart is False:
+                return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
+            number = apart or asked_number(clause, query.question) or number
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -136,6 +151,8 @@ def _words(text: str) -> tuple[str, ...] | None:
     found = re.findall(r"[A-Za-z0-9:]+", re.sub(r"\b(?:an?|the|is|are|and|it|on|option)\b(?!\))", " ", text) if len(text) > 2 else text)
     if "\\" in text or re.search(r"[_^=+*/]", text) or not re.search(r"[A-Za-z]{2}|[A-Z]", text) or not found:
         return None
+    if not any(re.search(r"[A-Za-z]", w) for w in found):
+        return None  # `19 \\text{ and }43`
     if all(len(w) == 1 for w in found):
         return tuple(sorted(found)) if all(w.isupper() for w in found) else None
     return tuple(w.lower() for w in found)
@@ -155,7 +172,7 @@ def _check_bool(response: str, query: Query) -> Verdict:
     if committed and not committed.mark and (first := _FIRST.match(response)) and not REVISED.search(response):
         found = [("", first[1])]  # `False. True would need ...`
     said = {(word.lower() in ("true", "yes", "correct")) != bool(negation) for negation, word in found}
-    if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might)\b", clause, re.IGNORECASE):
+    if len(said) != 1 or re.search(r"\b(?:either|maybe|perhaps|possibly|probably|might|may|could)\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail="neither true nor false")
     value = said.pop()
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
@@ -168,7 +185,7 @@ def _check_list(response: str, query: Query) -> Verdict | Symbolic:
     clause = commitment(response, query.question, _has_mathematics)
     if clause is None or not re.search(r"\d", clause.text):
         return Verdict("no_answer")
-    got = re.sub(r"^[^=]*=\s*(?=[\[({\\])", "", mathematics(clause.text))
+    got = re.sub(r"^[^=]*(?:=|\\in\b)\s*(?=[\[({\\])", "", mathematics(clause.text))
     try:
         stated = json.loads(query.answer, parse_float=str)
         golds = [Number(Fraction(v)) for v in stated]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
-from gsi.verify.numbers import Number, plain
+from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.statements import doubtful, read_number
 from gsi.verify.words import VALUES
 
@@ -28,10 +29,23 @@ _CONCLUDED = re.compile(
     re.IGNORECASE,
 )
 _OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
+_PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans|best|choice|option|closest|valid|left|one|it)\b")
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
-_LONG = {"s": "sec", "m": "met", "l": "lit", "g": "gram", "h": "hour"}
+_LONG = {
+    "s": "sec",
+    "m": "met",
+    "l": "lit",
+    "g": "gram",
+    "h": "hour",
+    "cm": "cent",
+    "mm": "mill",
+    "km": "kilom",
+    "kg": "kilog",
+    "ml": "millil",
+}
+_LONG |= {"hr": "hour", "hrs": "hour", "ft": "f", "in": "inch", "lb": "pound", "lbs": "pound", "mph": "mile", "kmph": "k", "yrs": "year"}
 
 
 def check_choice(response: str, query: Query) -> Verdict:
@@ -40,6 +54,8 @@ def check_choice(response: str, query: Query) -> Verdict:
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
+    if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
+        letter = None
     if letter is None or ord(letter) - 65 >= n:
         return Verdict("no_answer", detail="" if clause is None else f"no single option in {clause.text[:80]!r}")
     return Verdict("correct" if letter == query.answer.strip(" ().").upper() else "wrong", letter)
@@ -69,12 +85,20 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter, rest = m[1], text[m.end() :]
         if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
+        if (
+            not mark
+            and (m := re.match(r"\s+is\s+", rest))
+            and not _PRAISED.match(rest)
+            and _by_value(rest[m.end() :], options, "=") != letter
+        ):
+            return None  # D is the distance
     elif m := _SAID_RIGHT.search(text):
         return (m[1] or m[2]).upper()
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
         return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
-        letter = m[1].upper() if re.search(r"[:=]\s*$|#|boxed|option|choice", mark) or not _is_name(m[1], question) else None
+        named = not mark or any(re.fullmatch(r"\W*[a-h]\W*", o) for o in options)  # `who is the oldest: a) c, b) a`
+        letter = None if named and _is_name(m[1], question) and not re.search(r"[:=]\s*$|#|boxed|option|choice", mark) else m[1].upper()
     elif m := re.search(r"\d\s*=\s*([a-h])\W*$", text):
         letter = m[1].upper()
     elif m := re.search(r"(?<=[\s.=(])([A-H])\)?\W*$", text):  # "... = 7550.B", "so it is B"
@@ -88,6 +112,26 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         return None
     stated = _by_value(rest.strip(" -:=,()"), options, "letter") if rest.strip(" -:=,().") else None
     return letter if stated in (None, letter) else None
+
+
+def _repeats(clause: str, question: str) -> bool:
+    """Whether a sentence without a result says what the question gave: `A camp has 50 children`."""
+    words = re.findall(r"[a-z]+|\d[\d.,]*", clause.lower())
+    numbers = [i for i, w in enumerate(words) if w[0].isdigit()]
+    if len(numbers) != 1 or len(words) < 4 or "=" in clause or numbers[0] + 1 >= len(words):
+        return False
+    stem = re.split(r"answer choices", question, flags=re.IGNORECASE)[0].lower()
+    return f" {words[numbers[0]]} {words[numbers[0] + 1]} " in " " + " ".join(re.findall(r"[a-z]+|\d[\d.,]*", stem)) + " "
+
+
+def lettered(question: str) -> tuple[str, ...]:
+    """The options of a question that holds them as `(a) ... (b) ...` in its text."""
+    found = list(re.finditer(r"(?<![\w)])\(([a-h])\)\s+", question))
+    if "".join(m[1] for m in found) not in ("ab", "abc", "abcd", "abcde"):
+        return ()
+    ends = [*(m.start() for m in found[1:]), len(question)]
+    texts = [re.sub(r"\s*Which\s[^?]*\?\s*$", "", question[m.end() : end]) for m, end in zip(found, ends, strict=True)]
+    return tuple(t.strip(" .,;\n") for t in texts)
 
 
 def _is_name(letter: str, question: str) -> bool:
@@ -107,17 +151,40 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
         stated.add(f"{over[1]}:{over[2]}")
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
+    if not exact and not doubtful(text):  # by its own words at the end: `By the chain rule, J_g = 2 J_f`
+        exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
     if not exact:
         got = read_number(_join(text))
-        if got is None or doubtful(text):
+        if doubtful(text):
             return None
-        numbers = [read_number(_join(o)) for o in options]
+        numbers = [read_number(re.sub(r"(?<=\d)(\s*[a-z]{1,6})\s+[23]\W*$", r"\1", _join(o))) for o in options]  # 266 cm 2
+        if got is None and (stated_values := _results(_join(text))):
+            named = [number for number in numbers if number and number.value in stated_values]
+            got = named[0] if len(named) == 1 else None
+        if got is None:
+            return None
         if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):
             got = Number(got.value / 100)  # 40% for 2/5
         exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
         if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
             return None
     return chr(65 + exact[0]) if len(exact) == 1 else None
+
+
+def _results(text: str) -> set[Fraction | None]:
+    """The values of a sentence that states several and nothing else: `the smaller is 3 * 11 = 33 and the larger is 55`."""
+    found = list(NUMBER.finditer(text))
+    results = [bool(re.search(r"(?:=|\b(?:is|are|equals))\s*$", text[: m.start()])) for m in found]
+    inside = [
+        bool(
+            re.match(r"[\s)]*(?:[-+*/x]|\\times|\\cdot|=)", text[m.end() :])
+            or re.search(r"(?:[-+*/x]|\\times|\\cdot)[\s(]*$", text[: m.start()])
+        )
+        for m in found
+    ]
+    if not all(r or i for r, i in zip(results, inside, strict=True)):
+        return set()
+    return {value_of(m) for m, r, i in zip(found, results, inside, strict=True) if r and not i}
 
 
 def _fits(text: str, option: str, mark: str) -> bool:

@@ -41,6 +41,7 @@ REMARK = re.compile(
     r"(?!.*\b(?:so|thus|therefore|hence|answer|total|in\s+all|altogether)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+BRACKETED = re.compile(r"\s*\([A-Z][a-z']+\s[^()\n]*\)\W*$")  # (That makes 5 baskets.)
 # `Options A and C are wrong` takes back nothing
 OTHERS = re.compile(r"\b(?:options?|choices?|others?|rest|distractors?|[A-H](?:\s*,|\s+and|\s+or)|common|not)\b[^.!?\n]*$", re.IGNORECASE)
 POLITE = re.compile(

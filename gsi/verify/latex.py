@@ -27,7 +27,7 @@ def mathematics(clause: str) -> str:
         stated = [i for i in range(2, len(parts) - 1, 2) if _VERB.search(parts[i])]
         return mathematics("$" + "$".join(parts[stated[-1] + 1 :])) if stated else parts[1]
     keep = "|".join(_FUNCTIONS.split())
-    clause = re.sub(rf"^(?:(?!(?:{keep})\b)[A-Za-z']{{2,}}[\s:]+)+", "", clause.strip())
+    clause = re.sub(rf"^(?:(?!(?:{keep})\b)[A-Za-z']{{2,}}[\s:,]+)+", "", clause.strip())
     return re.sub(rf"(?:\s+(?!(?:{keep})\b)[A-Za-z]{{2,}}\.?)+$", "", clause)
 
 

@@ -115,11 +115,25 @@ def value_of(m: re.Match[str]) -> Fraction | None:
     return -value if "-" in (m["sign"] or "") + (m["sign2"] or "") else value
 
 
+_PERCENT = re.compile(r"percent|per cent|%", re.IGNORECASE)
+# `what percentage`, `in %`; in `a 20% tip` it is given
+_PERCENT_ASKED = re.compile(r"(?<![\d\s\\}$)])[\s(]*\b(?:percent|per\s+cent)|(?<![\d\s\\}$)])[\s(]+\\?%|\bpercentage", re.IGNORECASE)
+_OTHER_ASKED = re.compile(r"\bhow\s+[a-z]+\b|\b(?:value|price|cost|amount|money|number|distance|total)\b", re.IGNORECASE)
+
+
+def _asks_percentage(question: str) -> bool:
+    """Whether `20%` may be meant by a gold of 20: asked for, or given in the question, which then asks for no number of things or money."""
+    if not _PERCENT.search(question):
+        return False
+    asked = next((s for s in reversed(re.split(r"(?<=[.!?])\s+", question)) if "?" in s), "")
+    return bool(_PERCENT_ASKED.search(question)) or not _OTHER_ASKED.search(asked)
+
+
 def same(gold: Number, got: Number, question: str | None, relative: bool = False) -> bool:
     """Whether two numbers are the same; `20%` is 20 only where a percentage is asked for, and always 0.2."""
     values = [got.value]
     if got.percent and not gold.percent:
-        asks = bool(re.search(r"percent|per cent|%", question or "", re.IGNORECASE))
+        asks = _asks_percentage(question or "")
         values = [got.value, got.value / 100] if asks else [got.value / 100]
     if got.scale and re.search(rf"\b(?:how many|in)\s+(?:\w+\s+)?{got.scale}", question or "", re.IGNORECASE):
         values.append(got.value / SCALES.get(got.scale, 1000))  # `26 billion miles` where billions of miles are asked for

@@ -7,25 +7,34 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from gsi.verify.arithmetic import evaluate
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.words import VALUES, in_words
 
 _UNIT = re.compile(
-    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
+    r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|[kKMGT]?i?B|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
 )
 HEDGE = re.compile(
     r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
     r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
-    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|fewer|greater|smaller|larger|higher|lower)\s+than)\s+"
+    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
     rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
     r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
+    r"|\b(?:exceed(?:s|ing)?|surpass(?:es|ing)?)\s+(?:about\s+)?[$\\(]*\d[\d.,]*(?!.*\bby\b)"
     r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
     re.IGNORECASE,
 )
-_UNSURE = re.compile(r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guess(?:ing)?)\b", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guessing)\b|\bguess\b(?<!should guess)(?<!must guess)", re.IGNORECASE
+)
 _REASON = re.compile(
     r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
     re.DOTALL | re.IGNORECASE,
+)
+# seven pounds, 3 fewer than the 10 pounds of potatoes
+_COMPARED = re.compile(
+    r"(?<=[a-z\d]),\s+(?:which\s+is\s+)?\$?\d[\d.,]*\s+(?:(?:[a-z]+\s+){0,2}(?:more|fewer|less)\s+than|(?:[a-z]+\s+)?of\s+(?:which|whom))\b[^=]*$",
+    re.IGNORECASE,
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
@@ -88,11 +97,11 @@ def read_number(clause: str) -> Number | None:
     text = _REJECTED.sub(r"\1", text) if "=" in text else text
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
-    text = _AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text))  # Rs. 120/-
-    concluded = _THEREFORE.split(text)[-1]
-    text = concluded if re.search(r"\d", concluded) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
-    head = _REASON.sub("", text, count=1)
-    text = head if re.search(r"\d", head) and not re.match(r"\W*(?:not|as)\b", text) else text
+    text = _without_workings(_AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text)))  # Rs. 120/-
+    last = _THEREFORE.split(text)[-1]
+    text = last if re.search(r"\d", last) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
+    head = _REASON.sub("", _COMPARED.sub("", text), count=1)
+    text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
     if "=" in text:
         text = _solved(_ATTAINED.sub("", text))
@@ -103,10 +112,11 @@ def read_number(clause: str) -> Number | None:
             if not re.search(r"\d", exact) or (re.search(r"\d\.\d+\W*$", exact) and re.fullmatch(r"\W*\d+\W*(?:[A-Za-z]+\W*)?", rounded))
             else exact
         )
-    text = re.split(
+    parts = re.split(
         r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,
-    )[-1]
+    )
+    text = parts[0] if len(NUMBER.findall(parts[-1])) > 1 and NUMBER.search(parts[0]) else parts[-1]  # 560 miles, i.e. 2 trips of 280
     text = _ROUNDED.split(text)[-1]
     if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
         text = twice[2]  # ninety-six (96)
@@ -140,7 +150,7 @@ def read_number(clause: str) -> Number | None:
     chosen = 0
     if len(set(values)) > 1:
         total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
-        money = [i for i, m in enumerate(found) if m["cur"]]
+        money = [i for i, m in enumerate(found) if m["cur"] or re.match(r"\s*dollars?\b", text[m.end() :])]
         main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
         one = next((c for c in (total, money, main) if len(c) == 1), None)
         if one is None or len(money) > 1:
@@ -161,7 +171,7 @@ def read_number(clause: str) -> Number | None:
         and not re.search(r"[a-z]{2}\s+$", text[: first.start()])
     ):
         return None
-    return _number(first, value)
+    return number_of(first, value)
 
 
 def _solved(text: str) -> str:
@@ -190,6 +200,26 @@ def doubtful(text: str) -> bool:
     return bool(HEDGE.search(text)) or taken_back(text)
 
 
+_WORKINGS = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)(\D{0,40}?)\s+\(([\d\s.,$+*/()-]{3,80})\)\s*$")
+
+
+def _without_workings(text: str) -> str:
+    """`$21 (36 - 11 - 4)` without the bracket, where that is what the bracket comes to."""
+    m = _WORKINGS.search(text)
+    if m is None:
+        return text
+    kinds = {"(": "lp", ")": "rp"}
+    tokens = re.findall(r"\d+(?:\.\d+)?|[-+*/()]", m[3].replace(",", ""))
+    got = evaluate([(kinds.get(t, "op" if t in "+-*/" else "num"), t, i) for i, t in enumerate(tokens)])
+    return text[: m.start(3) - 1] if got and len(tokens) > 2 and got.value == Fraction(m[1].replace(",", "")) else text
+
+
+def concluded(text: str) -> str:
+    """What a sentence concludes, if that has a number: the part behind `, so` or `, leaving`."""
+    last = _THEREFORE.split(text)[-1]
+    return last if re.search(r"\d", last) else text
+
+
 def without_reason(clause: str) -> str:
     """The clause up to `because`, `since`, `which is ...`."""
     return _REASON.sub("", clause, count=1)
@@ -204,7 +234,7 @@ def _restated(text: str) -> bool:
 
 def new_number(clause: str, question: str) -> Number | None:
     """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
-    text = plain(clause)
+    text = concluded(plain(clause))
     found = list(NUMBER.finditer(text))
     if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
         return None
@@ -218,10 +248,10 @@ def new_number(clause: str, question: str) -> Number | None:
     value = value_of(m)
     if value is None or not _clean_after(after) or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: m.start()]):
         return None
-    return _number(m, value)
+    return number_of(m, value)
 
 
-def _number(m: re.Match[str], value: Fraction) -> Number:
+def number_of(m: re.Match[str], value: Fraction) -> Number:
     return Number(value, bool(m["pct"]), (m["scale"] or "").strip().lower().rstrip("s"), m["cur"] == "$")
 
 
@@ -243,7 +273,7 @@ def _result(text: str) -> Number | None:
     value = value_of(m)
     if value is None or not (described or re.fullmatch(r"[\W_]*", rest)) or re.search(r"[+*/^_!\\{}|<>=]|\bor\b", rest[:25]):
         return None
-    return _number(m, value)
+    return number_of(m, value)
 
 
 def _clean_after(rest: str) -> bool:

@@ -87,6 +87,14 @@ def _shape(text: str) -> tuple[Any, ...]:
         if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
             return ("seq", "(", ")", *(c for r in cells for c in r))
         return ("matrix", len(cells), *(c for r in cells for c in r))
+    if (m := re.fullmatch(r"([^&=]*[^&=,;(\[{])\s*(\\begin\{([pbvB]?matrix)\}.*\\end\{\3\})", text, re.DOTALL)) and m[1].count("(") == m[
+        1
+    ].count(")"):
+        inner = _shape(m[2])  # a factor before a matrix
+        start = 3 if inner[0] == "seq" else 2
+        return (*inner[:start], *(("scalar", f"({m[1]}) \\cdot ({c[1]})") if c[0] == "scalar" else c for c in inner[start:]))
+    if vector := _in_units(text):
+        return ("seq", "(", ")", *(_shape(c) for c in vector))
     if m := re.fullmatch(r"\\\{\s*[a-zA-Z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|\\R)\s*)?(?:\\mid|\||:)(.*)\\\}", text, re.DOTALL):
         return _shape(m[1])
     if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(?:\\mathbb\s*\{?R\}?|\\R)\s*(?:\\setminus|\\backslash|-)\s*\\\{([^,{}]*)\\\}", text):
@@ -96,7 +104,7 @@ def _shape(text: str) -> tuple[Any, ...]:
     if m := re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?(\\\{|[(\[]|\\langle)(.*)(\\\}|[)\]]|\\rangle)", text, re.DOTALL):
         inside = _split(m[2], ",")
         if _balanced(m[2]) and m[1] == "\\{":
-            return ("set", *(_shape(p) for p in inside))
+            return ("set", *(_shape(q) for p in inside for q in _signs(p)))
         if _balanced(m[2]) and (len(inside) > 1 or m[1] == "["):
             return ("seq", m[1].replace("\\langle", "("), m[3].replace("\\rangle", ")"), *(_shape(p) for p in inside))
     parts = (
@@ -126,6 +134,26 @@ def _shape(text: str) -> tuple[Any, ...]:
     if re.search(r"\d\s*:\s*\d|\d_\{?\d", text):
         return ("text", re.sub(r"[\s{}]", "", text))
     return ("scalar", text)
+
+
+_UNIT = re.compile(r"(?:\\(?:mathbf|boldsymbol|bm|hat|vec|overrightarrow)\s*\{?\s*)+\\?([ijk])(?:math)?\b[\s}]*")
+
+
+def _in_units(text: str) -> list[str] | None:
+    """The coordinates of `2 \\mathbf{i} - \\mathbf{k}`; None for anything else."""
+    if not re.search(r"\\(?:mathbf|boldsymbol|bm|hat|vec|overrightarrow)\b", text):
+        return None
+    pieces = _UNIT.split(text)  # coefficient, unit, coefficient, unit, ..., rest
+    names, factors = pieces[1::2], [re.sub(r"^\+|\s|\\cdot$", "", c.strip()) for c in pieces[:-1:2]]
+    if (
+        not names
+        or pieces[-1].strip()
+        or len(set(names)) != len(names)
+        or not all(pieces[i].strip()[:1] in ("+", "-") for i in range(2, len(pieces) - 1, 2))
+    ):
+        return None
+    by_name = {n: {"": "1", "-": "-1"}.get(c, c) for n, c in zip(names, factors, strict=True)}
+    return [by_name.get(n, "0") for n in ("ijk" if "k" in by_name else "ij")]
 
 
 def _balanced(text: str) -> bool:

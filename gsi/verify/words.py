@@ -50,6 +50,18 @@ def in_words(text: str) -> Fraction | None:
     return negative * Fraction(_whole(runs[0]))
 
 
+def digits(text: str) -> str:
+    """Number words as digits; not `one`, fractions, ordinals, nor the scale of a number in digits (`2.5 million`)."""
+    if re.search(rf"\b{_PART}\b", text, re.IGNORECASE):
+        return text
+    return _RUN.sub(
+        lambda m: (
+            m[0] if m[0].lower() in ("one", "ones") or re.split(r"[\s-]", m[0].lower())[0].rstrip("s") in SCALES else str(_whole(m[0]))
+        ),
+        text,
+    )
+
+
 def _with_fraction(text: str) -> Fraction | None:
     found = list(_FRACTION.finditer(text))
     if len(found) != 1:

@@ -126,7 +126,10 @@
       el("span", {}, row.level === null ? row.task : `${row.task} level ${row.level}`),
       el("span", { class: "where" }, `iteration ${row.iteration} · ${row.guidance ?? "plain"} · ${row.tokens} tokens`),
       el("span", { class: "peek" }, row.prompt.slice(0, 160))));
-    details.addEventListener("toggle", () => { if (details.open && !details.querySelector(".body")) details.append(body(row, math())); });
+    // filled on the click (by mouse or key) that opens it, so that it never opens empty: "toggle" comes a task later, and also when the browser's own search opens it
+    const fill = () => details.querySelector(".body") ?? details.append(body(row, math()));
+    details.querySelector("summary").addEventListener("click", fill);
+    details.addEventListener("toggle", () => details.open && fill());
     details.again = () => details.querySelector(".body")?.replaceWith(body(row, math()));
     return details;
   }
@@ -152,16 +155,17 @@
     const count = el("span", { role: "status" });
     const number = el("input", { type: "number", min: 1, value: 1, "aria-label": "Page" }), of = el("span");
     const prev = el("button", { type: "button" }, "Previous"), next = el("button", { type: "button" }, "Next");
-    const list = el("div", { class: "list" });
+    const list = el("div", { class: "list", "aria-busy": "true" });
     root.replaceChildren(filters, el("div", { class: "found" }, count, el("span", { class: "pager" }, prev, "page", number, of, next)), list);
     let page = 0, turn = 0;
     async function show() {
       const mine = ++turn;
+      list.setAttribute("aria-busy", "true"); // until what is listed is what the filters ask for
       const wanted = { ...Object.fromEntries(Object.entries(inputs).map(([k, input]) => [k, input.value])), page };
       let got;
       try {
         got = await source.page(wanted, (text) => { if (mine === turn) count.textContent = text; }, () => mine !== turn);
-      } catch (e) { if (mine === turn) count.textContent = `This failed: ${e.message}`; return; }
+      } catch (e) { if (mine === turn) { count.textContent = `This failed: ${e.message}`; list.setAttribute("aria-busy", "false"); } return; }
       if (mine !== turn || !got) return;
       page = got.page;
       const pages = Math.max(1, Math.ceil(got.count / SIZE));
@@ -169,12 +173,12 @@
       number.value = page + 1; number.max = pages; of.textContent = `of ${grouped(pages)}`;
       prev.disabled = page === 0; next.disabled = page + 1 >= pages;
       list.replaceChildren(...got.rows.map((row) => item(row, () => mathOn.checked)));
-      root.dataset.shown = String(mine);
+      list.setAttribute("aria-busy", "false");
     }
     const restart = () => { page = 0; show(); };
     let typing;
     filters.addEventListener("submit", (e) => { e.preventDefault(); restart(); });
-    for (const [name, input] of Object.entries(inputs)) input.addEventListener(name === "text" ? "input" : "change", () => { clearTimeout(typing); typing = setTimeout(restart, name === "text" ? 250 : 0); });
+    for (const [name, input] of Object.entries(inputs)) input.addEventListener(name === "text" ? "input" : "change", () => { list.setAttribute("aria-busy", "true"); clearTimeout(typing); typing = setTimeout(restart, name === "text" ? 250 : 0); });
     mathOn.addEventListener("change", () => list.childNodes.forEach((details) => details.again()));
     prev.addEventListener("click", () => { page--; show(); });
     next.addEventListener("click", () => { page++; show(); });

@@ -1,0 +1,103 @@
+"""Figures of the findings, from compact results alone: `python -m gsi.lab.findings STUDY.yaml --figures docs/images`.
+
+Drawn with the report's plots and written as SVG. Intervals are over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from gsi import stats
+from gsi.lab.matrix import arms
+from gsi.lab.outcomes import Table, cost
+from gsi.report.plots import COLOURS, GREY, axis, bars, lines, resolved, theme
+
+SHOWN = 6  # arms in one plot: more colours cannot be told apart
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+Spec = dict[str, Any]
+Drawn = tuple[str, str, Spec]  # name, what it shows, plot
+
+
+def write(table: Table, folder: Path) -> list[tuple[str, str]]:
+    """Writes the figures of one model on one task as SVG. Returns (file name, what it shows) of each."""
+    import vl_convert
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, caption, spec in (*_shares(table), *_accuracy(table), *_cost(table)):
+        whole = spec | {"$schema": SCHEMA, "title": caption, "width": 460, "height": 260, "config": theme(files=True)}
+        file = f"findings-{table.study.name}-{table.model}-{table.task}-{name}.svg"
+        (folder / file).write_text(vl_convert.vegalite_to_svg(resolved(whole)), encoding="utf-8")
+        written.append((file, caption))
+    return written
+
+
+def _arms(table: Table) -> list[str]:
+    """Arms of more than one iteration, in the study's order."""
+    there = [a for a in arms(table.study) if a in table.arms]
+    return [a for a in there if min(len(r["iterations"]) for r in table.arms[a].values()) > 2][:SHOWN]
+
+
+def _shares(table: Table) -> list[Drawn]:
+    """The paper's first figure: shares of levels among the questions and among the training rows."""
+    shown = _arms(table)[:3]
+    if not shown:
+        return []
+    pools = [record["pool"] for record in table.arms[shown[0]].values()]
+    sources = {"questions": pools, f"{shown[0]}, iteration 1": _rows(table, shown[0], 1)}
+    sources |= {f"{arm}, last iteration": _rows(table, arm, -1) for arm in shown}
+    levels = sorted(int(level) for level in pools[0])
+    rows = [
+        {"x": level, "y": fmean(f.get(str(level), 0) / sum(f.values()) for f in found), "s": label}
+        for label, found in sources.items()
+        for level in levels
+    ]
+    series = dict(zip(sources, (GREY, *COLOURS), strict=False))
+    return [
+        (
+            "levels",
+            "Share of levels among questions and training rows",
+            bars(rows, "level", axis("share", percent=True, zero=True), series, order=levels),
+        )
+    ]
+
+
+def _rows(table: Table, arm: str, n: int) -> list[dict[str, int]]:
+    """By seed: training rows by level."""
+    return [record["iterations"][n]["rows"]["levels"] for record in table.arms[arm].values()]
+
+
+def _accuracy(table: Table) -> list[Drawn]:
+    """The paper's second figure: accuracy by iteration."""
+    rows = [_point(n, table, arm, n) for arm in _arms(table) for n in range(_depth(table, arm))]
+    if not rows:
+        return []
+    x = axis("iteration", integer=sorted({row["x"] for row in rows}))
+    return [("accuracy", "Hard accuracy on fresh questions, by iteration", _lines(table, rows, x))]
+
+
+def _cost(table: Table) -> list[Drawn]:
+    """The same against what it cost."""
+    rows = []
+    for arm in _arms(table):
+        for n in range(1, _depth(table, arm)):
+            rows.append(_point(fmean(cost(r, n) for r in table.arms[arm].values()) / 1e12, table, arm, n))
+    return [("cost", "Hard accuracy on fresh questions, by cost", _lines(table, rows, axis("TFLOPs so far", zero=True)))] if rows else []
+
+
+def _lines(table: Table, rows: list[dict[str, Any]], x: Spec) -> Spec:
+    series = dict(zip(_arms(table), COLOURS, strict=False))
+    return lines(rows, x, axis("hard accuracy", percent=True), series, band=True)
+
+
+def _depth(table: Table, arm: str) -> int:
+    return min(len(r["iterations"]) for r in table.arms[arm].values())
+
+
+def _point(x: float, table: Table, arm: str, n: int) -> dict[str, Any]:
+    """Mean and 95 % interval over seeds."""
+    mean, low, high = stats.t_interval([table.accuracy(r, n, "hard") for r in table.arms[arm].values()])
+    return {"x": x, "y": mean, "s": arm, "low": low if math.isfinite(low) else mean, "high": high if math.isfinite(high) else mean}

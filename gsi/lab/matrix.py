@@ -1,0 +1,218 @@
+"""A study file: a matrix of models, tasks, seeds and arms, every cell a `gsi run` of its own (`gsi study STUDY.yaml`).
+
+    name: confirm
+    output_dir: runs/confirm                # the run folders
+    results: studies/confirm.jsonl          # one line per finished cell; what the findings are made from
+    seeds: [1, 2, 3]
+    models: {llama: "lab:dag:{seed}"}
+    tasks:  {dag: {tasks: [{name: dag, args: {seed: "{seed}", per_level: 60}}]}}      # a patch of the config
+    strategies: [vanilla, state_reset]      # an arm for each; `controls: true` adds the control arms
+    arms: {brute_16: {strategy: brute_force, sample: {max_extra: 16}}}                # own arms, patches too
+    config: {...}                           # what all cells share
+
+Texts may hold {seed}, {task}, {fresh} (the seed of data that no cell trains on), {teacher} (the url of the study's teacher) and {run:ARM} (the run
+folder of another arm of the same model, task and seed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from gsi.config import ConfigError, Section, explain, load_config
+from gsi.strategies import CONTROLS, STRATEGIES
+
+FRESH = 1_000_000  # added to a seed: data that no cell trains on
+
+
+class Contrast(Section):
+    """A difference between two arms that is named before any seed is run."""
+
+    a: str
+    b: str  # the difference is a - b; `best` of several: names joined by `|`, the one with the highest mean
+    task: str | None = None  # null = the first
+    model: str | None = None  # null = the first
+    measure: Literal["hard_accuracy", "easy_accuracy", "accuracy"] = "hard_accuracy"
+    margin: float = 0.0  # supported where the lower 95 % bound is above this (-0.02: not worse by more than two points)
+
+
+class StudyTeacher(Section):
+    """A stronger lab model behind a server, started and stopped by the study; `{teacher}` in a config is its url."""
+
+    model: str  # lab:dag-strong:SEED
+    port: Annotated[int, Field(ge=1, le=65535)] = 8177
+
+
+class Study(Section):
+    name: str
+    output_dir: str
+    results: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+    models: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]  # a model, or a patch of the config with `model`
+    tasks: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    strategies: list[str] = Field([])
+    controls: bool = False
+    guided: str = "state_reset"  # the arm that matched controls are matched to
+    arms: dict[str, dict[str, Any]] = Field({})
+    config: dict[str, Any] = Field({})
+    teacher: StudyTeacher | None = None
+    draws: Annotated[int, Field(ge=0)] = 0  # of the initial model per training query, used for strata only; 0 = none
+    equal_tokens: list[str] = Field([])  # arms whose last training set is cut to equal trained tokens and steps, and trained again
+    contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
+    exclusions: list[str] = Field([])  # in words, stated beforehand
+    minutes: dict[str, float] = Field({})  # assumed per cell by arm, `default` for the others; measured ones count once there are any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the matrix, or one of its helpers: `base` (a lab model), `draws` (strata), `equal:ARM`."""
+
+    model: str
+    task: str
+    seed: int
+    arm: str
+    config: dict[str, Any] = field(compare=False, hash=False)
+    needs: tuple[str, ...] = ()  # keys of cells that have to be done first
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.task}/s{self.seed}/{self.arm}"
+
+    @property
+    def mark(self) -> str:
+        """Identifies the config, wherever its files lie."""
+        text = json.dumps({k: v for k, v in self.config.items() if k != "output_dir"}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_study(path: str | Path) -> tuple[Study, str]:
+    """The study and the hash of its file. Raises ConfigError for what could not run: all cells are checked, nothing is started."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise ConfigError(f"{path}: cannot be read: {e}") from None
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as e:
+        raise ConfigError("\n".join(f"{path}: {explain(err, Study)}" for err in e.errors())) from None
+    known = arms(study)
+    if not known:
+        raise ConfigError(f"{path}: no arms; name some under strategies or arms")
+    for i, contrast in enumerate(study.contrasts):
+        for name in (*contrast.a.split("|"), *contrast.b.split("|")):
+            if name not in known:
+                raise ConfigError(f"{path}: contrasts[{i}]: unknown arm {name!r}; there are {', '.join(known)}")
+    for name in study.equal_tokens:
+        if name not in known:
+            raise ConfigError(f"{path}: equal_tokens: unknown arm {name!r}; there are {', '.join(known)}")
+    return study, hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def arms(study: Study) -> dict[str, dict[str, Any]]:
+    """Arm name -> patch of the config. Raises ConfigError for an unknown strategy."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in [*study.strategies, *(CONTROLS if study.controls else ())]:
+        if name not in STRATEGIES:
+            raise ConfigError(f"strategies: unknown {name!r}; there are {', '.join(STRATEGIES)}")
+        chosen = STRATEGIES[name]
+        patch: dict[str, Any] = {"strategy": name}
+        if chosen.match:
+            patch["curate"] = {"like": f"{{run:{study.guided}}}"}
+        if not chosen.verdicts:
+            patch["control"] = True
+        if chosen.allocation == "none":
+            patch["iterations"] = 1  # every iteration would train the base on the same rows
+        found[name] = patch
+    return found | study.arms
+
+
+def cells(study: Study, path: str = "study") -> list[Cell]:
+    """Every cell in the order it is run, each with a config that was checked. Raises ConfigError that names the cell."""
+    found: list[Cell] = []
+    known = arms(study)
+    taught = {"teacher": f"http://127.0.0.1:{study.teacher.port}/v1"} if study.teacher else {}
+    for seed in study.seeds:
+        for model, name in study.models.items():
+            for task, patch in study.tasks.items():
+                place = f"{model}/{task}/s{seed}"
+                folder = Path(study.output_dir) / model / task / f"s{seed}"
+                fill = filler({"seed": seed, "fresh": seed + FRESH, "task": task} | taught | {f"run:{a}": str(folder / a) for a in known})
+                entry = {"model": name} if isinstance(name, str) else name
+                if not isinstance(entry.get("model"), str):
+                    raise ConfigError(f"{path}: models.{model}: no `model` in it")
+                base = fill(entry["model"])
+                patch = _merge(entry, patch)
+                first: tuple[str, ...] = ()
+                if base.startswith("lab:"):
+                    first = (f"base/{base}",)
+                    if not any(c.key == first[0] for c in found):
+                        found.append(Base(model, task, seed, "base", {"model": base}))
+                for arm, own in known.items():
+                    config = _merge(_merge(_merge({"seed": seed}, study.config), patch), own)
+                    config = fill(config) | {"model": base, "output_dir": str(folder / arm)}
+                    try:
+                        load_config(config)
+                    except ConfigError as e:
+                        raise ConfigError(f"{path}: {place}/{arm}: {e}") from None
+                    like = (config.get("curate") or {}).get("like")
+                    needs = tuple(f"{place}/{a}" for a in known if like == str(folder / a))
+                    if like and not needs:
+                        raise ConfigError(
+                            f"{path}: {place}/{arm}: curate.like: {like} is the folder of no arm of this study; add the arm {study.guided}"
+                        )
+                    found.append(Cell(model, task, seed, arm, config, first + needs))
+                if study.draws:
+                    config = _merge({"seed": seed}, _merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
+                    config["sample"] = {**config.get("sample", {}), "k": study.draws}
+                    config = fill(config) | {"model": base, "output_dir": str(folder / "draws")}
+                    found.append(Cell(model, task, seed, "draws", config, first))
+                for arm in study.equal_tokens:
+                    source = next(c for c in found if c.key == f"{place}/{arm}")
+                    needs = tuple(f"{place}/{a}" for a in study.equal_tokens)
+                    found.append(
+                        Cell(model, task, seed, f"equal:{arm}", source.config | {"output_dir": str(folder / f"equal-{arm}")}, needs)
+                    )
+    return found
+
+
+@dataclass(frozen=True)
+class Base(Cell):
+    @property
+    def key(self) -> str:
+        return f"base/{self.config['model']}"
+
+
+def filler(values: dict[str, Any]) -> Callable[[Any], Any]:
+    """Replaces {name} in every text of a nested value; a text that is nothing but one placeholder becomes the value itself."""
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: fill(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [fill(v) for v in value]
+        if not isinstance(value, str):
+            return value
+        for name, content in values.items():
+            if value == f"{{{name}}}":
+                return content
+            value = value.replace(f"{{{name}}}", str(content))
+        return value
+
+    return fill
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        result[key] = _merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result

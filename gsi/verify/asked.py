@@ -1,0 +1,81 @@
+"""Of several numbers in a sentence, the one that counts what the question asks for: `40 pies with their 120 oranges`."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from gsi.verify.numbers import NUMBER, Number, plain, value_of
+from gsi.verify.statements import concluded, doubtful, number_of, without_reason
+from gsi.verify.words import digits
+
+_VERBS = "did|do|does|are|is|were|was|will|would|can|could|has|have|had|must|should|may|might"
+_COUNTED = re.compile(rf"\bhow\s+many\s+((?:[a-z'-]+\s+){{1,5}}?)(?=(?:{_VERBS})\b)", re.IGNORECASE)
+_MONEY = re.compile(r"\bhow\s+(?:much\s+(?:money|change|profit)|many\s+dollars)\b", re.IGNORECASE)
+_BETWEEN = {"more", "total", "fewer", "less", "other", "extra", "additional", "different", "of", "the", "in", "all", "altogether"}
+
+
+@lru_cache(maxsize=512)
+def _wanted(question: str) -> tuple[str, frozenset[str]] | None:
+    """The noun that is counted and all words of its phrase, stems; `how many packs of groceries did` -> pack, {pack, grocery}."""
+    if _MONEY.search(question):
+        return "dollar", frozenset({"dollar"})
+    found = _COUNTED.findall(question)
+    if not found:
+        return None
+    phrase = found[-1].lower().split()
+    head = phrase[: phrase.index("of")] if "of" in phrase[1:] else phrase
+    words = [w for w in head if w not in _BETWEEN]
+    return (_stem(words[-1]), frozenset(_stem(w) for w in phrase if w not in _BETWEEN)) if words else None
+
+
+def _stem(word: str) -> str:
+    return re.sub(r"ie$|y$", "i", re.sub(r"(?<!s)s$", "", word.lower()))
+
+
+_DIFFERENCE = re.compile(r"(?:\s*[a-z]+){0,3}?\s*\b(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
+_COMPARES = re.compile(r"\b(?:more|fewer|less|than|[a-z]{2,}er|difference|differs?|exceeds?|extra|additional|change)\b", re.IGNORECASE)
+
+
+def difference(clause: str, question: str) -> Number | bool | None:
+    """In a sentence with `$20 more than Tom`: the number, where the question asks for a difference; False where the only number is one and none is asked."""
+    text = plain(clause)
+    found = list(NUMBER.finditer(text))
+    apart = [m for m in found if _DIFFERENCE.match(text[m.end() :])]
+    if len(apart) != 1 or doubtful(text) or "=" in text:
+        return None
+    if not _COMPARES.search(question):
+        return None if len(found) > 1 else False
+    asks = re.search(r"\bhow\s+(?:much|many)\s+(?:more|fewer|less)\b", question, re.IGNORECASE)
+    value = value_of(apart[0])
+    return number_of(apart[0], value) if asks and len(found) > 1 and value is not None else None
+
+
+def asked_number(clause: str, question: str) -> Number | None:
+    """The number of a sentence with several that stands before the counted noun, if only one does and the question did not give it so."""
+    wanted = _wanted(question)
+    if wanted is None:
+        return None
+    text = digits(concluded(without_reason(plain(clause))))
+    found = list(NUMBER.finditer(text))
+    if not 2 <= len(found) <= 6 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?]|\d:\d|\d\s*-\s*\d|\bto\s+\d", text):
+        return None
+    head, phrase = wanted
+    asked = re.findall(r"[a-z]+|\d[\d.,]*", digits(question).lower())
+    fits: list[tuple[int, bool]] = []
+    for i, m in enumerate(found):
+        after = re.split(
+            r"[.,;:()]|\s(?:and|or|for|with|from|on|in|at|per|each|than)\s",
+            text[m.end() : found[i + 1].start() if i + 1 < len(found) else len(text)] + " ",
+        )[0]
+        words = re.findall(r"[a-z]+", after.lower())[:6]
+        stems = {_stem(w) for w in words}
+        if (head == "dollar" and m["cur"]) or head in stems:
+            if words and f" {m['num']} {words[0]} " in f" {' '.join(asked)} ":
+                continue  # as the question has it
+            fits.append((i, phrase <= stems or bool(m["cur"])))
+    best = fits if len(fits) == 1 else [fit for fit in fits if fit[1]]
+    if len(best) != 1 or re.search(r"[\w)]\s*-\s*$|\b[b-z]\s*$", text[: found[best[0][0]].start()]):
+        return None
+    value = value_of(found[best[0][0]])
+    return None if value is None else number_of(found[best[0][0]], value)

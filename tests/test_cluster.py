@@ -1,0 +1,271 @@
+"""The Ray engine on clusters of this machine, with parts of them killed."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import light
+import models
+import pytest
+import scripted
+from test_engine import Queue, request, run
+
+from gsi import Query
+from gsi import run as gsi_run
+from gsi.config import RayEngine, load_config
+from gsi.engines import cluster
+from gsi.engines.remote import RemoteEngine
+from gsi.progress import Reporter
+from gsi.types import GsiError
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+QUIET = Reporter("quiet")
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settings():
+    """Patience for busy machines; workers find the modules of the tests, and scripted responses take a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_raylet_start_wait_time_s", "240")
+        patch.setenv("RAY_DEDUP_LOGS", "0")
+        patch.setenv("SCRIPTED_DELAY", "0.02")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(settings):
+    """A cluster whose head has no CPU to give, and one node with one CPU; this process is connected to it."""
+    c = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+    c.add_node(num_cpus=1, **NODE)
+    cluster.connect(c.address)
+    yield c
+    ray.shutdown()
+    c.shutdown()
+
+
+def two_nodes(c: Cluster) -> None:
+    while sum(n["Alive"] for n in ray.nodes()) < 3:
+        c.add_node(num_cpus=1, **NODE)
+        wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) >= 3)
+
+
+def kill_node_of(c: Cluster, engine: RemoteEngine) -> None:
+    c.remove_node(next(n for n in c.list_all_nodes() if n.node_id == engine.link.info.node), allow_graceful=False)
+
+
+def wait_for(true, seconds=240.0):
+    deadline = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return value
+
+
+def engine_of(make, replicas=2, say=lambda text: None, **more):
+    return cluster.ray_replicas(
+        RayEngine(**{"of": {"kind": "scripted", "function": "light:slow_echo"}, "replicas": replicas} | more), make, say
+    )
+
+
+class Once(Queue):
+    """Holds that no answer comes twice."""
+
+    def put(self, request, completion):
+        assert request.seed not in self.done
+        super().put(request, completion)
+
+
+@contextmanager
+def running(engine, requests):
+    """The engine at work in another thread; at the end it has answered all of them."""
+    work, errors = Once(requests), []
+
+    def run():
+        try:
+            engine.run(work)
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield work
+    finally:
+        thread.join(300)
+    assert not errors, errors
+    assert not thread.is_alive()
+    assert {s: c.text for s, c in work.done.items()} == {r.seed: light.echo(r, "") for r in requests}
+
+
+def test_nodes_and_actors_come_and_go(nodes, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with pytest.raises(GsiError, match=r"one replica needs CPU 1, GPU 1, and no node of the cluster has that. There are 2 nodes .*CPU 1"):
+        engine_of(light.engine, resources={"CPU": 1, "GPU": 1})
+
+    engine = engine_of(light.engine, say=said.append)
+    requests = [request("abc", i) for i in range(1000)]
+    first, second = engine.engines
+    assert first.link.poll()
+    assert not second.link.poll(), "one node, one replica"
+    with running(engine, requests) as work:  # a second node comes while it runs
+        wait_for(lambda: len(work.done) > 20)
+        two_nodes(nodes)
+    assert any("waits since" in line and "for CPU 1" in line for line in said)
+    wait_for(second.link.poll)
+    assert first.link.info.node != second.link.info.node
+
+    said.clear()
+    with running(engine, requests) as work:  # an actor dies: Ray starts it again
+        wait_for(lambda: len(work.done) > 100)
+        os.kill(first.link.info.pid, signal.SIGKILL)
+    assert any("replica 0 of 2 is lost" in line and "starts again" in line for line in said)
+    wait_for(first.link.poll)
+
+    said.clear()
+    with running(engine, requests) as work:  # a node dies: the other one does the rest, until there is room again
+        wait_for(lambda: len(work.done) > 100)
+        kill_node_of(nodes, second)
+    assert any("replica 1 of 2 is lost" in line for line in said)
+    assert len(run(engine, requests[:50])) == 50
+    engine.close()
+
+
+# --------------------------------------------------------------------------------------- whole runs
+
+
+def on_ray(nodes: Cluster, of: dict, output: Path, **changes) -> dict:
+    return scripted.config(output, **{"engine": {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}} | changes)
+
+
+SCRIPTED = {"kind": "scripted", "function": f"{scripted.HERE}:respond", "max_rows": 4}
+
+
+def ledger(path: Path, leave_out=("created_at", "model")) -> dict:
+    """(table, split, query, iteration, attempt) -> the rest of the row."""
+    rows = {}
+    if not (path / "ledger.sqlite").exists():
+        return rows
+    with sqlite3.connect(path / "ledger.sqlite") as db:
+        db.row_factory = sqlite3.Row
+        for table in ("rollouts", "evaluations"):
+            try:
+                found = [dict(r) for r in db.execute(f"SELECT * FROM {table}")]
+            except sqlite3.OperationalError:  # the schema is not there yet
+                return {}
+            for r in found:
+                key = (table, r.pop("split", None), r.pop("query_id"), r.pop("iteration"), r.pop("attempt"))
+                rows[key] = {k: v for k, v in r.items() if k not in leave_out}
+    return rows
+
+
+def drawn(path: Path) -> int:
+    return sum(key[0] == "rollouts" for key in ledger(path))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The ledger of a run with the scripted engine in this process."""
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCRIPTED_DELAY", "0")
+        gsi_run(load_config(scripted.config(path)), reporter=QUIET)
+    return ledger(path)
+
+
+@contextmanager
+def in_a_thread(config: dict, **more):
+    errors = []
+
+    def work():
+        try:
+            gsi_run(load_config(config), reporter=QUIET, **more)
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(400)
+    assert not errors, errors
+    assert not thread.is_alive()
+
+
+def test_a_node_killed_in_mid_sampling_changes_nothing(nodes, tmp_path, undisturbed):
+    two_nodes(nodes)
+    path = tmp_path / "run"
+    with in_a_thread(on_ray(nodes, SCRIPTED, path)):
+        wait_for(lambda: drawn(path) >= 40)
+        before = drawn(path)
+        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+    assert before < 150, "it was in the middle"
+    assert ledger(path) == undisturbed
+
+
+def test_a_killed_driver_resumes_on_the_cluster(nodes, tmp_path, undisturbed):
+    two_nodes(nodes)
+    path = tmp_path / "run"
+    config = on_ray(nodes, SCRIPTED, path)
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    driver = subprocess.Popen([sys.executable, "-m", "gsi", "run", str(tmp_path / "config.yaml")], stdout=subprocess.DEVNULL)
+    wait_for(lambda: drawn(path) >= 40 or driver.poll() is not None)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    kept = ledger(path, ())
+    assert 40 <= len(kept) < len(undisturbed)
+    gsi_run(load_config(config), reporter=QUIET)
+    assert ledger(path) == undisturbed
+    assert kept.items() <= ledger(path, ()).items(), "what was committed stays, with its time"
+
+
+def test_the_same_attempts_with_the_same_seeds_as_in_one_process(nodes, tmp_path, capsys):
+    """A real model; a node is killed in the middle of the run on the cluster."""
+    two_nodes(nodes)
+    model = models.build(tmp_path / "model")
+    queries = [Query(f"q{i}", "made_up", f"{i} + {i} = ", str(2 * i)) for i in range(40)]
+    common = {
+        "model": str(model), "iterations": 1, "tasks": [{"name": "made_up", "check": f"{scripted.HERE}:anything"}],
+        "sample": {"k": 8, "wanted": 2, "max_new_tokens": 60}, "train": {"kind": "scripted", "function": f"{scripted.HERE}:copy_model"},
+    }  # fmt: skip
+    alone = scripted.config(tmp_path / "alone", **common | {"engine": {"kind": "transformers", "device": "cpu", "max_rows": 8}})
+    gsi_run(load_config(alone), queries, reporter=QUIET)
+    path = tmp_path / "ray"
+    with in_a_thread(on_ray(nodes, {"kind": "transformers", "device": "cpu", "max_rows": 8}, path, **common), queries=queries):
+        wait_for(lambda: drawn(path) >= 40)
+        kept = ledger(path, ())
+        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+    a, b = ledger(tmp_path / "alone"), ledger(path)
+    assert {k: r["seed"] for k, r in a.items()} == {k: r["seed"] for k, r in b.items()}
+    assert kept.items() <= ledger(path, ()).items()
+    same = sum(a[k]["response_ids"] == b[k]["response_ids"] for k in a)
+    with capsys.disabled():
+        print(
+            f"\nidentical responses, transformers and ray: {same} of {len(a)} ({same / len(a):.1%}), {len(kept)} drawn when the node died"
+        )
+    assert same >= 0.97 * len(a)
+
+
+def test_what_is_wrong_with_ray_itself_is_said(monkeypatch):
+    monkeypatch.setattr(ray, "__version__", "2.40.0")
+    with pytest.raises(GsiError, match=r"Ray 2.40.0 is installed here, .*\[ray\]"):
+        cluster.load_ray()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(GsiError, match=r"Ray is not installed here .*guided-self-improvement\[ray\]"):
+        cluster.load_ray()
+    monkeypatch.undo()
+    with pytest.raises(GsiError, match="ray job submit"):
+        cluster.connect("ray://10.0.0.1:10001")

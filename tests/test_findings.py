@@ -1,0 +1,125 @@
+"""The findings: every number from compact results whose contrasts are known beforehand."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from gsi.lab import findings
+from gsi.lab.matrix import Contrast, load_study
+from gsi.lab.outcomes import contrast, cost, tables
+from gsi.lab.study import Results
+
+LEVELS = range(1, 11)  # of chain; 7 to 10 are hard
+
+
+def iteration(n, hard, easy=0.9, share=0.4, flops=1e9):
+    levels = {str(level): [100, round(100 * (hard if level > 6 else easy)), 50] for level in LEVELS}
+    found = {"tests": {"chain": {"levels": levels, "items": "4:f"}}}
+    if n:
+        rows = {str(level): round(1200 * share / 4) if level > 6 else round(1200 * (1 - share) / 6) for level in LEVELS}
+        found |= {
+            "sample": {str(level): [10, 5, 4, 2, 500, 1] for level in LEVELS},
+            "kinds": {},
+            "accepted": {"n": 10, "identical": 1, "guided": 4, "guided_identical": 1, "texts": 5, "own_share": 0.5},
+            "solved": "4:f",
+            "rows": {"levels": rows, "tokens": 1000, "references": 0, "steps": 10},
+            "flops": flops,
+            "tail": {"tail/coverage": 0.8},
+        }
+    return found
+
+
+def run(accuracies, share=(0.3, 0.3), flops=1e9):
+    """A record with hard accuracy `accuracies` at iterations 0, 1, 2."""
+    first, *later = accuracies
+    made = [iteration(0, first), *(iteration(n + 1, a, share=s, flops=flops) for n, (a, s) in enumerate(zip(later, share, strict=True)))]
+    return {
+        "seconds": 3.0,
+        "study": "old",
+        "code": "new",
+        "iterations": made,
+        "parameters": 1,
+        "pool": {str(level): 10 for level in LEVELS},
+    }
+
+
+def study(tmp_path, name, records, model="llama", seeds=(1, 2, 3), **changes):
+    data = {
+        "name": name,
+        "output_dir": str(tmp_path / name),
+        "results": str(tmp_path / f"{name}.jsonl"),
+        "seeds": list(seeds),
+        "models": {model: "base"},
+        "tasks": {"chain": {"tasks": [{"name": "chain", "args": {"seed": "{seed}", "per_level": 4, "levels": [1, 2]}}]}},
+        "strategies": ["vanilla", "state_reset"],
+        "contrasts": [{"a": "state_reset", "b": "vanilla", "margin": 0.02}],
+    }
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(data | changes))
+    lines = [{"key": f"{model}/chain/s{seed}/{arm}", "mark": "m"} | record for (arm, seed), record in records.items()]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def records():
+    found = {}
+    for seed, gain in ((1, 0.04), (2, 0.05), (3, 0.06)):
+        found["vanilla", seed] = run((0.1, 0.2, 0.3), share=(0.2, 0.3))
+        found["state_reset", seed] = run((0.1, 0.2 + gain, 0.3 + gain), flops=2e9)
+    return found
+
+
+def table_of(path):
+    loaded, _ = load_study(path)
+    return tables(loaded, Results(loaded.results))[0]
+
+
+def test_a_contrast_three_ways_with_its_interval_and_verdict(tmp_path, records):
+    for seed in (1, 2, 3):
+        records["equal:vanilla", seed] = run((0.1, 0.2, 0.25))
+        records["equal:state_reset", seed] = run((0.1, 0.2, 0.26))
+    path = study(tmp_path, "three", records)
+    table = table_of(path)
+    found = contrast(table, Contrast(a="state_reset", b="vanilla"))
+    assert found["as is"] == pytest.approx([0.04, 0.05, 0.06])
+    # vanilla's cost, 2e9, is spent by state_reset after its first iteration
+    assert cost(table.arms["vanilla"][1]) == 2e9
+    assert found["equal cost"] == pytest.approx([0.24 - 0.3, 0.25 - 0.3, 0.26 - 0.3])
+    assert found["equal tokens and steps"] == pytest.approx([0.01] * 3)
+    text = findings.write([path])
+    assert "| state_reset - vanilla | hard_accuracy | as is | +5.0 [2.5, 7.5] | 0.250 | > 2 | yes | 3 |" in text
+    assert "| state_reset - vanilla | hard_accuracy | equal cost | -5.0 [-7.5, -2.5] | 0.250 | > 2 | no | 3 |" in text
+    assert "| vanilla | 20.0 | 30.0 | +10.0 [10.0, 10.0] | 0.250 |" in text  # hard share by iteration and its slope
+    assert "missing" not in text
+
+
+def test_no_verdict_before_all_seeds_are_in(tmp_path, records):
+    del records["state_reset", 3]
+    text = findings.write([study(tmp_path, "part", records)])
+    assert "**Unfinished: 1 runs are missing, so no contrast is decided.**" in text
+    assert "| > 2 | open (2 of 3) | 2 |" in text
+    assert "**Not run yet.**" in findings.write([study(tmp_path, "none", {})])
+
+
+def test_the_strongest_opponent_counts(tmp_path, records):
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = run((0.1, 0.2, 0.4))
+    changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [{"a": "state_reset", "b": "vanilla|brute_force"}]}
+    assert "state_reset - vanilla|brute_force (best: brute_force)" in findings.write([study(tmp_path, "best", records, **changes)])
+
+
+def test_the_same_contrast_over_models_and_figures_beside_the_text(tmp_path, records):
+    paths = [study(tmp_path, "one", records), study(tmp_path, "two", records, model="neox")]
+    text = findings.write(paths, "# Findings", tmp_path / "docs" / "images", tmp_path / "docs")
+    assert text.startswith("# Findings\n")
+    assert "| state_reset - vanilla, hard_accuracy | +5.0 [2.5, 7.5] (3) | +5.0 [2.5, 7.5] (3) |" in text
+    shown = re.findall(r"!\[(.+?)\]\((.+?)\)", text)
+    assert len(shown) == 6
+    for caption, path in shown:
+        svg = (tmp_path / "docs" / path).read_text()
+        assert svg.startswith("<svg")
+        assert caption in svg
+    assert "## Agreement" not in findings.write(paths[:1])
