@@ -21,13 +21,29 @@ ROOT = Path(__file__).parent
 LISTED = re.compile(r"[\w-]+\.md")
 
 
+MADE = {"config.md", "commands.md"}
+
+
 def on_config(config: Any) -> Any:
-    """Pages that the nav does not name come last, under the title they have."""
-    named = set(LISTED.findall(str(config.nav)))
-    more = sorted(p.name for p in Path(config.docs_dir).glob("*.md") if p.name not in named)
-    if more:
-        config.nav.append({"More": more})
+    """The nav without pages that are not there; pages that it does not name come last, under the title they have."""
+    there = {p.name for p in Path(config.docs_dir).glob("*.md")}
+    more = sorted(there - set(LISTED.findall(str(config.nav))))
+    config.nav = _present(config.nav, there | MADE) + ([{"More": more}] if more else [])
     return config
+
+
+def _present(entries: list[Any], there: set[str]) -> list[Any]:
+    kept: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            kept += [entry] if entry in there else []
+            continue
+        for title, target in entry.items():
+            if isinstance(target, list):
+                kept.append({title: _present(target, there)})
+            elif target in there:
+                kept.append({title: target})
+    return kept
 
 
 def on_files(files: Files, config: Any) -> Files:

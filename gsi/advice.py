@@ -11,7 +11,7 @@ from gsi.metrics import PLAIN, Spent, accepted_sql
 
 TRUNCATED, TOO_EASY = 0.10, 0.85  # shares from which a warning is given
 HARDER = (
-    "AIME (HuggingFaceH4/aime_2024; question: problem), Omni-MATH (KbsdJames/Omni-MATH; question: problem, level: difficulty), Big-Math "
+    "AIME (HuggingFaceH4/aime_2024; question: problem, rationale: solution), Omni-MATH (KbsdJames/Omni-MATH; question: problem, rationale: solution, level: difficulty), Big-Math "
     "(SynthLabsAI/Big-Math-RL-Verified; question: problem) or DAPO-17k (BytedTsinghua-SIA/DAPO-Math-17k; answer: reward_model.ground_truth); check them "
     "against your test sets first: gsi tasks overlap TRAIN TEST"
 )

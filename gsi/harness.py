@@ -25,6 +25,7 @@ import yaml
 from gsi import build
 from gsi.config import Config, ScriptedEngine
 from gsi.ledger import Ledger
+from gsi.prompts import CLOSE
 from gsi.runfolder import write_text
 from gsi.types import GsiError, Rollout
 
@@ -95,6 +96,7 @@ def prepare(run: Path, config: Config, n: int, theirs: Sequence[str] = ()) -> Pr
     device, dtype = _hardware(config)
     bos = tokenizer.bos_token_id is not None and (renderer.ids_of("a") or ())[:1] == (tokenizer.bos_token_id,)
     args = [f"pretrained={model}", f"dtype={dtype}", f"add_bos_token={bos}"]
+    args += [f"think_end_token={CLOSE}"] if renderer.may_think else []
     rows: dict[str, list[Rollout]] = {}
     skipped: dict[str, str] = {}
     if not theirs:
@@ -217,7 +219,7 @@ def compare(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "ours": sum(r.correct for r in rows) / len(rows),
             "harness": sum(right[r.query_id] for r in rows) / len(rows),
             "same_verdict": sum(right[r.query_id] == r.correct for r in rows),
-            "same_text": sum(said[r.query_id].strip() == r.response.strip() for r in rows),
+            "same_text": sum(said[r.query_id].strip() == r.response.rpartition(CLOSE)[2].strip() for r in rows),
         }
         for r in rows:
             if right[r.query_id] != r.correct:

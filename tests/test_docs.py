@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import scripted
 import yaml
-from models import build
 
 import gsi
 from gsi import cli
@@ -46,9 +45,9 @@ ELSEWHERE = {
     "gsi bench cluster": "minutes",
 }  # fmt: skip
 PLACES = {  # a name in the docs -> what stands for it
-    "RUN": "runs/gsm8k", "RUN...": "runs/gsm8k", "RUN_OR_DIR": "runs", "A": "model", "B": "model", "C": "model", "MODEL": "model", "DATA": "data.jsonl", "DATA.jsonl": "data.jsonl",
+    "RUN": "runs/gsm8k", "RUN...": "runs/gsm8k", "RUN_OR_DIR": "runs", "A": "runs/vanilla", "B": "runs/first", "C": "runs/second", "MODEL": "model", "DATA": "data.jsonl", "DATA.jsonl": "data.jsonl",
     "FILE": "data.jsonl", "TRAIN": "data.jsonl", "TEST": "test.jsonl", "CONFIG.yaml": "small.yaml", "CONFIG": "small.yaml", "STUDY.yaml": "studies/check.yaml", "T": "gsm8k", "N": "1",
-    "DIR": "out", "NAME": "name", "TASK": "gsm8k",
+    "DIR": "out", "NAME": "name", "TASK": "gsm8k", "RUN/config.yaml": "runs/gsm8k/config.yaml", "aqua_cot.jsonl.gz": "data.jsonl", "mathqa.jsonl.gz": "test.jsonl",
 }  # fmt: skip
 RUNS = ("gsm8k", "vanilla", "state_reset", "other", "first", "second")
 
@@ -110,8 +109,10 @@ def words_of(command: Command) -> list[str]:
 
 
 def complete(words: list[str]) -> bool:
-    """Whether it is meant to be typed: `gsi run` or `gsi export` alone is a mention."""
-    return len(words) > 2 or (len(words) == 2 and words[1] in ("env", "schema", "--version"))
+    """Whether it is meant to be typed: `gsi run`, `gsi export` or `gsi tasks check` alone is a mention."""
+    return len(words) > (3 if words[1:2] == ["tasks"] and words[2:] != ["list"] else 2) or (
+        len(words) == 2 and words[1] in ("env", "schema", "--version")
+    )
 
 
 def test_there_are_commands_to_check():
@@ -196,7 +197,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 
 QUESTIONS = [
-    {"question": f"What is {i} plus {i + 1}?", "problem": f"What is {i} plus {i + 1}?", "answer": str(2 * i + 1), "rationale": f"Take {i}.\nAdd {i + 1}.\nThe answer is {2 * i + 1}", "level": 1 + i % 3}
+    {"question": f"What is {i} plus {i + 1}?", "problem": f"What is {i} plus {i + 1}?", "answer": str(2 * i + 1), "rationale": f"{i} + {i + 1} = {2 * i + 1}.\nThe answer is {2 * i + 1}", "level": 1 + i % 5}
     for i in range(12)
 ]  # fmt: skip
 SCRIPTED = [
@@ -212,8 +213,11 @@ def lines(path: Path, rows: list[dict]) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """A folder with what the docs take for granted."""
+    from models import build
+
     folder = tmp_path_factory.mktemp("world")
-    lines(folder / "data.jsonl", QUESTIONS)
+    for name in ("data", "mine", "theirs", "train"):
+        lines(folder / f"{name}.jsonl", QUESTIONS)
     lines(
         folder / "test.jsonl", [{**q, "question": q["question"].replace("What", "And what"), "answer": q["answer"]} for q in QUESTIONS[:3]]
     )
@@ -229,10 +233,11 @@ def world(tmp_path_factory) -> Path:
     for name in ("configs", "studies", "docker"):
         (folder / name).symlink_to(ROOT / name)
     config = scripted.config(
-        folder / "runs" / "gsm8k", tasks=[{"name": "gsm8k", "path": str(folder / "data.jsonl")}], engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"},
+        folder / "runs" / "gsm8k", tasks=[{"name": "gsm8k", "path": str(folder / "data.jsonl")}],
         train={"kind": "scripted", "function": f"{scripted.HERE}:make_folder"},
     )  # fmt: skip
-    (folder / "small.yaml").write_text(yaml.safe_dump(config | {"output_dir": "runs/small", "model": "model"}))
+    for name in ("small.yaml", "config.yaml"):
+        (folder / name).write_text(yaml.safe_dump(config | {"output_dir": "runs/small", "model": "model"}))
     gsi.run(config, reporter=Reporter("quiet"))
     for name in RUNS[1:]:
         shutil.copytree(folder / "runs" / "gsm8k", folder / "runs" / name)
@@ -266,6 +271,7 @@ def prepared(words: list[str], number: int, page_files: set[str]) -> list[str]:
     elif name == "export":
         words[3] = f"rows-{number}.jsonl"
     elif name in ("push", "merge"):
+        words = [*words[:2], "model", "model", *words[4:]] if name == "merge" else words
         words = [f"out-{number}" if words[i - 1] in ("--to", "--output") else w for i, w in enumerate(words)]
     elif name == "study" and "--dry-run" not in words:
         words = [*words, "--dry-run"]

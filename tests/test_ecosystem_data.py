@@ -57,6 +57,17 @@ ROWS = {  # a row as others have it, the mapping it needs -> question, answer, r
         {"answer": "reward_model.ground_truth"},
         ("2+2?", "4", None),
     ),
+    "AIME": (
+        {"id": 60, "problem": "Find x.", "solution": "It is $\\boxed{204}$.", "answer": "204", "url": "u", "year": "2024"},
+        {"question": "problem", "rationale": "solution"},
+        ("Find x.", "204", "It is $\\boxed{204}$."),
+    ),
+    "Omni-MATH": (
+        {"domain": ["Mathematics -> Algebra"], "difficulty": 7.5, "problem": "Find y.", "solution": "So $y = 1$.", "answer": "1", "source": "imo"},
+        {"question": "problem", "rationale": "solution", "level": "difficulty"},
+        ("Find y.", "1", "So $y = 1$."),
+    ),
+    "Big-Math": ({"problem": "Find z.", "answer": "12", "source": "s", "domain": ["x"], "llama8b_solve_rate": 0.31}, {"question": "problem"}, ("Find z.", "12", None)),
     "parts": ({"q": [{"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]}], "a": ["4"]}, {"question": "q", "answer": "a.0"}, ("2+2?", "4", None)),
 }  # fmt: skip
 

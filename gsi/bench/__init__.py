@@ -44,6 +44,12 @@ def _allocation() -> Line:
     return allocation()
 
 
+def _start() -> Line:
+    from gsi.bench.start import start
+
+    return start()
+
+
 def _cluster() -> Line:
     from gsi.bench.cluster import cluster
 
@@ -58,4 +64,5 @@ BENCHES: dict[str, Callable[[], Line]] = {
     "report": _report,
     "allocation": _allocation,
     "cluster": _cluster,
+    "start": _start,
 }
