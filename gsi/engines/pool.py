@@ -151,7 +151,8 @@ class Replicas:
             raise error
         self.capabilities: frozenset[str] = frozenset.intersection(*(e.capabilities for e in self.engines))
         first = self.engines[0]
-        self.parameters, self.stop_ids = getattr(first, "parameters", 0), getattr(first, "stop_ids", frozenset())
+        self.parameters: int = getattr(first, "parameters", 0)
+        self.stop_ids: frozenset[int] = getattr(first, "stop_ids", frozenset())
         contexts = [e.context for e in self.engines if getattr(e, "context", None)]
         self.context: int | None = min(contexts, default=None)
 
@@ -184,9 +185,9 @@ class Replicas:
         def work_off(engine: Any, share: Share) -> None:
             while (taken := share.take(1, 0.2)) is not None:
                 for chunk in taken:
-                    share.put(chunk, getattr(engine, name)(chunk.pairs))  # type: ignore[attr-defined, arg-type]
+                    share.put(chunk, getattr(engine, name)(chunk.pairs))  # type: ignore[attr-defined]
 
-        self._spread(Pool(chunks, len(self.engines)), work_off)  # type: ignore[arg-type]
+        self._spread(Pool(chunks, len(self.engines)), work_off)
         return [value for _, values in sorted(chunks.done.items()) for value in values]
 
     def _spread(self, pool: Pool, run: Callable[[Any, Share], None]) -> None:
