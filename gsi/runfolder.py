@@ -402,8 +402,14 @@ def _changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, 
         old = state.get("config") or yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise GsiError(f"{path / 'config.yaml'}: cannot be read: {e}") from e
-    a, b = dict(_flat(old)), dict(_flat(config.dump()))
+    a, b = dict(_flat(_drawing(old))), dict(_flat(_drawing(config.dump())))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def _drawing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the engine that draws; on how many machines is placement."""
+    engine = config.get("engine")
+    return {**config, "engine": engine["of"]} if isinstance(engine, Mapping) and engine.get("kind") == "ray" else dict(config)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -280,3 +280,27 @@ def test_what_is_wrong_with_ray_itself_is_said(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(GsiError, match="ray job submit"):
         cluster.connect("ray://10.0.0.1:10001")
+
+
+def test_a_dead_head_ends_the_run_with_a_message(nodes, tmp_path):
+    """The last test: nothing of the cluster can be used after it."""
+    path = tmp_path / "run"
+    (tmp_path / "config.yaml").write_text(
+        json.dumps(on_ray(nodes, SCRIPTED, path, tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 40}}]))
+    )
+    with (tmp_path / "stderr").open("w") as err:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "gsi", "run", str(tmp_path / "config.yaml")], stdout=subprocess.DEVNULL, stderr=err
+        )
+    wait_for(lambda: drawn(path) >= 40 or driver.poll() is not None)
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    assert driver.wait(120) == 2
+    said = (tmp_path / "stderr").read_text()
+    assert "the head of the cluster" in said
+    assert "the same command goes on from here" in said
+    kept = ledger(path, ())
+    gsi_run(
+        load_config(on_ray(nodes, SCRIPTED, path, tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 40}}], engine=SCRIPTED)),
+        reporter=QUIET,
+    )
+    assert kept.items() <= ledger(path, ()).items()

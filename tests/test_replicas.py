@@ -278,3 +278,20 @@ def test_several_servers_share_the_work_and_survive_one(model):
 def test_bad_settings_are_refused(engine, said):
     with pytest.raises(ConfigError, match=said.replace("?", r"\?").replace("{", r"\{")):
         load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k", "path": "x"}], "engine": engine})
+
+
+def test_the_engine_may_move_to_a_cluster_between_two_starts_of_a_run(tmp_path):
+    """Where samples are drawn is placement; which function draws them is not."""
+    import scripted
+
+    from gsi import run as gsi_run
+    from gsi.progress import Reporter
+    from gsi.runfolder import _changes, read_state
+
+    one = scripted.config(tmp_path / "run", iterations=1)
+    gsi_run(load_config(one), reporter=Reporter("quiet"))
+    state = read_state(tmp_path / "run")
+    moved = load_config(one | {"engine": {"kind": "ray", "of": one["engine"], "replicas": 4}})
+    assert _changes(tmp_path / "run", moved, state) == {}
+    other = load_config(one | {"engine": {"kind": "ray", "of": {"kind": "scripted", "function": "other:one"}}})
+    assert "engine.function" in _changes(tmp_path / "run", other, state)

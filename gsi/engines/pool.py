@@ -216,7 +216,10 @@ class Replicas:
         engine = self.engines[i]
         while True:
             try:
-                return run(engine, Share(pool, i))
+                run(engine, Share(pool, i))
+                if held := pool.give_back(i):  # else the others would wait for it for ever
+                    raise RuntimeError(f"replica {i} ended and left {held} requests unanswered")
+                return None
             except EngineLost as e:
                 held, restart = pool.give_back(i), getattr(engine, "restart", None)
                 back = restart is not None and restart()
