@@ -13,7 +13,7 @@ import models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from light import echo
+from light import echo, slow_echo
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from tiny_server import TinyServer
 
@@ -64,6 +64,29 @@ def test_every_request_is_answered_once_whoever_dies(lives, n, at_once, shuffle)
     assert all(work.done[r.seed].text == f"abc{r.seed}" for r in requests)
     assert all("burnt down" in line and "drawn by others" in line for line in said)
     pool.run(Queue(requests))  # the dead are not asked again
+
+
+def test_scores_come_in_order_when_an_engine_dies():
+    class Scoring(Mortal):
+        def score(self, pairs):
+            self.life -= 1
+            if self.life < 0:
+                raise EngineLost("its server burnt down")
+            time.sleep(0.001)
+            return [[float(c.text)] for _, c in pairs]
+
+    pool = Replicas([lambda: Scoring(10**9), lambda: Scoring(3), lambda: Scoring(0)], lambda text: None)
+    pairs = [(Text("x"), Completion(str(i), (i,), "stop", 1)) for i in range(1000)]
+    assert pool.score(pairs) == [[float(i)] for i in range(1000)]
+
+
+def test_an_engine_that_leaves_something_unanswered_ends_the_run():
+    class Lazy(ScriptedEngine):
+        def run(self, work):
+            work.take(1, 1.0)
+
+    with pytest.raises(RuntimeError, match="replica 1 ended and left 1 requests unanswered"):
+        Replicas([lambda: ScriptedEngine(slow_echo, "m"), lambda: Lazy(echo, "m")]).run(Queue([request("abc", i) for i in range(100)], at_once=1))
 
 
 def test_the_last_ones_death_ends_the_run():

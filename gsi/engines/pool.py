@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gsi.types import Completion, EngineLost, Request, Stop, Text, Workload
+from gsi.types import Completion, EngineLost, Query, Request, Stop, Text, Workload
 
 AHEAD = 32  # requests taken beyond what was asked for, to keep attempts that share a prompt on one engine
 CHUNK = 64  # pairs scored in one call
@@ -254,3 +254,4 @@ class _Chunks:
 class _Chunk:
     def __init__(self, at: int, pairs: Sequence[tuple[Text, Completion]]):
         self.at, self.pairs = at, pairs
+        self.query = Query(str(at), "", "", "")  # a pool asks what belongs together
