@@ -21,6 +21,7 @@ from gsi import build, config
 from gsi.config import ConfigError, load_config
 from gsi.engines.pool import Replicas
 from gsi.engines.process import in_process, share_of_gpus
+from gsi.engines.remote import Info, RemoteEngine
 from gsi.engines.scripted import ScriptedEngine
 from gsi.seeds import seed_of
 from gsi.types import Completion, EngineLost, GsiError, Query, Stop, Text
@@ -80,13 +81,39 @@ def test_scores_come_in_order_when_an_engine_dies():
     assert pool.score(pairs) == [[float(i)] for i in range(1000)]
 
 
+def test_copies_that_are_not_there_yet_hold_nothing_up():
+    """A copy on a cluster without room for it: its thread waits, and what it would do the others do."""
+
+    class Waiting:
+        name, polled = "waiting", 0
+
+        def poll(self):
+            self.polled += 1
+            time.sleep(0.002)
+
+        def close(self): ...
+
+    class Scoring(ScriptedEngine):
+        def score(self, pairs):
+            return [[1.0] for _ in pairs]
+
+    link = Waiting()
+    info = Info(frozenset({"ids", "seeds", "prefix"}), None, 0, frozenset(), "", 0)
+    pool = Replicas([lambda: Scoring(slow_echo, "m"), lambda: RemoteEngine(link, info)])
+    assert len(run(pool, [request("abc", i) for i in range(20)])) == 20
+    assert pool.score([(Text("x"), Completion("", (), "stop", 0))] * 500) == [[1.0]] * 500
+    assert link.polled > 1
+
+
 def test_an_engine_that_leaves_something_unanswered_ends_the_run():
     class Lazy(ScriptedEngine):
         def run(self, work):
             work.take(1, 1.0)
 
     with pytest.raises(RuntimeError, match="replica 1 ended and left 1 requests unanswered"):
-        Replicas([lambda: ScriptedEngine(slow_echo, "m"), lambda: Lazy(echo, "m")]).run(Queue([request("abc", i) for i in range(100)], at_once=1))
+        Replicas([lambda: ScriptedEngine(slow_echo, "m"), lambda: Lazy(echo, "m")]).run(
+            Queue([request("abc", i) for i in range(100)], at_once=1)
+        )
 
 
 def test_the_last_ones_death_ends_the_run():

@@ -183,6 +183,8 @@ class Replicas:
         chunks = _Chunks(pairs)
 
         def work_off(engine: Any, share: Share) -> None:
+            if (wait := getattr(engine, "wait", None)) and not wait(share):
+                return
             while (taken := share.take(1, 0.2)) is not None:
                 for chunk in taken:
                     share.put(chunk, getattr(engine, name)(chunk.pairs))  # type: ignore[attr-defined]
