@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check lab lab-check findings install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check scale-check lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -99,6 +99,9 @@ package:  ## wheel and sdist into dist/, each installed into a clean environment
 cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of the lab, which its constants are not taken from: within 30 %
 	$(BIN)/python -m gsi.lab.cost_check
 
+scale-check: .venv/done  ## sampling, curation, metrics and report over growing numbers of simulated queries: time and memory of the driver
+	$(BIN)/python -m gsi.bench.scale $(or $(QUERIES),1000 2000 4000) --check
+
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
@@ -160,9 +163,9 @@ install: .venv/done
 	@touch $@
 
 # apart, because its dependencies exclude some of ours
-.venv-moto/done:
+.venv-moto/done: constraints-moto.txt
 	$(PYTHON) -m venv .venv-moto
-	.venv-moto/bin/pip install -q --disable-pip-version-check 'moto[s3,server]==5.2.5'
+	.venv-moto/bin/pip install -q --disable-pip-version-check --no-deps -r constraints-moto.txt
 	@touch $@
 
 clean:

@@ -446,8 +446,14 @@ def _changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, 
         raise GsiError(f"{path / 'config.yaml'}: cannot be read: {e}") from e
     with suppress(ConfigError):  # keys that an earlier version did not have get their defaults, which are what it did
         old = load_config(old).dump()
-    a, b = dict(_flat(old)), dict(_flat(config.dump()))
+    a, b = dict(_flat(_drawing(old))), dict(_flat(_drawing(config.dump())))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def _drawing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the engine that draws; on how many machines is placement."""
+    engine = config.get("engine")
+    return {**config, "engine": engine["of"]} if isinstance(engine, Mapping) and engine.get("kind") == "ray" else dict(config)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

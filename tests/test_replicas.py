@@ -13,7 +13,7 @@ import models
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from light import echo
+from light import echo, slow_echo
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from tiny_server import TinyServer
 
@@ -21,6 +21,7 @@ from gsi import build, config
 from gsi.config import ConfigError, load_config
 from gsi.engines.pool import Replicas
 from gsi.engines.process import in_process, share_of_gpus
+from gsi.engines.remote import Info, RemoteEngine
 from gsi.engines.scripted import ScriptedEngine
 from gsi.seeds import seed_of
 from gsi.types import Completion, EngineLost, GsiError, Query, Stop, Text
@@ -64,6 +65,55 @@ def test_every_request_is_answered_once_whoever_dies(lives, n, at_once, shuffle)
     assert all(work.done[r.seed].text == f"abc{r.seed}" for r in requests)
     assert all("burnt down" in line and "drawn by others" in line for line in said)
     pool.run(Queue(requests))  # the dead are not asked again
+
+
+def test_scores_come_in_order_when_an_engine_dies():
+    class Scoring(Mortal):
+        def score(self, pairs):
+            self.life -= 1
+            if self.life < 0:
+                raise EngineLost("its server burnt down")
+            time.sleep(0.001)
+            return [[float(c.text)] for _, c in pairs]
+
+    pool = Replicas([lambda: Scoring(10**9), lambda: Scoring(3), lambda: Scoring(0)], lambda text: None)
+    pairs = [(Text("x"), Completion(str(i), (i,), "stop", 1)) for i in range(1000)]
+    assert pool.score(pairs) == [[float(i)] for i in range(1000)]
+
+
+def test_copies_that_are_not_there_yet_hold_nothing_up():
+    """A copy on a cluster without room for it: its thread waits, and what it would do the others do."""
+
+    class Waiting:
+        name, polled = "waiting", 0
+
+        def poll(self):
+            self.polled += 1
+            time.sleep(0.002)
+
+        def close(self): ...
+
+    class Scoring(ScriptedEngine):
+        def score(self, pairs):
+            return [[1.0] for _ in pairs]
+
+    link = Waiting()
+    info = Info(frozenset({"ids", "seeds", "prefix"}), None, 0, frozenset(), "", 0)
+    pool = Replicas([lambda: Scoring(slow_echo, "m"), lambda: RemoteEngine(link, info)])
+    assert len(run(pool, [request("abc", i) for i in range(20)])) == 20
+    assert pool.score([(Text("x"), Completion("", (), "stop", 0))] * 500) == [[1.0]] * 500
+    assert link.polled > 1
+
+
+def test_an_engine_that_leaves_something_unanswered_ends_the_run():
+    class Lazy(ScriptedEngine):
+        def run(self, work):
+            work.take(1, 1.0)
+
+    with pytest.raises(RuntimeError, match="replica 1 ended and left 1 requests unanswered"):
+        Replicas([lambda: ScriptedEngine(slow_echo, "m"), lambda: Lazy(echo, "m")]).run(
+            Queue([request("abc", i) for i in range(100)], at_once=1)
+        )
 
 
 def test_the_last_ones_death_ends_the_run():
@@ -278,3 +328,20 @@ def test_several_servers_share_the_work_and_survive_one(model):
 def test_bad_settings_are_refused(engine, said):
     with pytest.raises(ConfigError, match=said.replace("?", r"\?").replace("{", r"\{")):
         load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k", "path": "x"}], "engine": engine})
+
+
+def test_the_engine_may_move_to_a_cluster_between_two_starts_of_a_run(tmp_path):
+    """Where samples are drawn is placement; which function draws them is not."""
+    import scripted
+
+    from gsi import run as gsi_run
+    from gsi.progress import Reporter
+    from gsi.runfolder import _changes, read_state
+
+    one = scripted.config(tmp_path / "run", iterations=1)
+    gsi_run(load_config(one), reporter=Reporter("quiet"))
+    state = read_state(tmp_path / "run")
+    moved = load_config(one | {"engine": {"kind": "ray", "of": one["engine"], "replicas": 4}})
+    assert _changes(tmp_path / "run", moved, state) == {}
+    other = load_config(one | {"engine": {"kind": "ray", "of": {"kind": "scripted", "function": "other:one"}}})
+    assert "engine.function" in _changes(tmp_path / "run", other, state)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from gsi.engines.remote import Host, Info, RemoteEngine, Reply
 from gsi.types import Engine, EngineLost, GsiError, Request
 
 VERSION = "2.60"  # of Ray; a cluster and its drivers must have the same
-HEAD_GONE = 20.0  # seconds that the head may be out of reach
+HEAD_GONE, LOOK_UP = 20.0, 3.0  # seconds that the head may be out of reach, and between two looks
 PATIENCE = 30.0  # seconds between two messages about what is waited for
 
 
@@ -84,7 +85,9 @@ def _said(resources: Mapping[str, float]) -> str:
 class Actor:
     """A `remote.Link` to an actor that holds the engine of `make`."""
 
-    def __init__(self, ray: Any, make: Any, i: int, needs: Mapping[str, float], options: Mapping[str, Any], say: Callable[[str], None]):
+    def __init__(
+        self, ray: Any, head: _Head, make: Any, i: int, needs: Mapping[str, float], options: Mapping[str, Any], say: Callable[[str], None]
+    ):
         self.ray, self.name, self.say, self._needs = ray, f"ray, replica {i}", say, needs
         rest = {k: v for k, v in needs.items() if k not in ("CPU", "GPU", "memory")}
         self._make = make  # held here: an actor that starts again reads it again
@@ -107,7 +110,7 @@ class Actor:
         self.info: Info | None = None
         self._asked = self._actor.ready.remote(self._make)
         self._since = self._said_at = time.monotonic()
-        self._head = _Head(ray)
+        self._head = head
 
     def poll(self) -> Info | None:
         if self.info is None:
@@ -131,6 +134,7 @@ class Actor:
         return self.info
 
     def exchange(self, number: int, requests: Sequence[tuple[int, Request]], more: bool, wait: float, room_matters: bool) -> Reply:
+        self._head.check()
         return self._get(self._actor.exchange.remote(number, requests, more, wait, room_matters))  # type: ignore[no-any-return]
 
     def abandon(self) -> None:
@@ -197,22 +201,29 @@ class _Head:
     """Whether the cluster's head can be reached: without it Ray's calls wait for ever, or end this process without a word."""
 
     def __init__(self, ray: Any):
-        self.address = ray.get_runtime_context().gcs_address
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self.address = (host.strip("[]"), int(port))
+        self._checked = 0.0
+        self._lock = threading.Lock()
 
     def check(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        deadline = time.monotonic() + HEAD_GONE
-        while True:
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        """Connects to it, at most once in LOOK_UP seconds. Raises GsiError when it has been out of reach for HEAD_GONE seconds."""
+        with self._lock:
+            if time.monotonic() - self._checked < LOOK_UP:
                 return
-            except OSError as e:
-                if time.monotonic() > deadline:
-                    raise GsiError(
-                        f"engine ray: the head of the cluster, {self.address}, cannot be reached ({e}). Everything graded is saved: start it again "
-                        "(`ray start --head`, then the other nodes), and the same command goes on from here"
-                    ) from None
-                time.sleep(1)
+            deadline = time.monotonic() + HEAD_GONE
+            while True:
+                try:
+                    socket.create_connection(self.address, timeout=5).close()
+                    self._checked = time.monotonic()
+                    return
+                except OSError as e:
+                    if time.monotonic() > deadline:
+                        raise GsiError(
+                            f"engine ray: the head of the cluster, {':'.join(map(str, self.address))}, cannot be reached ({e}). Everything graded is saved: "
+                            "start it again (`ray start --head`, then the other nodes), and the same command goes on from here"
+                        ) from None
+                    time.sleep(1)
 
 
 def ray_replicas(settings: Settings, make: Callable[[], Engine], say: Callable[[str], None] = complain) -> Replicas:
@@ -221,7 +232,8 @@ def ray_replicas(settings: Settings, make: Callable[[], Engine], say: Callable[[
     needs = demand(settings, ray)
     check_room(needs, ray, settings.may_grow)
     shared = ray.put(make)  # once into the cluster's object store, not once per actor
-    actors = [Actor(ray, shared, i, needs, settings.options, say) for i in range(settings.replicas)]
+    head = _Head(ray)
+    actors = [Actor(ray, head, shared, i, needs, settings.options, say) for i in range(settings.replicas)]
     try:
         info = None
         while info is None:

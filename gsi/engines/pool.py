@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gsi.types import Completion, EngineLost, Request, Stop, Text, Workload
+from gsi.types import Completion, EngineLost, Query, Request, Stop, Text, Workload
 
 AHEAD = 32  # requests taken beyond what was asked for, to keep attempts that share a prompt on one engine
 CHUNK = 64  # pairs scored in one call
@@ -151,7 +151,8 @@ class Replicas:
             raise error
         self.capabilities: frozenset[str] = frozenset.intersection(*(e.capabilities for e in self.engines))
         first = self.engines[0]
-        self.parameters, self.stop_ids = getattr(first, "parameters", 0), getattr(first, "stop_ids", frozenset())
+        self.parameters: int = getattr(first, "parameters", 0)
+        self.stop_ids: frozenset[int] = getattr(first, "stop_ids", frozenset())
         contexts = [e.context for e in self.engines if getattr(e, "context", None)]
         self.context: int | None = min(contexts, default=None)
 
@@ -182,11 +183,13 @@ class Replicas:
         chunks = _Chunks(pairs)
 
         def work_off(engine: Any, share: Share) -> None:
+            if (wait := getattr(engine, "wait", None)) and not wait(share):
+                return
             while (taken := share.take(1, 0.2)) is not None:
                 for chunk in taken:
-                    share.put(chunk, getattr(engine, name)(chunk.pairs))  # type: ignore[attr-defined, arg-type]
+                    share.put(chunk, getattr(engine, name)(chunk.pairs))  # type: ignore[attr-defined]
 
-        self._spread(Pool(chunks, len(self.engines)), work_off)  # type: ignore[arg-type]
+        self._spread(Pool(chunks, len(self.engines)), work_off)
         return [value for _, values in sorted(chunks.done.items()) for value in values]
 
     def _spread(self, pool: Pool, run: Callable[[Any, Share], None]) -> None:
@@ -215,7 +218,10 @@ class Replicas:
         engine = self.engines[i]
         while True:
             try:
-                return run(engine, Share(pool, i))
+                run(engine, Share(pool, i))
+                if held := pool.give_back(i):  # else the others would wait for it for ever
+                    raise RuntimeError(f"replica {i} ended and left {held} requests unanswered")
+                return None
             except EngineLost as e:
                 held, restart = pool.give_back(i), getattr(engine, "restart", None)
                 back = restart is not None and restart()
@@ -250,3 +256,4 @@ class _Chunks:
 class _Chunk:
     def __init__(self, at: int, pairs: Sequence[tuple[Text, Completion]]):
         self.at, self.pairs = at, pairs
+        self.query = Query(str(at), "", "", "")  # a pool asks what belongs together

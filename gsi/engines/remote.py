@@ -228,7 +228,7 @@ class Link(Protocol):
 
 
 class RemoteEngine:
-    """Runs requests on an engine in another process. Before it is there, `run` waits, as long as there is work."""
+    """Runs requests on an engine in another process. Before it is there, `run` waits, as long as there is work; to score, `wait` first."""
 
     def __init__(self, link: Link, info: Info):
         self.link = link
@@ -239,9 +239,8 @@ class RemoteEngine:
         self._number = 0
 
     def run(self, work: Workload) -> None:
-        while self.link.poll() is None:
-            if work.take(0) is None:
-                return
+        if not self.wait(work):
+            return
         self._number += 1
         flight: dict[int, Request] = {}
         key, more, ended = 0, True, False
@@ -276,23 +275,25 @@ class RemoteEngine:
             if not ended:
                 self.link.abandon()
 
+    def wait(self, work: Workload) -> bool:
+        """Until it is there; False = the work was done before."""
+        while self.link.poll() is None:
+            if work.take(0) is None:
+                return False
+        return True
+
     def restart(self) -> bool:
         self._before = dict(self.stats)
         return self.link.restart()
 
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
-        return self._call("score", pairs)
+        return self.link.call("score", pairs)  # type: ignore[no-any-return]
 
     def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
-        return self._call("entropies", pairs)
+        return self.link.call("entropies", pairs)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self.link.close()
-
-    def _call(self, name: str, pairs: Sequence[Any]) -> Any:
-        while self.link.poll() is None:
-            time.sleep(0.1)
-        return self.link.call(name, pairs)
 
     def _count(self, stats: dict[str, float]) -> None:
         self.stats = {k: v + self._before.get(k, 0) for k, v in stats.items()}
