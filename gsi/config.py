@@ -264,7 +264,8 @@ class OpenAIEngine(Section):
 
     @model_validator(mode="after")
     def _check(self) -> OpenAIEngine:
-        _no_login(self.url)
+        for url in (self.url,) if isinstance(self.url, str) else self.url:
+            _no_login(url)
         return self
 
 

@@ -135,7 +135,7 @@ class Actor:
 
     def exchange(self, number: int, requests: Sequence[tuple[int, Request]], more: bool, wait: float, room_matters: bool) -> Reply:
         self._head.check()
-        return self._get(self._actor.exchange.remote(number, requests, more, wait, room_matters))  # type: ignore[no-any-return]
+        return self._get(self._actor.exchange.remote(number, requests, more, wait, room_matters))
 
     def abandon(self) -> None:
         self._get(self._actor.abandon.remote())

@@ -74,6 +74,7 @@ class OpenAIEngine:
         self._thread.start()
         try:
             if settings.launch:
+                assert isinstance(settings.url, str)  # one server's
                 port = str(urlsplit(settings.url).port or 80)
                 self._launch(settings.launch.replace("{port}", port).replace("{index}", str(index)), model)
             self._wait_for(self._probe())

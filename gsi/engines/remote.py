@@ -287,10 +287,10 @@ class RemoteEngine:
         return self.link.restart()
 
     def score(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
-        return self.link.call("score", pairs)  # type: ignore[no-any-return]
+        return self.link.call("score", pairs)
 
     def entropies(self, pairs: Sequence[tuple[Text, Completion]]) -> list[list[float]]:
-        return self.link.call("entropies", pairs)  # type: ignore[no-any-return]
+        return self.link.call("entropies", pairs)
 
     def close(self) -> None:
         self.link.close()

@@ -201,9 +201,9 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                 if study.pass_at:
                     config = fill(_fresh(plain, study.pass_at, path))
                     for arm in ("base", *study.pass_at.arms):
-                        source = next((c for c in found if c.key == f"{place}/{arm}"), None)
-                        trained = str(folder / arm / f"iter_{load_config(source.config).iterations}" / "model") if source else base
-                        needs = (source.key,) if source else first
+                        run = next((c for c in found if c.key == f"{place}/{arm}"), None)
+                        trained = str(folder / arm / f"iter_{load_config(run.config).iterations}" / "model") if run else base
+                        needs = (run.key,) if run else first
                         own = config | {"model": trained, "output_dir": str(folder / f"pass-{arm}")}
                         found.append(Cell(model, task, seed, f"pass:{arm}", own, needs))
     return found
