@@ -346,4 +346,5 @@ def test_the_sampling_bench_draws_the_same_by_all_three_ways():
     assert len({way["accepted"] for way in ways}) == 1
     assert len({way["tokens_per_accepted"] for way in ways}) == 1, "the same stopping rule on the same identities"
     assert line["waste"] == 0
+    assert line["most_by_scheduling"] > line["rounds"]["computed"] / line["ours"]["computed"] > 1, "every prompt once is the least there is"
     assert min(line["decode_tokens_per_s"], line["ceiling_tokens_per_s"], *(way["accepted_per_s"] for way in ways)) > 0

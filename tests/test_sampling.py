@@ -142,6 +142,7 @@ def test_a_repetition_stop_is_refused_where_the_engine_has_none(tmp_path, engine
         ({"kind": "transformers", "device": "cuda"}, "no CUDA device"),
         ({"kind": "transformers", "device": "the gpu"}, "is no device"),
         ({"kind": "openai", "url": "http://127.0.0.1:9/v1", "retries": 0}, "127.0.0.1:9"),
+        ({"kind": "openai", "url": "127.0.0.1:9/v1", "retries": 0}, "correct engine.url"),
         ({"kind": "vllm", "python": "/no/such/python"}, "/no/such/python"),
     ],
 )
