@@ -29,7 +29,7 @@ class Side:
     answers: Answers  # of the final model
     curve: Sequence[tuple[int, int, int, int]]  # (iteration, tokens so far, covered, ever covered)
     queries: int | None
-    price: Sequence[tuple[int | None, int, int, int]] = ()  # (level, rollouts, accepted, tokens) over the run
+    price: Sequence[tuple[Any, ...]] = ()  # (level, rollouts, accepted, tokens) over the run
 
 
 def side(name: str, run: RunView, tally: Tally | None) -> Side:

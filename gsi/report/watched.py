@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gsi.report import plots
 from gsi.report.parts import Cell, Figure, Table, number
 from gsi.report.plots import tip
@@ -28,7 +30,8 @@ def figure(run: RunView) -> Figure | None:
     if not names:
         return None
     threshold = finite(dig(run.config, "monitor", "threshold")) or 3.2
-    rows, body = [], []
+    rows: list[dict[str, Any]] = []
+    body: list[list[Any]] = []
     for line in seen:
         n = line["iteration"]
         cells: list[Cell] = []
