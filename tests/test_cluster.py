@@ -284,6 +284,7 @@ def test_what_is_wrong_with_ray_itself_is_said(monkeypatch):
 
 def test_a_dead_head_ends_the_run_with_a_message(nodes, tmp_path):
     """The last test: nothing of the cluster can be used after it."""
+    ray.shutdown()  # Ray ends every process that is connected to a head that is gone
     path = tmp_path / "run"
     (tmp_path / "config.yaml").write_text(
         json.dumps(on_ray(nodes, SCRIPTED, path, tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 40}}]))
