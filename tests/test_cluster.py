@@ -301,7 +301,6 @@ def test_a_dead_head_ends_the_run_with_a_message(nodes, tmp_path):
     assert "the same command goes on from here" in said
     kept = ledger(path, ())
     gsi_run(
-        load_config(on_ray(nodes, SCRIPTED, path, tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 40}}], engine=SCRIPTED)),
-        reporter=QUIET,
+        load_config(scripted.config(path, tasks=[{"name": "chain", "args": {"seed": 1, "per_level": 40}}], engine=SCRIPTED)), reporter=QUIET
     )
     assert kept.items() <= ledger(path, ()).items()
