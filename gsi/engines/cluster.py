@@ -155,6 +155,8 @@ class Actor:
 
     def close(self) -> None:
         """Ends the actor and waits until its memory is free, where it runs on this machine."""
+        if self._head.gone:  # every call would wait for it; without it Ray ends the actors by itself
+            return
         if self.info is not None:
             with suppress(self.ray.exceptions.RayError):
                 self.ray.get(self._actor.close.remote(), timeout=30)
@@ -204,11 +206,14 @@ class _Head:
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         self.address = (host.strip("[]"), int(port))
         self._checked = 0.0
+        self.gone: GsiError | None = None
         self._lock = threading.Lock()
 
     def check(self) -> None:
         """Connects to it, at most once in LOOK_UP seconds. Raises GsiError when it has been out of reach for HEAD_GONE seconds."""
         with self._lock:
+            if self.gone:
+                raise self.gone
             if time.monotonic() - self._checked < LOOK_UP:
                 return
             deadline = time.monotonic() + HEAD_GONE
@@ -219,10 +224,11 @@ class _Head:
                     return
                 except OSError as e:
                     if time.monotonic() > deadline:
-                        raise GsiError(
+                        self.gone = GsiError(
                             f"engine ray: the head of the cluster, {':'.join(map(str, self.address))}, cannot be reached ({e}). Everything graded is saved: "
                             "start it again (`ray start --head`, then the other nodes), and the same command goes on from here"
-                        ) from None
+                        )
+                        raise self.gone from None
                     time.sleep(1)
 
 
