@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Literal
 
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.statements import concluded, doubtful, number_of, without_reason
@@ -33,11 +34,11 @@ def _stem(word: str) -> str:
     return re.sub(r"ie$|y$", "i", re.sub(r"(?<!s)s$", "", word.lower()))
 
 
-_DIFFERENCE = re.compile(r"(?:\s*[a-z]+){0,3}?\s*\b(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
+_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
 _COMPARES = re.compile(r"\b(?:more|fewer|less|than|[a-z]{2,}er|difference|differs?|exceeds?|extra|additional|change)\b", re.IGNORECASE)
 
 
-def difference(clause: str, question: str) -> Number | bool | None:
+def difference(clause: str, question: str) -> Number | Literal[False] | None:
     """In a sentence with `$20 more than Tom`: the number, where the question asks for a difference; False where the only number is one and none is asked."""
     text = plain(clause)
     found = list(NUMBER.finditer(text))
