@@ -34,7 +34,7 @@ def _stem(word: str) -> str:
     return re.sub(r"ie$|y$", "i", re.sub(r"(?<!s)s$", "", word.lower()))
 
 
-_DIFFERENCE = re.compile(r"(?:\s*[a-z]+){0,3}?\s*\b(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
+_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
 _COMPARES = re.compile(r"\b(?:more|fewer|less|than|[a-z]{2,}er|difference|differs?|exceeds?|extra|additional|change)\b", re.IGNORECASE)
 
 
@@ -70,6 +70,8 @@ def asked_number(clause: str, question: str) -> Number | None:
             text[m.end() : found[i + 1].start() if i + 1 < len(found) else len(text)] + " ",
         )[0]
         words = re.findall(r"[a-z]+", after.lower())[:6]
+        if not words and re.search(r"\bnow\b", text[found[i - 1].end() if i else 0 : m.start()]):
+            return None  # `174 books were there, and now there are 156`
         stems = {_stem(w) for w in words}
         if (head == "dollar" and m["cur"]) or head in stems:
             if words and f" {m['num']} {words[0]} " in f" {' '.join(asked)} ":

@@ -97,7 +97,8 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     elif (picked := _PICKED.findall(text)) and len(set(picked)) == 1:
         return str(picked[0])
     elif m := re.fullmatch(r"\W*([a-h])\W*", text):
-        named = not mark or any(re.fullmatch(r"\W*[a-h]\W*", o) for o in options)  # `who is the oldest: a) c, b) a`
+        stem = re.split(r"[.!]\s", re.split(r"\s*answer choices", question, flags=re.IGNORECASE)[0])[-1]  # `who is the oldest: a) c, b) a`
+        named = not mark or re.search(r"\bwho(?:se)?\b|\bwhich\b", stem) or any(re.fullmatch(r"\W*[a-h]\W*", o) for o in options)
         letter = None if named and _is_name(m[1], question) and not re.search(r"[:=]\s*$|#|boxed|option|choice", mark) else m[1].upper()
     elif m := re.search(r"\d\s*=\s*([a-h])\W*$", text):
         letter = m[1].upper()
