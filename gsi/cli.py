@@ -51,7 +51,7 @@ def _speak_utf8(own: bool) -> None:
     """
     if own and sys.getfilesystemencoding() != "utf-8":
         env = {"PYTHONIOENCODING": sys.stdout.encoding if sys.stdout else "ascii", **os.environ, "PYTHONUTF8": "1"}
-        os.execve(sys.executable, [sys.executable, "-X", "utf8", "-m", "gsi", *map(os.fsencode, sys.argv[1:])], env)
+        os.execve(sys.executable, [os.fsencode(a) for a in (sys.executable, "-X", "utf8", "-m", "gsi", *sys.argv[1:])], env)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
