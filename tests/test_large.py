@@ -28,6 +28,8 @@ def responds(request, model):
     return request.query.rationale[len(request.given.text) :]
 
 
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
 def test_a_response_of_10_mb_and_a_rationale_of_1_mb_are_data_like_any_other(tmp_path):
     """In a process whose memory is bounded, so that something that grows with the square of a text would end it."""
     long = "One more apple: 1 + 1 = 2.\n" * 37_000  # 1 MB

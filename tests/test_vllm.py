@@ -32,6 +32,7 @@ from gsi.lab.base import Recipe
 from gsi.lab.base import build as build_chain
 from gsi.progress import Reporter
 from gsi.seeds import seed_of
+from gsi.stall import Watched
 from gsi.types import GsiError, Stop
 
 HERE = Path(__file__).parent
@@ -208,6 +209,13 @@ def test_an_error_of_the_workload_propagates(fake):
 
     with pytest.raises(ValueError, match="grading broke"):
         fake().run(Failing([request("abc", 1)]))
+
+
+def test_an_engine_that_hangs_stops_the_run_and_leaves_nothing(fake):
+    engine = fake("stuck@3", max_rows=4)  # fewer rows than requests: it is full, and asks for nothing by itself
+    work = Queue([request("a b c", seed=i) for i in range(40)])
+    with pytest.raises(GsiError, match=r"engine vllm: it hangs: .*engine\.stall"), Watched(work, engine, "vllm", 0.5) as watched:
+        engine.run(watched)
 
 
 @pytest.mark.parametrize(

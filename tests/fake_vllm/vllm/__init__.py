@@ -70,6 +70,8 @@ class LLMEngine:
         self.steps += 1
         if MODE == "kill" and self.steps == int(NUMBER):
             os.kill(os.getpid(), signal.SIGKILL)
+        if MODE == "stuck" and self.steps == int(NUMBER):
+            time.sleep(600)
         if MODE == "raise" and self.steps == int(NUMBER):
             raise RuntimeError("CUDA error: made up")
         time.sleep(0.001)
