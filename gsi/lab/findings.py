@@ -332,19 +332,22 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
     """The whole text. With `figures`, plots are written there and shown, their paths as seen from the folder `beside`."""
     lines = [heading.rstrip(), ""] if heading else []
     shown: list[Table] = []
+    seen: dict[str, set[str]] = defaultdict(set)  # by file of results: arms that an earlier study has shown
     for path in paths:
         study, mark = load_study(path)
         results = Results(study.results)
         lines += [f"## Study `{study.name}`", ""]
+        found = tables(study, results)
+        own = {arm for table in found for arm in table.arms if arm in arms(study) or (study.pass_at and arm.startswith("pass:"))}
+        if own <= seen[study.results]:  # studies that share their results: what another has run is shown there
+            found = []
+        seen[study.results] |= own
         ran, code = (sorted({r[key] for r in results.records.values() if key in r}) for key in ("study", "code"))
         hours = sum(r["seconds"] for r in results.records.values()) / 3600
-        lines += [
-            f"`{path}`, hash {mark} (results made under {', '.join(ran) or 'none'}, by the code {', '.join(code) or 'unknown'}); {len(results.records)} cells, {hours:.1f} core-hours.",
-            "",
-        ]
+        made = f" (results made under {', '.join(ran)}, by the code {', '.join(code) or 'unknown'}); {len(results.records)} cells, {hours:.1f} core-hours"
+        lines += [f"`{path}`, hash {mark}{made if found else ''}.", ""]
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
-        found = tables(study, results)
         missing = len(study.models) * len(study.tasks) * len(study.seeds) * len(arms(study)) - sum(
             len(table.arms.get(arm, {})) for table in found for arm in arms(study)
         )
