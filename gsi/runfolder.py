@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -111,7 +112,15 @@ class RunFolder:
                     raise GsiError(
                         f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir"
                     )
-                state = {"created_at": _now(), "data": dict(data), "stages": {}, "models": {}, "clock": {}, "forked_from": None}
+                state = {
+                    "id": uuid.uuid4().hex,
+                    "created_at": _now(),
+                    "data": dict(data),
+                    "stages": {},
+                    "models": {},
+                    "clock": {},
+                    "forked_from": None,
+                }
             state |= {
                 "gsi": gsi.__version__,
                 "git_sha": _git_sha(),
@@ -284,7 +293,7 @@ class RunFolder:
         write_state(self.path, self.state)
 
 
-_IDENTITY = ("created_at", "forked_from")  # of a run
+_IDENTITY = ("id", "created_at", "forked_from")  # of a run
 
 
 def _open_mirror(url: str | None, path: Path) -> tuple[Mirror | None, dict[str, Any] | None]:

@@ -337,7 +337,7 @@ def test_the_grading_bench_measures_both_sides():
     line = grading(n=20, n_latex=4, n_programs=1)
     assert {"plain_ratio", "latex_ratio", "programs_per_s"} <= set(line)
     assert min(line["plain_per_s"], line["plain_math_verify_per_s"], line["latex_per_s"], line["latex_math_verify_per_s"]) > 0
-    assert set(BENCHES) == {"grading", "sampling", "memory", "training", "report", "allocation"}
+    assert set(BENCHES) == {"grading", "sampling", "memory", "training", "report", "allocation", "start", "cluster"}
 
 
 def test_the_sampling_bench_draws_the_same_by_all_three_ways():

@@ -81,14 +81,15 @@ def test_the_labels_are_the_sampled_tokens_and_nothing_else(tmp_path, kind, on_g
 def test_a_template_that_writes_another_prompt_than_was_sampled_is_refused(tmp_path):
     """A date in the template, a library update: the stored tokens no longer stand behind the prompt they were drawn from."""
     run(tmp_path, "chat")
+    config = load_config(tmp_path / "run" / "config.yaml")
+    with open_run(config, QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")) as ctx:
+        ctx.tokenizer.chat_template = "{{ 'Today is Monday. ' }}" + ctx.tokenizer.chat_template
+        with pytest.raises(GsiError, match=r"query q\d.*the prompt is rendered differently now"):
+            trainset.curate_rows(ctx, 1)
     file = tmp_path / "model" / "chat_template.jinja"
     file.write_text("{{ 'Today is Monday. ' }}" + file.read_text())
-    config = load_config(tmp_path / "run" / "config.yaml")
-    with (
-        open_run(config, QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")) as ctx,
-        pytest.raises(GsiError, match=r"query q\d.*the prompt is rendered differently now"),
-    ):
-        trainset.curate_rows(ctx, 1)
+    with pytest.raises(GsiError, match="is not the model that this run began with"):  # where it is the file, it is found at once
+        open_run(config, QUERIES, f"{scripted.HERE}:anything", reporter=Reporter("quiet")).__enter__()
 
 
 def test_a_template_that_rewrites_the_question_once_it_is_answered_does_no_harm(tmp_path):

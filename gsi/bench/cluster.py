@@ -72,7 +72,9 @@ def _two_processes(model: str, queries: int) -> float:
     half = queries // 2
     command = [sys.executable, "-m", "gsi.bench.cluster", model]
     both = [
-        subprocess.Popen([*command, str(i * half), str((i + 1) * half)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(i * half), str((i + 1) * half)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
         for i in range(2)
     ]
     for p in both:

@@ -38,7 +38,11 @@ def report(rollouts: int = 100_000) -> dict[str, Any]:
         run = Path(folder) / "run"
         build_run(run, rollouts)
         out = subprocess.run(
-            [sys.executable, "-c", _TIMED, str(run), str(Path(folder) / "report.html")], capture_output=True, text=True, check=True
+            [sys.executable, "-c", _TIMED, str(run), str(Path(folder) / "report.html")],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=True,
         )
     return json.loads(out.stdout) | {"rollouts": rollouts}
 
@@ -73,10 +77,13 @@ def build_run(run: Path, rollouts: int, words: tuple[int, int] = (40, 110)) -> N
         for n in range(1, ITERATIONS + 1)
     ]  # fmt: skip
     stages = {f"iter_{n}/{s}": {"state": "done"} for n in range(ITERATIONS + 1) for s in ("sample", "curate", "train")}
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run / "run.json").write_text(json.dumps({"stages": stages, "seed": 0, "parameters": 1_000_000, "clock": {"wall": 1000.0}}))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (run / "run.json").write_text(
+        json.dumps({"stages": stages, "seed": 0, "parameters": 1_000_000, "clock": {"wall": 1000.0}}), encoding="utf-8"
+    )
     (run / "config.yaml").write_text(
-        f"model: made\nstrategy: state_reset\niterations: {ITERATIONS}\nsample: {{k: {PER_QUERY - 2}}}\ntasks: [{{name: made}}]\n"
+        f"model: made\nstrategy: state_reset\niterations: {ITERATIONS}\nsample: {{k: {PER_QUERY - 2}}}\ntasks: [{{name: made}}]\n",
+        encoding="utf-8",
     )
 
 

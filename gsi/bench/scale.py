@@ -35,7 +35,7 @@ def respond(request: Request, model: str) -> str:
 
 def train(job: TrainJob) -> dict[str, float]:
     Path(job.output).mkdir(parents=True)
-    (Path(job.output) / "model.txt").write_text("the same")
+    (Path(job.output) / "model.txt").write_text("the same", encoding="utf-8")
     return {"loss": 0.0}
 
 
@@ -90,7 +90,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     lines = []
     for n in given.queries:
-        out = subprocess.run([sys.executable, "-m", "gsi.bench.scale", str(n)], stdout=subprocess.PIPE, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-m", "gsi.bench.scale", str(n)], stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True
+        ).stdout
         print(out, end="", flush=True)
         lines.append(json.loads(out))
     bad = []

@@ -43,7 +43,7 @@ def accuracy(folder: Path, tokenizer: Any) -> dict[int, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
     found = {}
     for level in dag.HARD_LEVELS:
         queries, right = dag.queries(SEED + 1_000_000, FRESH, [level]), 0

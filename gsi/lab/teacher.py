@@ -59,7 +59,7 @@ class Solver:
 
         torch.set_num_threads(1)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(model).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True).eval()
         self._known: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
 
@@ -113,7 +113,7 @@ def served(model: str, port: int, seconds: float = 900.0) -> Iterator[None]:
             raise GsiError(f"teacher.port: {port} is in use on this machine; name another one in the study")
     command = [sys.executable, "-m", "gsi.lab.teacher", model, "--port", str(port)]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     try:
         deadline = time.monotonic() + seconds

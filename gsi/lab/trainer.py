@@ -38,7 +38,7 @@ def train(job: TrainJob) -> dict[str, float]:
     disable_progress_bar()
     rows = read_rows(job.data)
     plan = Plan(rows.lengths, s["batch_size"], s["micro_batch_size"], s["epochs"], job.seed)
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).train()
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32, use_safetensors=True).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=s["learning_rate"], weight_decay=s["weight_decay"], fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(plan.steps * s["warmup"]), plan.steps)
     started, total, tokens = time.perf_counter(), 0.0, 0

@@ -122,7 +122,7 @@ class Parcel:
         done.add_done_callback(lambda _: Path(path).unlink(missing_ok=True))
         return "", cls(path)
 
-    def open(self) -> tuple[str, Query]:
+    def unpacked(self) -> tuple[str, Query]:
         response, query = json.loads(Path(self.path).read_text(encoding="ascii"))
         return response, Query(**query | {"options": query["options"] and tuple(query["options"])})
 
@@ -130,7 +130,7 @@ class Parcel:
 def run_user_check(reference: Reference, response: str, query: Query | Parcel) -> Verdict:
     """Runs in a worker. Any exception of the user's code propagates to the parent, which reports it."""
     if isinstance(query, Parcel):
-        response, query = query.open()
+        response, query = query.unpacked()
     result = reference.load()(response, query)
     if isinstance(result, Verdict):
         return result
@@ -142,7 +142,7 @@ def run_user_check(reference: Reference, response: str, query: Query | Parcel) -
 def run_check(check: Check, response: str, query: Query | Parcel, words: bool | None) -> Verdict:
     """Runs in a worker: a long response, on which some pattern might take for ever, with all that follows from it."""
     if isinstance(query, Parcel):
-        response, query = query.open()
+        response, query = query.unpacked()
     found = check(response, query)
     verdict: Verdict = run_symbolic(found) if isinstance(found, Symbolic) else found
     return verdict if words is None or verdict.steps_ok is not None else replace(verdict, steps_ok=check_steps(response, words))
