@@ -52,7 +52,9 @@ def connect(address: str | None) -> Any:
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False if address is None else None)
-        except (ConnectionError, ValueError, RuntimeError) as e:
+        except Exception as e:
+            if type(e) is not Exception and not isinstance(e, ConnectionError | ValueError | RuntimeError):
+                raise  # a bare one is what Ray raises when its own node does not come up in time
             raise GsiError(f"engine.address: no Ray cluster at {address or 'RAY_ADDRESS'}: {e}; `ray start --head` starts one") from e
     return ray
 
