@@ -108,7 +108,7 @@ def test_the_strongest_opponent_counts(tmp_path, records):
     for seed in (1, 2, 3):
         records["brute_force", seed] = run((0.1, 0.2, 0.4))
     changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [{"a": "state_reset", "b": "vanilla|brute_force"}]}
-    assert "state_reset - vanilla|brute_force (best: brute_force)" in findings.write([study(tmp_path, "best", records, **changes)])
+    assert "| state_reset - best of vanilla, brute_force (brute_force) |" in findings.write([study(tmp_path, "best", records, **changes)])
 
 
 def test_the_same_contrast_over_models_and_figures_beside_the_text(tmp_path, records):

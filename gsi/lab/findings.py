@@ -240,7 +240,10 @@ def contrasts(table: Table) -> list[str]:
     for c in table.study.contrasts:
         if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
             continue
-        name = f"{c.a} - {c.b}" + (f" (best: {best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else "")
+        against = (
+            f"best of {c.b.replace('|', ', ')} ({best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else c.b
+        )  # a bar would end the cell
+        name = f"{c.a} - {against}"
         for way, differences in contrast(table, c).items():
             low = stats.t_interval(differences)[1]
             there = len(differences)
