@@ -67,9 +67,10 @@ def start_node(c: Cluster, cpus: int) -> None:
 
 
 def two_nodes(c: Cluster) -> None:
-    while sum(n["Alive"] for n in ray.nodes()) < 3:
+    """Ray takes half a minute to notice that a node was killed, and counts it as alive until then."""
+    while len(c.list_all_nodes()) < 3:
         start_node(c, 1)
-        wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) >= 3)
+    wait_for(lambda: {n["NodeID"] for n in ray.nodes() if n["Alive"]} == {n.node_id for n in c.list_all_nodes()})
 
 
 def kill_node_of(c: Cluster, engine: RemoteEngine) -> None:
