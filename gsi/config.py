@@ -465,7 +465,9 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     monitor: Monitor = Monitor()
     cost: Cost = Cost()
-    mirror: str | None = None  # shared folder or URL (s3://, gs://, hdfs://) that every finished stage is copied to (docs/cluster.md)
+    mirror: Annotated[str, Field(min_length=1)] | None = (
+        None  # shared folder or URL (s3://, gs://, hdfs://) that every finished stage is copied to (docs/cluster.md)
+    )
     keep_models: Literal["last", "best+last", "all"] = "best+last"
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
@@ -523,7 +525,9 @@ class Config(Section):
                 f"guidance.sham: guidance `{self.guidance.kind}` takes nothing from the references that could be exchanged; leave it out"
             )
         if not self.curate.verdicts and not self.control:
-            raise ValueError("control: rows are drawn whatever their verdict (strategy random_kept); say `control: true` if you mean it")
+            raise ValueError(
+                "control: rows are drawn whatever their verdict (strategy random_kept, or curate.verdicts: false); say `control: true` if you mean it"
+            )
         if self.curate.match and not self.curate.like:
             raise ValueError(f"curate.like: `match: {self.curate.match}` needs the folder of the run whose rows are matched")
         if self.train.kind == "scripted" and not self.train.function:

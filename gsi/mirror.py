@@ -22,6 +22,7 @@ from typing import Any
 from gsi.types import GsiError
 
 LOOSE = 64 << 20  # bytes; larger files that no stage has sealed are not copied
+MARK = ".gsi-mirror"  # what makes a place a mirror: nothing else is ever written over
 _LEFT_OUT = ("run.json", "run.json.copy", "run.lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm")
 _CHUNK = 8 << 20
 Sums = Mapping[str, Mapping[str, Any]]
@@ -44,12 +45,15 @@ class Mirror:
         self._root = self._root.rstrip("/")
 
     def probe(self) -> None:
-        """Writes, reads and removes a small file. Raises GsiError when that fails."""
+        """Marks the place as a mirror. Raises GsiError where it cannot be written, or holds something that is none."""
+        with self._explained("cannot be read"):
+            there = self._read(MARK) is None and self._first()
+        if there:
+            raise GsiError(f"mirror: {self.url} is not empty and no mirror ({there} is in it); name a place of its own")
         with self._explained("cannot be written"):
-            self._write("probe", b"gsi")
-            if self._read("probe") != b"gsi":
+            self._write(MARK, b"a mirror of a gsi run\n")
+            if self._read(MARK) != b"a mirror of a gsi run\n":
                 raise OSError("what was read is not what was written")
-            self._fs.delete_file(self._at("probe"))
 
     def state(self) -> dict[str, Any] | None:
         """run.json as it is there; None = no run has been copied yet."""
@@ -81,7 +85,7 @@ class Mirror:
         """Copies everything here, `run.json` last, so that a copy that was broken off is begun again."""
         with self._explained("cannot be read"):
             for name in self._names():
-                if name != "run.json":
+                if name not in ("run.json", MARK):
                     self._download(name, folder / name)
             self._download("run.json", folder / "run.json")
 
@@ -114,6 +118,13 @@ class Mirror:
 
         found = self._fs.get_file_info(fs.FileSelector(self._root, recursive=True))
         return sorted(f.path[len(self._root) + 1 :] for f in found if f.type == fs.FileType.File and not f.path.endswith(".part"))
+
+    def _first(self) -> str | None:
+        """The name of something that is there; None = nothing."""
+        from pyarrow import fs
+
+        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        return min((f.base_name for f in found), default=None)
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -8,6 +8,7 @@ of it. Whole numbers stay small: k of a billion is a valid config, and runs for 
 
 import argparse
 import collections
+import contextlib
 import copy
 import json
 import math
@@ -217,7 +218,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     os.fsync = lambda number: None  # thousands of runs that nobody keeps
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch, contextlib.chdir(scratch):
         found = fuzz(args.configs, args.seed, Path(scratch))
     print(
         f"{found.total()} configs, seed {args.seed}: "

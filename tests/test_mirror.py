@@ -14,7 +14,7 @@ import pytest
 import scripted
 
 from gsi import run as gsi_run
-from gsi.config import load_config
+from gsi.config import ConfigError, load_config
 from gsi.disks import network_filesystem
 from gsi.mirror import Mirror
 from gsi.progress import Reporter
@@ -71,6 +71,25 @@ def test_another_run_does_not_overwrite_a_mirror(tmp_path):
     with pytest.raises(GsiError, match="holds another run"):
         run(tmp_path / "two", iterations=1, mirror=url)
     assert tree(tmp_path / "mirror") == before
+
+
+@pytest.mark.parametrize("place", ["folder", "run"])
+def test_a_place_that_holds_something_else_is_never_written_to(tmp_path, place):
+    other = tmp_path / "other"
+    if place == "run":
+        run(other, iterations=1)
+    else:
+        (other / "sub").mkdir(parents=True)
+        (other / "sub" / "mine.txt").write_text("mine")
+    before = tree(other)
+    with pytest.raises(GsiError, match=r"mirror: .*other is not empty and no mirror \(\S+ is in it\); name a place of its own"):
+        run(tmp_path / "one", iterations=1, mirror=str(other))
+    assert tree(other) == before
+
+
+def test_no_place_at_all_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="mirror: "):  # '' would be the working directory
+        run(tmp_path / "one", mirror="")
 
 
 def test_a_killed_run_leaves_a_mirror_that_can_be_resumed(tmp_path, monkeypatch):
