@@ -625,7 +625,7 @@ class Config(Section):
 def _defaults(data: dict[str, Any]) -> dict[str, Any]:
     """What other keys imply: the preset's settings, and a learning rate ten times the full one for LoRA (where none is given)."""
     if (preset := data.get("preset")) is not None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset: unknown {preset!r}{_nearest(str(preset), PRESETS)}; there are {', '.join(PRESETS)}")
         data = fill(data, preset)
     train, warm = data.get("train"), data.get("warm_start")

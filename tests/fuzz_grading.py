@@ -65,9 +65,9 @@ def fuzz(n: int, seed: int = 0, limit: float = 30.0) -> dict[str, int]:
                 response = mutate(rng, case.response)
                 gold = case.answer if rng.random() < 0.9 else mutate(rng, case.answer)[:300]
                 query = Query("fuzz", case.task, case.question, gold, options=case.options)
-                began = time.monotonic()
+                began = time.thread_time()  # of this thread, whatever else the machine does
                 futures.append((grader.submit(query, response), case.task, gold, response))
-                slowest = max(slowest, (time.monotonic() - began, response))
+                slowest = max(slowest, (time.thread_time() - began, response))
                 assert slowest[0] < limit, ("slow", slowest)
             for future, task, gold, response in futures:
                 verdict = future.result(timeout=600)

@@ -127,6 +127,11 @@ def test_long_repetitions_are_answered(unit):
     assert grade(unit * (20_000 // len(unit)), "12", "gsm8k", question="How many?").status in ("wrong", "no_answer", "timeout")
 
 
+def test_one_long_word_is_read_once():
+    """Found by fuzzing: three words were looked for in every way to cut one of 400 letters, which took 16 s."""
+    assert grade("$2{,}700 \\times 1" + "or" * 200 + " = \\$32{,}400$", "32400", "gsm8k").correct
+
+
 # --------------------------------------------------------------------------------------- the process check
 
 STEPS_TABLE = [
