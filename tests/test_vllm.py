@@ -377,7 +377,7 @@ def model(tmp_path_factory) -> str:
 def engine(model):
     engine = VllmEngine(Settings(python=REAL, max_rows=64), model, TOKENIZER)
     yield engine
-    group = engine._replicas[0]._process.pid
+    group = engine._child._process.pid
     engine.close()
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
@@ -397,7 +397,7 @@ del PROMISES["test_a_dead_engine_stops_the_run"]  # the last test below kills on
 @with_vllm
 @pytest.mark.parametrize("check", PROMISES)
 def test_the_contract_of_every_engine(check, engine, model, tmp_path):
-    made = contract.Made(engine, lambda: None, lambda: sum(len(r.flight) for r in engine._replicas))
+    made = contract.Made(engine, lambda: None, lambda: len(engine._child.flight))
     given = {"made": made, "folder": model, "tmp_path": tmp_path}
     PROMISES[check](**{name: given[name] for name in inspect.signature(PROMISES[check]).parameters})
 
