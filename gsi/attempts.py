@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from gsi.prompts import Renderer
@@ -53,13 +53,16 @@ class Attempts:
         given = hint.given if hint else Text("")
         if given.ids is None:
             given = self.renderer.continuation(prompt, given.text)
+        sampling = self.sampling(attempt)
+        if hint is not None and hint.warmer:
+            sampling = replace(sampling, temperature=sampling.temperature + hint.warmer)
         return Request(
             query=shown,
             iteration=self.iteration,
             attempt=attempt,
             prompt=prompt,
             given=given,
-            sampling=self.sampling(attempt),
+            sampling=sampling,
             seed=seed_of(self.seed, self.split or "sample", self.iteration, query.id, attempt),
             guidance=label,
         )

@@ -153,6 +153,8 @@ class Guidance(Section):
     template: str | None = None  # answer_driven, rationale_driven, interactive, own_correction, cue: own wording; null = ours
     controller: Literal["moving", "curve"] = "curve"  # adaptive, own_prefix: what chooses the size of the next opening
     target: Annotated[float, Field(gt=0, lt=1)] = 0.7  # controller curve: the success rate that is often enough
+    # own_prefix: added to the temperature for each attempt of this iteration that went on from the same point and failed, up to three times
+    warmer: Annotated[float, Field(ge=0, le=1)] = 0.3
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("cue", "short", "long", "answer", "rationale")  # ladder: any may be left out
     templates: dict[Literal["cue", "answer", "rationale"], str] = {}  # ladder: own wording of these rungs
     sham: bool | None = None  # control: hints are made from another query's answer or rationale; null = the strategy's

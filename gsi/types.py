@@ -87,6 +87,7 @@ class Hint:
     label: str  # `kind` or `kind:size`, stored in the ledger's column `guidance`
     question: str | None = None  # replaces the plain question in the prompt of this attempt only
     given: Text = Text("")  # the response is continued from here
+    warmer: float = 0.0  # added to the configured temperature for this attempt
 
 
 @dataclass(frozen=True)

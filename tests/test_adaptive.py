@@ -18,6 +18,7 @@ from gsi import guidance
 from gsi.allocation import Quota
 from gsi.allocation.stepwise import Stepwise
 from gsi.asking import ASK, SelfTeacher
+from gsi.attempts import Attempts
 from gsi.config import ConfigError, load_config
 from gsi.engines.scripted import ByteTokenizer, ScriptedEngine
 from gsi.guidance.adaptive import Adaptive
@@ -174,9 +175,9 @@ def test_an_opening_never_passes_the_step_that_states_the_answer(controller):
         assert len(split_steps(hint.given.text)) == first_statement(steps, q.answer), "in the end it gives all it may"
 
 
-def rollout(query, attempt, status="wrong", response="", guidance=None, steps_ok=None, detail="", iteration=0):
+def rollout(query, attempt, status="wrong", response="", guidance=None, steps_ok=None, detail="", iteration=0, given=""):
     return Rollout(
-        query_id=query.id, task=query.task, level=query.level, iteration=iteration, attempt=attempt, strategy="s", guidance=guidance, prompt="", given="",
+        query_id=query.id, task=query.task, level=query.level, iteration=iteration, attempt=attempt, strategy="s", guidance=guidance, prompt="", given=given,
         response=response, completion=response, prompt_ids=None, response_ids=None, prompt_tokens=0, given_tokens=0, generated_tokens=0,
         finish_reason="stop", seed=0, model="m", status=status, correct=status == "correct", steps_ok=steps_ok, extracted=None, detail=detail, created_at="",
     )  # fmt: skip
@@ -313,6 +314,34 @@ def test_an_unsolved_query_goes_on_from_its_longest_right_beginning():
     assert float(size) == pytest.approx(len(hint.given.text) / len(attempts[1].response), abs=0.006)
     first, graded = wrong_at(full, 1)
     assert own().hint(q, [rollout(q, 0, response=first, **graded)], 0) is None
+
+
+def test_repeating_one_mistake_makes_the_next_attempt_warmer_and_getting_further_makes_it_cool_again():
+    q, full = replace(QUERIES[-1], rationale=None), QUERIES[-1]
+    response, graded = wrong_at(full, 3)
+    history = [rollout(q, 0, response=response, **graded)]
+    begin = "".join(split_steps(response)[:2])
+    warmth = []
+    for i in range(6):
+        hint = own(warmer=0.3).hint(q, history, i)
+        assert hint.given.text == begin
+        warmth.append(hint.warmer)
+        history.append(rollout(q, i + 1, response=response, given=begin, guidance=hint.label, **graded))
+    assert warmth == pytest.approx([0, 0.3, 0.6, 0.9, 0.9, 0.9])
+    further, graded = wrong_at(full, 4)
+    history.append(rollout(q, 7, response=further, given=begin, guidance="own_steps:0.5", **graded))
+    assert own(warmer=0.3).hint(q, history, 6).warmer == 0
+    before = [replace(r, iteration=0) for r in history]  # what earlier iterations reached is where this one begins, with a model of its own
+    hint = own(earlier=before, warmer=0.3).hint(q, [rollout(q, i, iteration=1) for i in range(4)], 0)
+    assert (hint.given.text, hint.warmer) == ("".join(split_steps(further)[:3]), 0)
+
+
+def test_a_warmer_hint_raises_the_temperature_of_its_own_attempt_only():
+    attempts = Attempts(RENDERER, 0, lambda attempt: Sampling(0.7, 0.9, 20), 1, "s", "m")
+    q = QUERIES[0]
+    warm = attempts.request(q, attempts.prompt(q), 4, Hint("own_steps:0.5", warmer=0.6)).sampling
+    assert (warm.temperature, warm.top_p, warm.max_new_tokens) == (pytest.approx(1.3), 0.9, 20)
+    assert attempts.request(q, attempts.prompt(q), 5, Hint("own_steps:0.5")).sampling.temperature == 0.7
 
 
 def test_without_a_step_check_an_unsolved_query_gets_nothing():

@@ -12,6 +12,7 @@ from gsi.guidance.steps import split_steps
 from gsi.types import Hint, Past, Query, Rollout, Text
 
 SOLVED, BEGUN = "own_prefix", "own_steps"
+MOST_WARMER = 3
 READ = sizes_of(SOLVED)
 _FIRST_WRONG = re.compile(r"step (\d+):")  # how a checker of steps begins its verdict's detail
 
@@ -25,10 +26,12 @@ class OwnPrefix:
     `own_prefix:SIZE`). It makes more and other solutions of a query that is solved now and then, and brings back one that was lost.
 
     A query without one: a new draw from the model's own failed attempts is no better than a plain one, unless something is known of
-    where they fail. So the opening is the longest beginning of any of this iteration's attempts in which every step is right, where
+    where they fail. So the opening is the longest beginning of any attempt, now or earlier, in which every step is right, where
     the task's checker names the first wrong step (`step N:` in its detail; `first_wrong` for tasks whose equations are checked), and the
-    next attempt goes on from there: a search that keeps what it has got (label `own_steps:SIZE`). Without such a checker, or where
-    the very first step is always wrong, there is nothing to give and the attempt is plain.
+    next attempt goes on from there: a search that keeps what it has got (label `own_steps:SIZE`). Each attempt of this iteration that went on from
+    the same point and failed makes the next one `warmer` by so much, up to MOST_WARMER times: a trained model is sure of its mistake,
+    and would repeat it. Without such a checker, or where the very first step is always wrong, there is nothing to give and the
+    attempt is plain.
 
     SIZE is the share of that attempt's tokens. Compare verified-prefix search and process-supervised rejection sampling (Math-Shepherd,
     arXiv 2312.08935), where a learned judge stands in for the checker. Fails where equations hold and the reasoning does not.
@@ -40,6 +43,7 @@ class OwnPrefix:
     accept: str = "answer"
     earlier: Callable[[str], Sequence[Rollout]] = lambda query_id: ()  # attempts of earlier iterations, in order
     first_wrong: Callable[[Query, str], int | None] = lambda query, text: None  # index of the first step of split_steps(text) that is wrong
+    warmer: float = 0.0  # temperature
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         if probe_due(history, index):
@@ -61,11 +65,13 @@ class OwnPrefix:
         return Hint(f"{SOLVED}:{sizes[chosen]:g}", given=openings[chosen - 1][0]) if chosen else None
 
     def _begun(self, query: Query, history: Sequence[Rollout]) -> Hint | None:
-        begun = [(text, r) for r in history if (text := self._right_part(query, r))]
+        begun = [(text, r) for r in (*self.earlier(query.id), *history) if (text := self._right_part(query, r))]
         if not begun:
             return None
         text, source = max(begun, key=lambda b: len(b[0]))  # the first of equals
-        return Hint(f"{BEGUN}:{self.cutter.size(Text(text), source.response):g}", given=Text(text))
+        stuck = sum(r.given == text for r in history)
+        label = f"{BEGUN}:{self.cutter.size(Text(text), source.response):g}"
+        return Hint(label, given=Text(text), warmer=self.warmer * min(stuck, MOST_WARMER))
 
     def _right_part(self, query: Query, r: Rollout) -> str:
         """The steps before the first wrong one; '' where none is known to be wrong."""
