@@ -319,17 +319,17 @@ def test_an_unsolved_query_goes_on_from_its_longest_right_beginning():
 def test_repeating_one_mistake_makes_the_next_attempt_warmer_and_getting_further_makes_it_cool_again():
     q, full = replace(QUERIES[-1], rationale=None), QUERIES[-1]
     response, graded = wrong_at(full, 3)
-    history = [rollout(q, 0, response=response, **graded)]
+    history = [rollout(q, i, response=response, **graded) for i in range(4)]
     begin = "".join(split_steps(response)[:2])
     warmth = []
     for i in range(6):
         hint = own(warmer=0.3).hint(q, history, i)
         assert hint.given.text == begin
         warmth.append(hint.warmer)
-        history.append(rollout(q, i + 1, response=response, given=begin, guidance=hint.label, **graded))
+        history.append(rollout(q, i + 4, response=response, given=begin, guidance=hint.label, **graded))
     assert warmth == pytest.approx([0, 0.3, 0.6, 0.9, 0.9, 0.9])
     further, graded = wrong_at(full, 4)
-    history.append(rollout(q, 7, response=further, given=begin, guidance="own_steps:0.5", **graded))
+    history.append(rollout(q, 10, response=further, given=begin, guidance="own_steps:0.5", **graded))
     assert own(warmer=0.3).hint(q, history, 6).warmer == 0
     before = [replace(r, iteration=0) for r in history]  # what earlier iterations reached is where this one begins, with a model of its own
     hint = own(earlier=before, warmer=0.3).hint(q, [rollout(q, i, iteration=1) for i in range(4)], 0)
