@@ -17,7 +17,8 @@ from typing import Any
 
 from gsi import guidance, tasks
 from gsi.asking import SelfTeacher
-from gsi.config import Config, OpenAIEngine, RayEngine, ScriptedEngine, Single, TransformersEngine, VllmEngine
+from gsi.config import Config
+from gsi.config.engines import OpenAIEngine, RayEngine, ScriptedEngine, Single, TransformersEngine, VllmEngine
 from gsi.engines.pool import Replicas, complain
 from gsi.engines.process import in_process, share_of_gpus
 from gsi.guidance.steps import split_steps

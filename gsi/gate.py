@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gsi import leaks
-from gsi.config import Gate, Upweight
+from gsi.config.training import Gate, Upweight
 from gsi.types import Query, Rollout
 
 Key = tuple[str, int, int]  # query, iteration, attempt

@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from gsi import build
-from gsi.config import Config, ScriptedEngine
+from gsi.config import Config
+from gsi.config.engines import ScriptedEngine
 from gsi.ledger import Ledger
 from gsi.prompts import CLOSE
 from gsi.runfolder import write_text

@@ -16,7 +16,8 @@ import scripted
 import gsi
 from gsi import build
 from gsi.cli import main
-from gsi.config import ConfigError, Task, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.data import Task
 from gsi.progress import Reporter
 from gsi.tasks import load, mix
 from gsi.tasks.endings import final_answer
@@ -298,7 +299,8 @@ def outside(code: str, hub: str) -> str:
 
 CODE = """
 from gsi import build
-from gsi.config import Task, load_config
+from gsi.config import load_config
+from gsi.config.data import Task
 from gsi.tasks import load
 from gsi.types import GsiError
 config = load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k"}]})

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi.config import Train
+from gsi.config.training import Train
 from gsi.lab import dag, dag_check, trainer
 from gsi.lab.base import resolve
 from gsi.types import GsiError, Query, TrainJob

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from gsi import stats, tasks
-from gsi.config import Task
+from gsi.config.data import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
 from gsi.lab.matrix import Contrast, arms, filler, load_study

@@ -26,7 +26,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from gsi.config import ConfigError, Section, explain, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.reading import explain
+from gsi.config.section import Section
 from gsi.strategies import CONTROLS, STRATEGIES
 
 FRESH = 1_000_000  # added to a seed: data that no cell trains on
