@@ -456,7 +456,7 @@ def _completion(args: argparse.Namespace) -> None:
 def _env(args: argparse.Namespace) -> None:
     import platform
 
-    from gsi.runfolder import versions
+    from gsi.runfolder.versions import versions
 
     for name, value in {"gsi": gsi.__version__, **versions(), "platform": platform.platform(), "cores": os.cpu_count()}.items():
         print(f"{name}: {value}")

@@ -14,7 +14,7 @@ from gsi.config import Config
 from gsi.ledger import Ledger
 from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
-from gsi.runfolder import RunFolder
+from gsi.runfolder.folder import RunFolder
 from gsi.sampling import Sampler, Stats
 from gsi.stall import Watched
 from gsi.types import Engine, Query, Teacher

@@ -22,7 +22,7 @@ from gsi.context import Context
 from gsi.faults import explained
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
-from gsi.runfolder import RunFolder
+from gsi.runfolder.opening import open_folder
 from gsi.types import GsiError, Query
 
 
@@ -140,7 +140,7 @@ def open_run(
         loading = time.perf_counter() - loading
         renderer = build.make_renderer(config, tokenizer)
         teacher = build.make_teacher(config)
-        with RunFolder.open(config, data.fingerprints, fork) as folder:
+        with open_folder(config, data.fingerprints, fork) as folder:
             folder.same_base(base, checksums.SMALL)
             folder.state["hard_levels"] = data.hard
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})

@@ -18,10 +18,11 @@ from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
+from gsi.files import json_line, read_json, write_text
 from gsi.ledger import Ledger
 from gsi.metrics_file import write_metrics
 from gsi.recording import RecordingTeacher
-from gsi.runfolder import RunFolder, json_line, read_json, write_text
+from gsi.runfolder.folder import RunFolder
 from gsi.seeds import seed_of
 from gsi.types import GsiError, NothingAccepted, Query, Sampling, TrainJob
 

@@ -23,8 +23,8 @@ ALLOWED = {
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
     "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
-    "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "runfolder"},
-    "runfolder": BASIC | {"ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
+    "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "files"},
+    "files": {"types"}, "runfolder": BASIC | {"files", "ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
     "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip
 

@@ -337,12 +337,13 @@ def test_the_engine_may_move_to_a_cluster_between_two_starts_of_a_run(tmp_path):
 
     from gsi import run as gsi_run
     from gsi.progress import Reporter
-    from gsi.runfolder import _changes, read_state
+    from gsi.runfolder.drift import changes
+    from gsi.runfolder.state import read_state
 
     one = scripted.config(tmp_path / "run", iterations=1)
     gsi_run(load_config(one), reporter=Reporter("quiet"))
     state = read_state(tmp_path / "run")
     moved = load_config(one | {"engine": {"kind": "ray", "of": one["engine"], "replicas": 4}})
-    assert _changes(tmp_path / "run", moved, state) == {}
+    assert changes(tmp_path / "run", moved, state) == {}
     other = load_config(one | {"engine": {"kind": "ray", "of": {"kind": "scripted", "function": "other:one"}}})
-    assert "engine.function" in _changes(tmp_path / "run", other, state)
+    assert "engine.function" in changes(tmp_path / "run", other, state)

@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.table import Table
 
+from gsi.files import read_json
 from gsi.lab.chain import HARD_LEVELS
 from gsi.ledger import connect
 from gsi.loop import run
 from gsi.metrics import PLAIN
 from gsi.progress import Reporter, table_console
-from gsi.runfolder import read_json
 from gsi.types import GsiError
 
 ARMS: dict[str, dict[str, Any]] = {

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import torch
 
 from gsi.config import load_config
+from gsi.files import read_json
 from gsi.lab import chain
-from gsi.runfolder import read_json
 from gsi.types import GsiError
 
 BANDS = {"levels 1-3": range(1, 4), "levels 4-6": range(4, 7), "levels 7-10": range(7, 11)}

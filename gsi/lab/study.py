@@ -22,9 +22,9 @@ import yaml
 
 from gsi import build
 from gsi.config import ConfigError, load_config
+from gsi.files import write_text
 from gsi.lab.collect import Record, collect
 from gsi.lab.matrix import Base, Cell, Study, cells, load_study
-from gsi.runfolder import write_text
 from gsi.types import GsiError
 
 SOURCE = Path(__file__).parent.parent
