@@ -145,9 +145,9 @@ def _code(text: str) -> str:
 
 def commands_page() -> str:
     """Every command with its arguments, from the parser itself."""
-    from gsi.cli import _parser
+    from gsi.cli import make_parser
 
-    actions = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    actions = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     parts = ["# Commands", "", "Made from the command line's own parser when this site is built; `gsi COMMAND --help` says the same.", ""]
     parts += ["Exit codes: 0 done, 1 a bug, 2 something to fix (config, data, model), 3 nothing accepted, 130 interrupted.", ""]
     for name, sub in actions.choices.items():

@@ -61,7 +61,7 @@ def test_import_gsi_loads_neither_torch_nor_transformers():
 def test_what_every_command_starts_with_is_light():
     """`import gsi` and `gsi --version` take a fraction of a second because they load next to nothing (`gsi bench start` measures it)."""
     heavy = ("pydantic", "numpy", "yaml", "rich", "gsi.config", "gsi.verify", "asyncio", "multiprocessing")
-    code = f"import sys, gsi; print([m for m in {heavy} if m in sys.modules]); import gsi.cli; gsi.cli._parser(); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, gsi; print([m for m in {heavy} if m in sys.modules]); import gsi.cli; gsi.cli.make_parser(); print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")[:2] == ["[]", "[]"]
 
 
