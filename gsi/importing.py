@@ -22,6 +22,7 @@ from gsi.data_commands import task_of
 from gsi.files import write_text
 from gsi.progress import Reporter
 from gsi.prompts import Renderer
+from gsi.queries import Data
 from gsi.runfolder.folder import RunFolder
 from gsi.runfolder.opening import open_folder
 from gsi.sample_files import NAMES, Sample, Samples, read_samples
@@ -91,7 +92,7 @@ def import_samples(
             label = STRATEGIES[strategy].guidance if plain and STRATEGIES[strategy].guidance != "none" else None
             counts = _grade(folder, kept, found, renderer, grader, strategy, label, plain, model)
             folder.mark(1, "sample", seconds=0.0, rollouts=counts["samples"], resumed=0)
-            data = build.Data(kept, [], [], hard, [*found.problems, *bad], prints, grader)
+            data = Data(kept, [], [], hard, [*found.problems, *bad], prints, grader)
             stages.write_metrics(stages.Context(folder, data, model or UNKNOWN, tokenizer, renderer, None, Reporter("quiet")))
         write_text(output / "left_out.jsonl", "".join(json.dumps(vars(p), ensure_ascii=False) + "\n" for p in (*found.problems, *bad)))
     finally:

@@ -22,6 +22,7 @@ from gsi.context import Context
 from gsi.faults import explained
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
+from gsi.queries import load_data
 from gsi.runfolder.opening import open_folder
 from gsi.types import GsiError, Query
 
@@ -127,7 +128,7 @@ def open_run(
 ) -> Iterator[Context]:
     """Loads data and model, opens the run folder, and closes everything again."""
     started, reporter = time.perf_counter(), reporter or Reporter()
-    data = build.load_data(config, queries, check)
+    data = load_data(config, queries, check)
     with explained(Path(config.output_dir)), closing(data.grader):
         for problem in data.problems[:10]:
             reporter.say(f"left out: {problem}")
