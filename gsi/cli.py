@@ -68,7 +68,3 @@ def make_parser() -> argparse.ArgumentParser:
     for group in (running, grading, exchange, reading, data, measuring, models, upkeep):  # in the order of the help
         group.add(command)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
