@@ -69,34 +69,39 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 # --------------------------------------------------------------------------------------- config keys
 
 
+SECTIONS = ("tree", "data", "sampling", "engines", "training", "cost")  # the files of gsi/config/ that hold keys, in the page's order
+
+
 def config_page() -> str:
-    """Every section of gsi/config.py as a table: key, type, default, and the comment beside it."""
-    source = (ROOT / "gsi" / "config.py").read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    """Every section of gsi/config/ as a table: key, type, default, and the comment beside it."""
+    parts = [
+        "# Config keys",
+        "",
+        "Made from `gsi/config/` when this site is built. Defaults are the paper's settings. `gsi schema` prints the same as a JSON schema, "
+        "with which an editor completes and checks a config.",
+        "",
+    ]
+    for name in SECTIONS:
+        parts += _tables((ROOT / "gsi" / "config" / f"{name}.py").read_text(encoding="utf-8"))
+    return "\n".join(parts)
+
+
+def _tables(source: str) -> list[str]:
+    """The sections of one file."""
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT and "fmt:" not in token.string
     }
     lines = source.splitlines()
-    sections = {
-        n.name: n
-        for n in tree.body
-        if isinstance(n, ast.ClassDef) and any(getattr(b, "id", "") in ("Section", "BaseModel") for b in n.bases)
-    }
-    parts = [
-        "# Config keys",
-        "",
-        "Made from `gsi/config.py` when this site is built. Defaults are the paper's settings. `gsi schema` prints the same as a JSON schema, "
-        "with which an editor completes and checks a config.",
-        "",
-    ]
-    for name in ["Config", *(s for s in sections if s not in ("Section", "Config"))]:
-        node = sections[name]
-        parts += [f"## {name}" if name != "Config" else "## Top level", "", ast.get_docstring(node) or "", ""]
+    parts = []
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        parts += [f"## {node.name}" if node.name != "Config" else "## Top level", "", ast.get_docstring(node) or "", ""]
         parts += ["| key | type | default | what |", "|---|---|---|---|"]
         for item in node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id != "model_config":
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 own = [comments[i] for i in range(item.lineno, (item.end_lineno or item.lineno) + 1) if i in comments]
                 above = item.lineno - 1
                 if not own and lines[above - 1].strip().startswith("#"):
@@ -105,7 +110,7 @@ def config_page() -> str:
                 cells = (f"`{key}`", _code(_type(ast.unparse(item.annotation))), _code(default), html.escape(" ".join(own), quote=False))
                 parts.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
         parts.append("")
-    return "\n".join(parts)
+    return parts
 
 
 def _key_and_default(item: ast.AnnAssign) -> tuple[str, str]:
@@ -140,9 +145,9 @@ def _code(text: str) -> str:
 
 def commands_page() -> str:
     """Every command with its arguments, from the parser itself."""
-    from gsi.cli import _parser
+    from gsi.cli import make_parser
 
-    actions = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    actions = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     parts = ["# Commands", "", "Made from the command line's own parser when this site is built; `gsi COMMAND --help` says the same.", ""]
     parts += ["Exit codes: 0 done, 1 a bug, 2 something to fix (config, data, model), 3 nothing accepted, 130 interrupted.", ""]
     for name, sub in actions.choices.items():

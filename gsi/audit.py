@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from gsi.config import Teacher as TeacherSettings
+from gsi.config.sampling import Teacher as TeacherSettings
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.ledger import Ledger
 from gsi.metrics import wilson

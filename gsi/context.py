@@ -14,7 +14,8 @@ from gsi.config import Config
 from gsi.ledger import Ledger
 from gsi.progress import Reporter, sampling_figures
 from gsi.prompts import Renderer
-from gsi.runfolder import RunFolder
+from gsi.queries import Data
+from gsi.runfolder.folder import RunFolder
 from gsi.sampling import Sampler, Stats
 from gsi.stall import Watched
 from gsi.types import Engine, Query, Teacher
@@ -25,7 +26,7 @@ class Context:
     """A run at work: its folder, data and parts."""
 
     folder: RunFolder
-    data: build.Data
+    data: Data
     base: str  # the base model
     tokenizer: Any
     renderer: Renderer

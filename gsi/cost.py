@@ -28,7 +28,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gsi import metrics
-from gsi.config import Config, Dimensions, OpenAIEngine, RayEngine, TransformersEngine, VllmEngine
+from gsi.config import Config
+from gsi.config.cost import Dimensions
+from gsi.config.engines import OpenAIEngine, RayEngine, TransformersEngine, VllmEngine
 from gsi.dimensions import kv_bytes, lora_parameters
 
 GPUS = {  # name -> (peak bfloat16 FLOP/s without sparsity, memory bandwidth in bytes/s, memory in bytes), by NVIDIA's data sheets

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from gsi import tasks
-from gsi.config import Columns, Task
+from gsi.config.data import Columns, Task
 from gsi.progress import table_console
 from gsi.tasks.overlap import overlaps
 from gsi.tasks.sources import is_local

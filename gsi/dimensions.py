@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gsi.config import Dimensions
+from gsi.config.cost import Dimensions
 
 
 def parameters(d: Dimensions) -> int:

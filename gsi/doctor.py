@@ -19,11 +19,14 @@ import yaml
 
 from gsi import checksums, stages
 from gsi.config import ConfigError, load_config
+from gsi.files import write_text
 from gsi.ledger import Ledger, unborn
 from gsi.loop import open_run
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
-from gsi.runfolder import BACKUP, config_text, hold_lock, read_state, remove_leftovers, sums_of, write_state, write_text
+from gsi.runfolder.damage import remove_leftovers
+from gsi.runfolder.lock import hold_lock
+from gsi.runfolder.state import BACKUP, config_text, read_state, sums_of, write_state
 from gsi.salvage import salvage
 from gsi.types import GsiError
 

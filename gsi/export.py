@@ -188,7 +188,7 @@ def _encoder(run: Path, config: Config) -> Callable[[str, Rollout], Row]:
     """(plain prompt, rollout) -> its ids as training sees them."""
     from gsi import build
     from gsi.curate import example_of
-    from gsi.runfolder import read_json
+    from gsi.files import read_json
     from gsi.types import Text
 
     renderer = build.make_renderer(config, build.load_tokenizer(config, build.resolve_model(config)))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gsi import leaks
-from gsi.config import Gate, Upweight
+from gsi.config.training import Gate, Upweight
 from gsi.types import Query, Rollout
 
 Key = tuple[str, int, int]  # query, iteration, attempt
@@ -63,6 +63,7 @@ def judge(rows: Iterable[Rollout], queries: Mapping[str, Query], scores: Scores,
 
 def _leak(r: Rollout, query: Query, gate: Gate) -> str | None:
     text = r.completion[len(r.given) :] if r.completion.startswith(r.given) else r.completion
+    # by the task's own step check, made when the response was graded
     if "steps" in gate.leaks and r.steps_ok is False:
         return "steps_wrong"
     if "mention" in gate.leaks and leaks.mention(text, query.question):

@@ -23,10 +23,11 @@ from typing import Any
 import yaml
 
 from gsi import build
-from gsi.config import Config, ScriptedEngine
+from gsi.config import Config
+from gsi.config.engines import ScriptedEngine
+from gsi.files import write_text
 from gsi.ledger import Ledger
 from gsi.prompts import CLOSE
-from gsi.runfolder import write_text
 from gsi.types import GsiError, Rollout
 
 INSTALL = "pip install 'lm-eval[hf]==0.4.13' math-verify"  # the version that the test runs

@@ -19,9 +19,12 @@ from typing import Any
 from gsi import build, stages, tasks
 from gsi.config import load_config
 from gsi.data_commands import task_of
+from gsi.files import write_text
 from gsi.progress import Reporter
 from gsi.prompts import Renderer
-from gsi.runfolder import RunFolder, write_text
+from gsi.queries import Data
+from gsi.runfolder.folder import RunFolder
+from gsi.runfolder.opening import open_folder
 from gsi.sample_files import NAMES, Sample, Samples, read_samples
 from gsi.strategies import STRATEGIES
 from gsi.types import GsiError, Query, Rollout, Text, Verdict
@@ -77,7 +80,7 @@ def import_samples(
             f"{i}:{t}": tasks.from_queries([q for q in kept if q.task == t], config.tasks[i]).fingerprint for i, t in enumerate(names)
         }
         hard = {t: tasks.TASKS[t].hard_levels for t in names if t in tasks.TASKS}
-        with RunFolder.open(config, prints) as folder:
+        with open_folder(config, prints) as folder:
             (output / "questions").mkdir()
             for t in names:
                 lines = [json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in kept if q.task == t]
@@ -89,7 +92,7 @@ def import_samples(
             label = STRATEGIES[strategy].guidance if plain and STRATEGIES[strategy].guidance != "none" else None
             counts = _grade(folder, kept, found, renderer, grader, strategy, label, plain, model)
             folder.mark(1, "sample", seconds=0.0, rollouts=counts["samples"], resumed=0)
-            data = build.Data(kept, [], [], hard, [*found.problems, *bad], prints, grader)
+            data = Data(kept, [], [], hard, [*found.problems, *bad], prints, grader)
             stages.write_metrics(stages.Context(folder, data, model or UNKNOWN, tokenizer, renderer, None, Reporter("quiet")))
         write_text(output / "left_out.jsonl", "".join(json.dumps(vars(p), ensure_ascii=False) + "\n" for p in (*found.problems, *bad)))
     finally:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LEAKS = ("mention", "early_answer", "copy", "steps")  # steps: the task's own step check, made when the response was graded
-
 _KIND = r"(?:answer|solution|rationale|explanation|derivation|reasoning|hint|outcome)"
 _SHOWN = r"(?:given|provided|supplied|stated|shown|revealed|known|reference|expected|official|sample|model|target|gold|worked|original|suggested|mentioned)"
 _MENTION = re.compile(

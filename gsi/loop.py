@@ -22,7 +22,8 @@ from gsi.context import Context
 from gsi.faults import explained
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
-from gsi.runfolder import RunFolder
+from gsi.queries import load_data
+from gsi.runfolder.opening import open_folder
 from gsi.types import GsiError, Query
 
 
@@ -127,7 +128,7 @@ def open_run(
 ) -> Iterator[Context]:
     """Loads data and model, opens the run folder, and closes everything again."""
     started, reporter = time.perf_counter(), reporter or Reporter()
-    data = build.load_data(config, queries, check)
+    data = load_data(config, queries, check)
     with explained(Path(config.output_dir)), closing(data.grader):
         for problem in data.problems[:10]:
             reporter.say(f"left out: {problem}")
@@ -140,7 +141,7 @@ def open_run(
         loading = time.perf_counter() - loading
         renderer = build.make_renderer(config, tokenizer)
         teacher = build.make_teacher(config)
-        with RunFolder.open(config, data.fingerprints, fork) as folder:
+        with open_folder(config, data.fingerprints, fork) as folder:
             folder.same_base(base, checksums.SMALL)
             folder.state["hard_levels"] = data.hard
             folder.ledger.set_queries({"train": data.train, "validation": data.validation, "test": data.test})

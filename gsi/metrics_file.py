@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from gsi import metrics
 from gsi.context import Context
-from gsi.runfolder import json_line, read_json, write_text
+from gsi.files import json_line, read_json, write_text
 
 
 def write_metrics(ctx: Context) -> list[metrics.Line]:

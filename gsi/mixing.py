@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gsi import parquet
-from gsi.runfolder import RunFolder
+from gsi.runfolder.folder import RunFolder
 from gsi.seeds import seed_of
 from gsi.train.merge import merge
 from gsi.types import Example, GsiError

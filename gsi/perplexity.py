@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from gsi import build
-from gsi.config import TransformersEngine
+from gsi.config.engines import TransformersEngine
 from gsi.context import Context
-from gsi.runfolder import write_text
+from gsi.files import write_text
 from gsi.seeds import seed_of
 from gsi.types import Completion, Scorer, Text
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from gsi import build, cost, dimensions
+from gsi import cost, dimensions
 from gsi.allocation import bounds
 from gsi.config import Config
 from gsi.cost import Load, Range
 from gsi.progress import table_console
+from gsi.queries import load_data
 from gsi.weights import count_parameters
 
 
 def print_plan(config: Config, probe: int = 0) -> None:
     """Prints the plan. With `probe` so many training queries are sampled first. Raises GsiError for whatever would stop the run at its start."""
-    data = build.load_data(config, planning=not probe)
+    data = load_data(config, planning=not probe)
     data.grader.close()
     d = config.dimensions or dimensions.read(config.model)
     parameters = dimensions.parameters(d) if d else count_parameters(config.model)

@@ -17,11 +17,13 @@ _THINKING = {
 _CHAT = {"prompt": {"template": "chat", "instruction": "Please reason step by step, and put your final answer within \\boxed{}."}}
 
 
-def _merge(*parts: dict[str, Any]) -> dict[str, Any]:
+def merge(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Later parts over earlier ones, section by section."""
     result: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            result[key] = _merge(result.get(key, {}), value) if isinstance(value, dict) else value
+            below = result.get(key)
+            result[key] = merge(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
     return result
 
 
@@ -34,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "guidance": {"mode": "paper"},
         "sample": {"temperature": 0.7, "max_new_tokens": 1024},
     },
-    "qwen3": _merge(
+    "qwen3": merge(
         _CHAT,
         {
             "prompt": {"chat_template_kwargs": {"enable_thinking": False}},
@@ -43,8 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     ),
     # "DO NOT use greedy decoding, as it can lead to performance degradation and endless repetitions"
-    "qwen3-thinking": _merge(_CHAT, _THINKING, {"prompt": {"thinking": "keep", "chat_template_kwargs": {"enable_thinking": True}}}),
-    "smollm3": _merge(
+    "qwen3-thinking": merge(_CHAT, _THINKING, {"prompt": {"thinking": "keep", "chat_template_kwargs": {"enable_thinking": True}}}),
+    "smollm3": merge(
         _CHAT,
         {
             "prompt": {"chat_template_kwargs": {"enable_thinking": False}},
@@ -52,12 +54,12 @@ PRESETS: dict[str, dict[str, Any]] = {
             "train": {"max_length": 4096},
         },
     ),
-    "smollm3-thinking": _merge(_CHAT, _THINKING, {"prompt": {"thinking": "keep", "chat_template_kwargs": {"enable_thinking": True}}}),
-    "llama3": _merge(_CHAT, {"sample": {"temperature": 0.6, "top_p": 0.9, "max_new_tokens": 2048}, "train": {"max_length": 4096}}),
-    "gemma3": _merge(_CHAT, {"sample": {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 2048}, "train": {"max_length": 4096}}),
+    "smollm3-thinking": merge(_CHAT, _THINKING, {"prompt": {"thinking": "keep", "chat_template_kwargs": {"enable_thinking": True}}}),
+    "llama3": merge(_CHAT, {"sample": {"temperature": 0.6, "top_p": 0.9, "max_new_tokens": 2048}, "train": {"max_length": 4096}}),
+    "gemma3": merge(_CHAT, {"sample": {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 2048}, "train": {"max_length": 4096}}),
 }
 
 
 def fill(data: dict[str, Any], name: str) -> dict[str, Any]:
     """The config's own keys over those of the preset, section by section."""
-    return _merge(PRESETS[name], data)
+    return merge(PRESETS[name], data)

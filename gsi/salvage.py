@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gsi.files import sync_folder
 from gsi.ledger import COLUMNS, Ledger, checksum
-from gsi.runfolder import sync_folder
 
 TABLES = ("rollouts", "evaluations", "archived", "teacher_calls", "scores", "queries")
 _MAGIC = b"SQLite format 3\x00"

@@ -18,10 +18,12 @@ from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.context import Context, draw
 from gsi.curate import reference_examples
+from gsi.files import json_line, read_json, write_text
 from gsi.ledger import Ledger
 from gsi.metrics_file import write_metrics
+from gsi.queries import warm_start_queries
 from gsi.recording import RecordingTeacher
-from gsi.runfolder import RunFolder, json_line, read_json, write_text
+from gsi.runfolder.folder import RunFolder
 from gsi.seeds import seed_of
 from gsi.types import GsiError, NothingAccepted, Query, Sampling, TrainJob
 
@@ -240,9 +242,7 @@ def train(ctx: Context, n: int) -> None:
 
 def warm_start(ctx: Context) -> None:
     """Trains the iter_0 model on reference rationales."""
-    result = reference_examples(
-        build.warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length
-    )
+    result = reference_examples(warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length)
     if not result.examples:
         raise NothingAccepted(
             f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it"

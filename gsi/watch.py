@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from gsi import monitor, parquet
 from gsi.context import Context
 from gsi.distinct import steps
+from gsi.files import read_json, write_text
 from gsi.metrics import PLAIN, accepted_sql
 from gsi.monitor import FIGURES, Change, Iteration, Seen
-from gsi.runfolder import read_json, write_text
 from gsi.stages import validation_score
 from gsi.types import GsiError
 

@@ -16,7 +16,7 @@ import scripted
 from fake_server import Answer, FakeServer
 
 from gsi import tasks
-from gsi.config import Task
+from gsi.config.data import Task
 from gsi.types import Query, Request, Sampling, Text
 
 CHARACTERS = sorted(set("\n" + "".join(chr(i) for i in range(32, 127))))  # the tokenizer of `models`, without loading torch

@@ -75,7 +75,7 @@ def run(folder: Path, queries: int) -> dict:
 
 def read(folder: Path, megabytes: int) -> dict:
     from gsi import tasks
-    from gsi.config import Task
+    from gsi.config.data import Task
 
     rows = 2000
     write_rows(folder / "data.jsonl", rows, unused=(megabytes << 20) // rows)

@@ -14,8 +14,8 @@ from gsi import load_config, run
 from gsi.allocation import ALLOCATIONS, Bayes, Prop2Diff, Until, bounds, build
 from gsi.allocation.belief import Beta, beliefs, plain_counts
 from gsi.config import ConfigError
+from gsi.files import read_json
 from gsi.ledger import Ledger
-from gsi.runfolder import read_json
 from gsi.types import Query, Rollout, Tried
 from tests.scripted import config
 

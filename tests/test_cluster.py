@@ -19,7 +19,8 @@ from test_engine import Queue, request, run
 
 from gsi import Query
 from gsi import run as gsi_run
-from gsi.config import RayEngine, load_config
+from gsi.config import load_config
+from gsi.config.engines import RayEngine
 from gsi.engines import cluster
 from gsi.engines.remote import RemoteEngine
 from gsi.progress import Reporter

@@ -99,7 +99,7 @@ def commands(page: Path) -> list[Command]:
     return found
 
 
-PARSER = cli._parser()
+PARSER = cli.make_parser()
 NAMES = next(a for a in PARSER._actions if hasattr(a, "choices") and a.choices).choices
 ALL = [c for page in PAGES for c in commands(page)]
 

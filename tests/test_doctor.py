@@ -14,7 +14,7 @@ from test_loop import QUIET, dump, train_rows
 import gsi
 from gsi.cli import main
 from gsi.ledger import Ledger
-from gsi.runfolder import read_state
+from gsi.runfolder.state import read_state
 from gsi.types import GsiError
 
 

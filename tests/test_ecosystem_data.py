@@ -14,10 +14,11 @@ import pytest
 import scripted
 
 import gsi
-from gsi import build
 from gsi.cli import main
-from gsi.config import ConfigError, Task, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.data import Task
 from gsi.progress import Reporter
+from gsi.queries import load_data
 from gsi.tasks import load, mix
 from gsi.tasks.endings import final_answer
 from gsi.tasks.overlap import overlaps
@@ -168,7 +169,7 @@ def test_a_run_trains_on_the_mixture_of_its_config(tmp_path):
     }
     tasks = [{"name": t, "path": path, "weight": weights[t]} for t, path in files.items()]
     config = {"model": "m", "output_dir": "o", "tasks": tasks, "evaluate": {"validation": 0}}
-    data = build.load_data(load_config(config))
+    data = load_data(load_config(config))
     data.grader.close()
     assert Counter(q.task for q in data.train) == {"gsm8k": 40, "svamp": 13}
     for change, message in {
@@ -298,7 +299,8 @@ def outside(code: str, hub: str) -> str:
 
 CODE = """
 from gsi import build
-from gsi.config import Task, load_config
+from gsi.config import load_config
+from gsi.config.data import Task
 from gsi.tasks import load
 from gsi.types import GsiError
 config = load_config({"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k"}]})

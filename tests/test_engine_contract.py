@@ -18,8 +18,8 @@ import models
 import pytest
 from tiny_server import TinyServer
 
-from gsi import config
 from gsi.allocation import Quota
+from gsi.config.engines import OpenAIEngine as Settings
 from gsi.engines.openai import OpenAIEngine
 from gsi.engines.scripted import ScriptedEngine
 from gsi.engines.transformers import TransformersEngine
@@ -58,7 +58,7 @@ def transformers(folder: str) -> Iterator[Made]:
 @contextmanager
 def openai(folder: str, ids: bool = True) -> Iterator[Made]:
     with TinyServer(folder, TOKENIZER, ids=ids, max_rows=8) as server:
-        settings = config.OpenAIEngine(url=server.url, concurrency=8, retries=1)
+        settings = Settings(url=server.url, concurrency=8, retries=1)
         engine = OpenAIEngine(settings, folder, TOKENIZER)
         yield Made(engine, server.close, lambda: len(asyncio.all_tasks(engine._loop)))
         engine.close()

@@ -17,8 +17,8 @@ from test_loop import QUIET, dump
 from test_openai_engine import Work, after_probe, connect, requests, run
 
 import gsi
-from gsi import config
 from gsi.cli import main
+from gsi.config.sampling import Teacher
 from gsi.engines import client as client_module
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.stall import Watched
@@ -37,7 +37,7 @@ def fast(monkeypatch):
 
 
 def teacher(url, **settings):
-    return OpenAITeacher(config.Teacher(**{"url": url, "model": "fake", "retries": 0, "timeout": 20, **settings}))
+    return OpenAITeacher(Teacher(**{"url": url, "model": "fake", "retries": 0, "timeout": 20, **settings}))
 
 
 # --------------------------------------------------------------------------------------- hangs

@@ -14,7 +14,8 @@ from tokenizers_of_kinds import byte_level, sentencepiece
 import gsi
 from gsi import metrics
 from gsi.allocation import Fixed
-from gsi.config import ConfigError, TransformersEngine, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.engines import TransformersEngine
 from gsi.curate import curate
 from gsi.engines.transformers import TransformersEngine as Embedded
 from gsi.guidance.state_reset import StateReset

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsi import load_config, run
-from gsi.config import ConfigError, Gate, Upweight
+from gsi.config import ConfigError
+from gsi.config.training import Gate, Upweight
 from gsi.distinct import steps, text
 from gsi.gate import judge, upweight
 from gsi.ledger import Ledger

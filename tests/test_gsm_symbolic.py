@@ -10,7 +10,7 @@ import scripted
 
 import gsi
 from gsi.cli import main
-from gsi.config import Task
+from gsi.config.data import Task
 from gsi.lab import gsm_symbolic
 from gsi.ledger import Ledger
 from gsi.progress import Reporter

@@ -23,8 +23,8 @@ ALLOWED = {
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
     "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
-    "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "runfolder"},
-    "runfolder": BASIC | {"ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
+    "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "files"},
+    "files": {"types"}, "runfolder": BASIC | {"files", "ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
     "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_import_gsi_loads_neither_torch_nor_transformers():
 def test_what_every_command_starts_with_is_light():
     """`import gsi` and `gsi --version` take a fraction of a second because they load next to nothing (`gsi bench start` measures it)."""
     heavy = ("pydantic", "numpy", "yaml", "rich", "gsi.config", "gsi.verify", "asyncio", "multiprocessing")
-    code = f"import sys, gsi; print([m for m in {heavy} if m in sys.modules]); import gsi.cli; gsi.cli._parser(); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, gsi; print([m for m in {heavy} if m in sys.modules]); import gsi.cli; gsi.cli.make_parser(); print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")[:2] == ["[]", "[]"]
 
 

@@ -10,8 +10,8 @@ import uvicorn
 import yaml
 from test_study import study
 
-from gsi import config
 from gsi.cli import main
+from gsi.config.sampling import Teacher
 from gsi.guidance.interactive import Interactive
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.lab import dag, teacher
@@ -63,7 +63,7 @@ def wrong(query, text):
 
 def test_the_students_first_mistake_is_named_without_its_value(server):
     url, solver = server
-    asker = OpenAITeacher(config.Teacher(url=url, model="strong"))
+    asker = OpenAITeacher(Teacher(url=url, model="strong"))
     guidance = Interactive(asker, dag.HINTS["interactive"])
     rng = random.Random(3)
     for i in range(20):

@@ -18,7 +18,8 @@ from gsi.config import ConfigError, load_config
 from gsi.disks import network_filesystem
 from gsi.mirror import Mirror
 from gsi.progress import Reporter
-from gsi.runfolder import read_state, refuse_damage
+from gsi.runfolder.damage import refuse_damage
+from gsi.runfolder.state import read_state
 from gsi.types import GsiError
 
 QUIET = Reporter("quiet")
@@ -153,7 +154,7 @@ def test_network_file_systems_are_known(tmp_path, monkeypatch):
     }
     assert found == {"/home/me": None, "/data/runs/1": "nfs4", "/data/local/run": None, "/with blank/run": "fuse.s3fs", "/database": None}
     assert network_filesystem(tmp_path, tmp_path / "none") is None
-    monkeypatch.setattr("gsi.runfolder.network_filesystem", lambda path: "nfs4")
+    monkeypatch.setattr("gsi.runfolder.opening.network_filesystem", lambda path: "nfs4")
     with pytest.raises(GsiError, match=r"output_dir: .* network file system \(nfs4\).* set `mirror:`"):
         run(tmp_path / "run")
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from gsi import load_config, run
 from gsi.cli import main
 from gsi.config import ConfigError
+from gsi.files import read_json
 from gsi.lab.chance import never_again
 from gsi.lab.monitor_check import LEAST, alarms, false_alarms, power, run_changes, unpack
 from gsi.monitor import FIGURES, THRESHOLD, Seen, changes, differ
-from gsi.runfolder import read_json
 from gsi.types import GsiError
 from gsi.watch import Narrowing
 from tests.scripted import config

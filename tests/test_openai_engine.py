@@ -20,7 +20,8 @@ from fake_server import Answer, FakeServer
 
 import gsi
 from gsi.cli import main
-from gsi.config import ConfigError, OpenAIEngine, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.engines import OpenAIEngine
 from gsi.engines import client as client_module
 from gsi.engines import openai as module
 from gsi.engines import server as server_module
@@ -527,7 +528,7 @@ def test_a_launched_server_ends_when_we_are_killed(tmp_path):
     port, pids = free_port(), tmp_path / "pids"
     settings = {"url": f"http://127.0.0.1:{port}/v1", "launch": command(port, "{model}", "--pids", pids)}
     code = (
-        "import time; from gsi.config import OpenAIEngine; from gsi.engines import openai\n"
+        "import time; from gsi.config.engines import OpenAIEngine; from gsi.engines import openai\n"
         f"engine = openai.OpenAIEngine(OpenAIEngine(**{settings!r}), 'fake', None)\n"
         "print('up', flush=True); time.sleep(600)"
     )

@@ -20,10 +20,10 @@ import scripted
 from test_report import Page
 
 import gsi
-from gsi.build import load_data
 from gsi.cli import main
 from gsi.config import load_config
 from gsi.ledger import Ledger
+from gsi.queries import load_data
 from gsi.report.html import write_report
 from gsi.types import GsiError, Query
 from gsi.verify import CHECKERS, make_grader, program, with_programs

@@ -52,7 +52,7 @@ def config(base: Path, output: Path, **changes):
 
 
 def settings(**changes):
-    from gsi.config import Train
+    from gsi.config.training import Train
 
     return Train(**{"epochs": 1, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4} | changes).model_dump(
         mode="json", by_alias=True

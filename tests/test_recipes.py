@@ -8,7 +8,8 @@ import torch
 
 from gsi import cost, dimensions
 from gsi.cli import main
-from gsi.config import ConfigError, Dimensions, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.cost import Dimensions
 from gsi.presets import PRESETS
 from gsi.strategies import PAPER
 

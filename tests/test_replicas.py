@@ -17,8 +17,9 @@ from light import echo, slow_echo
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from tiny_server import TinyServer
 
-from gsi import build, config
+from gsi import build
 from gsi.config import ConfigError, load_config
+from gsi.config.engines import OpenAIEngine, TransformersEngine
 from gsi.engines.pool import Replicas
 from gsi.engines.process import in_process, share_of_gpus
 from gsi.engines.remote import Info, RemoteEngine
@@ -198,7 +199,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(model):
-    engine = build.open_engine(config.TransformersEngine(device="cpu", max_rows=8, replicas=2), model, TOKENIZER)
+    engine = build.open_engine(TransformersEngine(device="cpu", max_rows=8, replicas=2), model, TOKENIZER)
     yield engine
     engine.close()
 
@@ -206,7 +207,7 @@ def two(model):
 @pytest.mark.cluster
 def test_two_processes_draw_what_one_draws(two, model, capsys):
     requests = [request(PROMPTS[i % 5], seed_of("s", i), temperature=1.0) for i in range(40)]
-    alone = build.open_engine(config.TransformersEngine(device="cpu", max_rows=8), model, TOKENIZER)
+    alone = build.open_engine(TransformersEngine(device="cpu", max_rows=8), model, TOKENIZER)
     same = sum(a == b for a, b in zip(run(alone, requests), run(two, requests), strict=True))
     with capsys.disabled():
         print(f"\nidentical responses, one engine and two processes: {same} of 40")
@@ -224,7 +225,7 @@ def test_two_processes_draw_what_one_draws(two, model, capsys):
 @pytest.mark.cluster
 def test_processes_score_as_one_engine_does(two, model):
     pairs = [(Text("", (5, 6, 7)), Completion("", (8, 9 + i % 3), "stop", 2)) for i in range(150)]
-    alone = build.open_engine(config.TransformersEngine(device="cpu", max_rows=8), model, TOKENIZER)
+    alone = build.open_engine(TransformersEngine(device="cpu", max_rows=8), model, TOKENIZER)
     for got, expected in ((two.score(pairs), alone.score(pairs)), (two.entropies(pairs), alone.entropies(pairs))):
         assert [pytest.approx(e, abs=1e-4) for e in expected] == got
 
@@ -291,7 +292,7 @@ def test_gpus_are_shared_out(monkeypatch):
 def test_several_servers_share_the_work_and_survive_one(model):
     with TinyServer(model, TOKENIZER, max_rows=8) as a, TinyServer(model, TOKENIZER, max_rows=8) as b:
         said = []
-        engine = build.open_engine(config.OpenAIEngine(url=(a.url, b.url), concurrency=4, retries=0), model, TOKENIZER, said.append)
+        engine = build.open_engine(OpenAIEngine(url=(a.url, b.url), concurrency=4, retries=0), model, TOKENIZER, said.append)
         requests = [request(PROMPTS[i % 5], i, temperature=1.0) for i in range(40)]
         first = run(engine, requests)
         assert all(e.stats["decode_tokens"] > 0 for e in engine.engines)
@@ -336,12 +337,13 @@ def test_the_engine_may_move_to_a_cluster_between_two_starts_of_a_run(tmp_path):
 
     from gsi import run as gsi_run
     from gsi.progress import Reporter
-    from gsi.runfolder import _changes, read_state
+    from gsi.runfolder.drift import changes
+    from gsi.runfolder.state import read_state
 
     one = scripted.config(tmp_path / "run", iterations=1)
     gsi_run(load_config(one), reporter=Reporter("quiet"))
     state = read_state(tmp_path / "run")
     moved = load_config(one | {"engine": {"kind": "ray", "of": one["engine"], "replicas": 4}})
-    assert _changes(tmp_path / "run", moved, state) == {}
+    assert changes(tmp_path / "run", moved, state) == {}
     other = load_config(one | {"engine": {"kind": "ray", "of": {"kind": "scripted", "function": "other:one"}}})
-    assert "engine.function" in _changes(tmp_path / "run", other, state)
+    assert "engine.function" in changes(tmp_path / "run", other, state)

@@ -20,7 +20,7 @@ from test_loop import QUIET
 import gsi
 from gsi.cli import main
 from gsi.config import ConfigError, load_config
-from gsi.runfolder import read_state, write_state
+from gsi.runfolder.state import read_state, write_state
 from gsi.types import GsiError
 
 ROOT = Path(__file__).parent.parent

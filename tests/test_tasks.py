@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsi.config import Task, load_config
+from gsi.config import load_config
+from gsi.config.data import Task
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify import make_grader

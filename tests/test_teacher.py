@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake_server import Answer, FakeServer
 
-from gsi import config
+from gsi.config.sampling import Teacher
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.types import GsiError
 
@@ -22,7 +22,7 @@ def environment(monkeypatch):
 
 
 def teacher(url, **settings):
-    return OpenAITeacher(config.Teacher(**{"url": url, "model": "fake", "retries": 0, "timeout": 20, **settings}))
+    return OpenAITeacher(Teacher(**{"url": url, "model": "fake", "retries": 0, "timeout": 20, **settings}))
 
 
 def test_an_answer_comes_with_the_servers_token_counts():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gsi.config import Train
+from gsi.config.training import Train
 from gsi.train.rows import Order, Plan, read_rows, shown
 from gsi.types import GsiError, TrainJob
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import gsi
 from gsi import build
-from gsi.config import VllmEngine as Settings
+from gsi.config.engines import VllmEngine as Settings
 from gsi.engines.replica import environment
 from gsi.engines.transformers import TransformersEngine
 from gsi.engines.vllm import VllmEngine
@@ -294,7 +294,7 @@ def test_the_childs_environment(monkeypatch):
 def test_the_process_ends_when_its_parent_is_killed(fake, tmp_path, tiny):
     code = f"""
 import itertools
-from gsi.config import VllmEngine as Settings
+from gsi.config.engines import VllmEngine as Settings
 from gsi.engines.scripted import ByteTokenizer
 from gsi.engines.vllm import VllmEngine
 from gsi.types import Query, Request, Sampling, Text

@@ -11,7 +11,7 @@ import torch
 from test_openai_engine import all_gone, free_port
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gsi.config import OpenAIEngine as Settings
+from gsi.config.engines import OpenAIEngine as Settings
 from gsi.engines.openai import OpenAIEngine
 
 REAL = os.environ.get("GSI_VLLM_PYTHON")

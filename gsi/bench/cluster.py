@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.bench.workload import Fixed, Tokenizer, build_model, length, request
-from gsi.config import RayEngine, ScriptedEngine, TransformersEngine
+from gsi.config.engines import RayEngine, ScriptedEngine, TransformersEngine
 from gsi.types import Completion, Query, Request, Sampling, Text, Workload
 
 ROWS, ATTEMPTS = 64, 8

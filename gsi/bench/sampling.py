@@ -117,7 +117,7 @@ def _line(best: dict[str, Figures], queries: int) -> dict[str, Any]:
 
 def _vllm(model: str, rows: int) -> Any:
     """vLLM's engine on the same model, or None where it is not installed."""
-    from gsi.config import VllmEngine as Settings
+    from gsi.config.engines import VllmEngine as Settings
     from gsi.engines.vllm import VllmEngine
 
     python = os.environ.get("GSI_VLLM_PYTHON") or (sys.executable if importlib.util.find_spec("vllm") else None)

@@ -79,7 +79,7 @@ def _ours(folder: Path, model: Path, table: list[dict[str, Any]]) -> float:
     import pyarrow.parquet as pq
     import torch
 
-    from gsi.config import Train
+    from gsi.config.training import Train
     from gsi.train.sft import train
     from gsi.types import TrainJob
 

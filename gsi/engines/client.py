@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 
-from gsi import config
+from gsi.config.engines import OpenAIEngine as Settings
 from gsi.engines.exchange import Answer, RequestFailed, Throttle, read, retry_after
 from gsi.types import EngineLost, GsiError
 from gsi.wire import Bounded
@@ -32,7 +32,7 @@ class Client:
     `log`: what to add to an error (the end of a launched server's log). Raises GsiError for a key that no header can carry.
     """
 
-    def __init__(self, settings: config.OpenAIEngine, model: str, log: Callable[[], str]):
+    def __init__(self, settings: Settings, model: str, log: Callable[[], str]):
         self.settings, self.model, self._log = settings, model, log
         self._key = os.environ.get(settings.api_key_env, "").strip() or "none"
         if not (self._key.isascii() and self._key.isprintable()):

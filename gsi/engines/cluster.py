@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 import gsi
-from gsi.config import RayEngine as Settings
+from gsi.config.engines import RayEngine as Settings
 from gsi.engines.pool import Replicas, complain
 from gsi.engines.remote import Host, Info, RemoteEngine, Reply
 from gsi.types import Engine, EngineLost, GsiError, Request

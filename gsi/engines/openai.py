@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from gsi import config
+from gsi.config.engines import OpenAIEngine as Settings
 from gsi.engines.client import Client
 from gsi.engines.exchange import Answer, RequestFailed
 from gsi.engines.server import Server
@@ -54,7 +54,7 @@ class OpenAIEngine:
     in no message.
     """
 
-    def __init__(self, settings: config.OpenAIEngine, model: str, tokenizer: Any, index: int = 0):
+    def __init__(self, settings: Settings, model: str, tokenizer: Any, index: int = 0):
         if not isinstance(settings.url, str):
             settings = settings.model_copy(update={"url": settings.url[index]})
         self.settings, self.tokenizer = settings, tokenizer

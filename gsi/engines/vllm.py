@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gsi.config import VllmEngine as Settings
+from gsi.config.engines import VllmEngine as Settings
 from gsi.engines.replica import Replica, environment
 from gsi.engines.text import completion, end_ids, token_ids
 from gsi.types import Completion, GsiError, Request, Workload

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 
-from gsi import config
+from gsi.config.sampling import Teacher as Settings
 from gsi.types import GsiError, Reply, writable
 from gsi.wire import Bounded
 
@@ -23,7 +23,7 @@ class OpenAITeacher:
     none) and appears in no message. Raises GsiError for a key that cannot be sent in a header.
     """
 
-    def __init__(self, settings: config.Teacher):
+    def __init__(self, settings: Settings):
         self._settings = settings
         self._key = os.environ.get(settings.api_key_env, "").strip() or "none"
         if not (self._key.isascii() and self._key.isprintable()):

@@ -7,7 +7,6 @@ bring, and in the references'. Prints greedy accuracy on fresh questions by leve
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsi.config import Train
+from gsi.config.training import Train
 from gsi.lab import dag, dag_check, trainer
 from gsi.lab.base import resolve
-from gsi.types import GsiError, Query, TrainJob
+from gsi.lab.command import end
+from gsi.lab.greedy import right
+from gsi.types import Query, TrainJob
 
 SEED, COPIES, FRESH = 2, 4, 120
 SETTINGS = {"epochs": 3, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 16}  # of the studies
@@ -40,23 +41,11 @@ def rows(queries: Sequence[Query], solve: Callable[[dag.Problem, random.Random],
 
 def accuracy(folder: Path, tokenizer: Any) -> dict[int, float]:
     """By hard level: share of fresh questions with every step right."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
-    found = {}
-    for level in dag.HARD_LEVELS:
-        queries, right = dag.queries(SEED + 1_000_000, FRESH, [level]), 0
-        prompts = [tokenizer(q.question)["input_ids"] for q in queries]
-        for length in {len(p) for p in prompts}:  # prompts of one length need no padding
-            same = [i for i, p in enumerate(prompts) if len(p) == length]
-            ids = torch.tensor([prompts[i] for i in same])
-            with torch.inference_mode():
-                out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=128)
-            texts = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
-            right += sum(dag_check.check(text, queries[i]).steps_ok is True for i, text in zip(same, texts, strict=True))
-        found[level] = right / len(queries)
-    return found
+    fresh = {level: dag.queries(SEED + 1_000_000, FRESH, [level]) for level in dag.HARD_LEVELS}
+    return {level: right(model, tokenizer, queries, dag_check.check, 128) / len(queries) for level, queries in fresh.items()}
 
 
 def main() -> int:
@@ -86,7 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GsiError as e:
-        sys.exit(f"{e}")
+    end(main)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from gsi import tasks
 from gsi.config import Config
+from gsi.files import read_json
 from gsi.ledger import connect
 from gsi.metrics import PLAIN, accepted_sql
-from gsi.runfolder import read_json
 from gsi.types import Query
 
 Record = dict[str, Any]

@@ -25,6 +25,7 @@ from gsi.cost import Load, Range
 from gsi.loop import run
 from gsi.probe import probe
 from gsi.progress import Reporter, table_console
+from gsi.queries import load_data
 from gsi.report.read import read_run
 from gsi.weights import count_parameters
 
@@ -80,7 +81,7 @@ def main() -> int:
     console, table, worst = table_console(), Table("run", "what", "estimated", "took", "off by"), 0.0
     for name, changes in RUNS.items():
         c = config(output, name.split(",")[0].replace(" ", "_"), **changes, cost=rates)
-        data = build.load_data(c)
+        data = load_data(c)
         data.grader.close()
         n = len(data.train)
         load, _ = probe(c, Load(n, len(data.validation), len(data.test), Range(0, 0), Range(0, 0), 0, 0, 0), PROBE)

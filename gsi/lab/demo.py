@@ -22,6 +22,7 @@ import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gsi.lab.command import end
 from gsi.progress import table_console
 from gsi.report.read import RunView, read_run
 from gsi.types import GsiError
@@ -195,7 +196,4 @@ def _real_questions(source: str | None, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GsiError as e:
-        sys.exit(f"{e}")
+    end(main)

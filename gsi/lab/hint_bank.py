@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +23,10 @@ from gsi.guidance.controllers import Curve, Moving, fit
 from gsi.guidance.ladder import Ladder, Opening
 from gsi.guidance.state_reset import StateReset
 from gsi.lab import chain
+from gsi.lab.command import end
 from gsi.ledger import Ledger
 from gsi.prompts import Renderer
-from gsi.types import Allocation, GsiError, Guidance, Hint, Past, Plan, Query, Rollout, Sampling, Tried
+from gsi.types import Allocation, Guidance, Hint, Past, Plan, Query, Rollout, Sampling, Tried
 
 DRAWS = 8  # per question and opening
 PER_LEVEL = 15
@@ -184,7 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GsiError as e:
-        sys.exit(f"{e}")
+    end(main)

@@ -16,13 +16,13 @@ from typing import Any
 
 from rich.table import Table
 
+from gsi.files import read_json
 from gsi.lab.chain import HARD_LEVELS
+from gsi.lab.command import end
 from gsi.ledger import connect
 from gsi.loop import run
 from gsi.metrics import PLAIN
 from gsi.progress import Reporter, table_console
-from gsi.runfolder import read_json
-from gsi.types import GsiError
 
 ARMS: dict[str, dict[str, Any]] = {
     "state_reset": {"strategy": "state_reset"},
@@ -116,7 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GsiError as e:
-        sys.exit(f"{e}")
+    end(main)

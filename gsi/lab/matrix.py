@@ -26,7 +26,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from gsi.config import ConfigError, Section, explain, load_config
+from gsi.config import ConfigError, load_config
+from gsi.config.reading import explain
+from gsi.config.section import Section
+from gsi.presets import merge
 from gsi.strategies import CONTROLS, STRATEGIES
 
 FRESH = 1_000_000  # added to a seed: data that no cell trains on
@@ -168,14 +171,14 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                 if not isinstance(entry.get("model"), str):
                     raise ConfigError(f"{path}: models.{model}: no `model` in it")
                 base = fill(entry["model"])
-                patch = _merge(entry, patch)
+                patch = merge(entry, patch)
                 first: tuple[str, ...] = ()
                 if base.startswith("lab:"):
                     first = (f"base/{base}",)
                     if not any(c.key == first[0] for c in found):
                         found.append(Base(model, task, seed, "base", {"model": base}))
                 for arm, own in known.items():
-                    config = _merge(_merge(_merge({"seed": seed}, study.config), patch), own)
+                    config = merge(merge(merge({"seed": seed}, study.config), patch), own)
                     config = fill(config) | {"model": base, "output_dir": str(folder / arm)}
                     try:
                         load_config(config)
@@ -188,9 +191,9 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                             f"{path}: {place}/{arm}: curate.like: {like} is the folder of no arm of this study; add the arm {study.guided}"
                         )
                     found.append(Cell(model, task, seed, arm, config, first + needs))
-                plain = _merge({"seed": seed}, _merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
+                plain = merge({"seed": seed}, merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
                 if study.draws:
-                    config = fill(_merge(plain, {"sample": {"k": study.draws}})) | {"model": base, "output_dir": str(folder / "draws")}
+                    config = fill(merge(plain, {"sample": {"k": study.draws}})) | {"model": base, "output_dir": str(folder / "draws")}
                     found.append(Cell(model, task, seed, "draws", config, first))
                 for arm in study.equal_tokens:
                     source = next(c for c in found if c.key == f"{place}/{arm}")
@@ -222,8 +225,8 @@ def _fresh(plain: dict[str, Any], settings: PassAt, path: str) -> dict[str, Any]
     tests = [t for t in plain.get("evaluate", {}).get("tasks", ()) if t["name"] == name and "args" in t]
     if not tests:
         raise ConfigError(f"{path}: pass_at: no generated test set of {name} under evaluate.tasks to draw from")
-    few = [_merge(t, {"args": {"per_level": settings.per_level}}) for t in tests]
-    return _merge(plain, {"sample": {"k": settings.draws}, "evaluate": {"tasks": []}}) | {"tasks": few}
+    few = [merge(t, {"args": {"per_level": settings.per_level}}) for t in tests]
+    return merge(plain, {"sample": {"k": settings.draws}, "evaluate": {"tasks": []}}) | {"tasks": few}
 
 
 def filler(values: dict[str, Any]) -> Callable[[Any], Any]:
@@ -243,10 +246,3 @@ def filler(values: dict[str, Any]) -> Callable[[Any], Any]:
         return value
 
     return fill
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        result[key] = _merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
-    return result

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import torch
 
 from gsi.config import load_config
+from gsi.files import read_json
 from gsi.lab import chain
-from gsi.runfolder import read_json
+from gsi.lab.command import end
+from gsi.lab.greedy import right
 from gsi.types import GsiError
 
 BANDS = {"levels 1-3": range(1, 4), "levels 4-6": range(4, 7), "levels 7-10": range(7, 11)}
@@ -66,15 +68,7 @@ def accuracy(model: Any, tokenizer: Any, per_level: int = 40, seed: int = 1000) 
     found = {}
     for band, levels in BANDS.items():
         queries = chain.queries(seed, per_level, levels)
-        right = 0
-        for level in levels:  # one level at a time: prompts of one length need no padding
-            same = [q for q in queries if q.level == level]
-            ids = torch.tensor(tokenizer([q.question for q in same])["input_ids"])
-            with torch.no_grad():
-                out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=96)
-            texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            right += sum(chain.check(text, q).steps_ok is True for text, q in zip(texts, same, strict=True))
-        found[band] = right / len(queries)
+        found[band] = right(model, tokenizer, queries, chain.check, 96) / len(queries)
     return found
 
 
@@ -100,7 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GsiError as e:
-        sys.exit(f"{e}")
+    end(main)

@@ -20,11 +20,11 @@ from typing import Any
 
 import yaml
 
-from gsi import build
 from gsi.config import ConfigError, load_config
+from gsi.files import write_text
 from gsi.lab.collect import Record, collect
 from gsi.lab.matrix import Base, Cell, Study, cells, load_study
-from gsi.runfolder import write_text
+from gsi.queries import load_data
 from gsi.types import GsiError
 
 SOURCE = Path(__file__).parent.parent
@@ -67,7 +67,7 @@ def check(study: Study, todo: list[Cell], path: str) -> None:
 
                 parse(cell.config["model"])
             elif cell.seed == study.seeds[0] and ":" not in cell.arm:
-                build.load_data(load_config(cell.config)).grader.close()
+                load_data(load_config(cell.config)).grader.close()
         except GsiError as e:
             raise ConfigError(f"{path}: {cell.key}: {e}") from None
 

@@ -22,7 +22,7 @@ def section(run: RunView, tally: Tally | None) -> Section:
     made += [*rationales.perplexity(run), rationales.perplexity_shares(run)]
     if tally:
         made += [_gained(tally), _lost(tally)]
-    made += [_effective(run, tally), watched.figure(run)]
+    made += [_effective(run), watched.figure(run)]
     if tally:
         made += [rationales.distinct(tally)]
     parts = [part for part in made if part is not None]
@@ -194,7 +194,7 @@ def _lost(tally: Tally) -> Table | None:
     return Table("Once covered, not in the last iteration: the hardest", "question|level|last covered in iteration", body)
 
 
-def _effective(run: RunView, tally: Tally | None) -> Figure | None:
+def _effective(run: RunView) -> Figure | None:
     lines = [line for line in run.metrics if finite(line.get("tail/effective_queries")) is not None]
     if not lines:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsi.config import Columns
+from gsi.config.data import Columns
 from gsi.lab import chain, dag, gsm_symbolic, multiply
 from gsi.tasks.endings import last_boxed
 from gsi.types import Query

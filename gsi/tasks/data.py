@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
 
-from gsi.config import Task
+from gsi.config.data import Task
 from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, conversations, fields, with_choices
 from gsi.tasks.endings import final_answer
 from gsi.tasks.golds import Problem

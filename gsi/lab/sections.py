@@ -1,0 +1,288 @@
+"""The tables of the findings, a function each: one model on one task as Markdown lines, none where there is nothing to show."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from gsi import stats, tasks
+from gsi.config.data import Task
+from gsi.lab.chance import lost_by_chance
+from gsi.lab.collect import Record, bits
+from gsi.lab.matrix import Contrast, arms, filler
+from gsi.lab.outcomes import MEASURES, Table, best, contrast, cost, slope, tokens
+from gsi.lab.texts import markdown, percent, points, spread
+from gsi.metrics import pass_at_k
+from gsi.report.parts import short
+from gsi.strategies import STRATEGIES
+
+
+def arm_rows(table: Table) -> list[list[str]]:
+    rows = []
+    shown = [a for a in arms(table.study) if a in table.arms]
+    if shown:
+        runs = table.arms[shown[0]]
+        rows.append(
+            [
+                "initial model",
+                "",
+                *(spread([table.accuracy(r, 0, w) for r in runs.values()]) for w in ("hard", "easy")),
+                "",
+                "",
+                "",
+                "",
+                "",
+                str(len(runs)),
+            ]
+        )
+    for arm in shown:
+        runs, last = table.arms[arm], [r["iterations"][-1] for r in table.arms[arm].values()]
+        strategy = arms(table.study)[arm].get("strategy", "vanilla")
+        coverage = [i["tail"].get("tail/coverage", math.nan) for i in last]
+        rows.append(
+            [
+                arm,
+                STRATEGIES[strategy].sees,
+                spread([table.accuracy(r, -1, "hard") for r in runs.values()]),
+                spread([table.accuracy(r, -1, "easy") for r in runs.values()]),
+                percent(fmean(table.accuracy(r, -1, "hard", True) for r in runs.values())),
+                spread([table.hard_share(r, -1) for r in runs.values()]),
+                percent(fmean(coverage)),
+                short(fmean(tokens(r) for r in runs.values())),
+                short(fmean(cost(r) for r in runs.values())),
+                str(len(runs)),
+            ]
+        )
+    return rows
+
+
+ARM_HEADER = (
+    "arm",
+    "may see",
+    "hard accuracy, %",
+    "easy accuracy, %",
+    "hard, answers only, %",
+    "hard share of rows, %",
+    "coverage, %",
+    "generated tokens",
+    "FLOPs",
+    "seeds",
+)
+
+
+def narrowing(table: Table) -> list[str]:
+    """Hard share and fresh hard accuracy by iteration."""
+    lines = []
+    names = [a for a in arms(table.study) if a in table.arms and min(len(r["iterations"]) for r in table.arms[a].values()) > 2]
+    if not names:
+        return ["No arm has more than one iteration.", ""]
+    depth = max(len(r["iterations"]) for a in names for r in table.arms[a].values())
+    rows = []
+    for arm in names:
+        runs = table.arms[arm].values()
+        shares = [[table.hard_share(r, n) for n in range(1, len(r["iterations"]))] for r in runs]
+        slopes = [slope(s) for s in shares]
+        means = [percent(fmean(s[n] for s in shares if n < len(s))) for n in range(depth - 1)]
+        rows.append([arm, *means, points(slopes), f"{stats.sign_flip(slopes):.3f}"])
+    pool = next(iter(table.arms[names[0]].values()))["pool"]
+    share = sum(c for level, c in pool.items() if int(level) in table.hard) / sum(pool.values())
+    lines += [
+        f"Hard share of the training rows by iteration, % (of the queries: {percent(share)}), and its slope in points per iteration:",
+        "",
+    ]
+    lines += markdown(("arm", *(f"{n}" for n in range(1, depth)), "slope [95 %]", "p"), rows)
+    rows = []
+    for arm in names:
+        runs = table.arms[arm].values()
+        means = [percent(fmean(table.accuracy(r, n, "hard") for r in runs if n < len(r["iterations"]))) for n in range(depth)]
+        change = [table.accuracy(r, -1, "hard") - table.accuracy(r, 1, "hard") for r in runs]
+        rows.append([arm, *means, points(change), f"{stats.sign_flip(change):.3f}"])
+    lines += ["Hard accuracy on fresh queries by iteration, %, and the last one's difference to iteration 1:", ""]
+    lines += markdown(("arm", *(f"{n}" for n in range(depth)), "last - first [95 %]", "p"), rows)
+    return lines
+
+
+def guidance(table: Table) -> list[str]:
+    """Acceptance of plain and guided attempts in iteration 1 (one initial model for all arms), tokens per accepted hard rationale, identity."""
+    rows = []
+    for arm in [a for a in arms(table.study) if a in table.arms]:
+        runs = [r for r in table.arms[arm].values() if sum(c[0] for c in r["iterations"][1]["sample"].values())]
+        if not runs:
+            continue
+        firsts = [r["iterations"][1] for r in runs]
+        hard = [[c for level, c in i["sample"].items() if int(level) in table.hard] for i in firsts]
+        plain = [sum(c[1] for c in h) / max(1, sum(c[0] - c[2] for c in h)) for h in hard]
+        guided = [sum(c[3] for c in h) / n for h in hard if (n := sum(c[2] for c in h))]
+        paid = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
+        lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
+        same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
+        same_guided = [i["accepted"]["guided_identical"] / i["accepted"]["guided"] for i in firsts if i["accepted"]["guided"]]
+        rows.append(
+            [
+                arm,
+                spread(plain),
+                spread(guided),
+                short(fmean(paid)),
+                spread(lucky),
+                spread(same),
+                spread(same_guided),
+            ]
+        )
+    header = (
+        "arm",
+        "plain attempts accepted",
+        "guided accepted",
+        "tokens per accepted one",
+        "lucky of right answers",
+        "accepted = reference",
+        "of guided ones",
+    )
+    return ["Iteration 1, hard queries (the last two columns: all queries), %:", "", *markdown(header, rows)]
+
+
+def lost(table: Table) -> list[str]:
+    """Pool queries that a plain attempt solved in iteration 1 and none in the last, beside what chance alone would give."""
+    if "draws" not in table.arms:
+        return []
+    rows = []
+    for arm in [a for a in arms(table.study) if a in table.arms]:
+        seen, expected = [], []
+        for seed, record in table.arms[arm].items():
+            sampled = [i for i in record["iterations"] if i.get("solved") and sum(c[0] for c in i["sample"].values())]
+            if len(sampled) < 2 or seed not in table.arms["draws"]:
+                continue
+            first, last = bits(sampled[0]["solved"]), bits(sampled[-1]["solved"])
+            seen.append(sum(a and not b for a, b in zip(first, last, strict=True)) / len(first))
+            draws = table.arms["draws"][seed]
+            expected.append(lost_by_chance(draws["right"], draws["draws"], table.study.config.get("sample", {}).get("k", 8)))
+        if seen:
+            rows.append([arm, spread(seen), spread(expected), points([a - b for a, b in zip(seen, expected, strict=True)])])
+    if not rows:
+        return []
+    note = "Share of the pool's queries that plain attempts solved in the first iteration and not in the last (expected: from separate draws of the initial model, beta-binomial, if nothing changed):"
+    return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
+
+
+def breadth(table: Table) -> list[str]:
+    """pass@k by level of final models, less the initial one's."""
+    settings = table.study.pass_at
+    if settings is None or "pass:base" not in table.arms:
+        return []
+
+    def by_level(record: Record) -> dict[int, float]:
+        found = defaultdict(list)
+        for right, level in zip(record["right"], record["levels"], strict=True):
+            found[level].append(pass_at_k(record["draws"], right, settings.k))
+        return {level: fmean(values) for level, values in sorted(found.items())}
+
+    before = {seed: by_level(record) for seed, record in table.arms["pass:base"].items()}
+    rows = []
+    for arm in settings.arms:
+        after = {seed: by_level(record) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
+        for level in sorted({level for found in after.values() for level in found}):
+            there = [after[seed][level] - before[seed][level] for seed in sorted(after)]
+            held = "yes" if stats.t_interval(there)[1] > settings.margin else "no"
+            first = spread([before[seed][level] for seed in sorted(after)])
+            rows.append([arm, str(level), first, points(there), held if len(there) > 1 else "-", str(len(there))])
+    if not rows:
+        return []
+    text = f"pass@{settings.k} on fresh queries from {settings.draws} draws, every step right, %: the initial model's, and the final model's difference to it in points. Held: not worse by more than {-100 * settings.margin:g} points."
+    return [text, "", *markdown(("arm", "level", "initial model", "difference [95 %]", "held", "seeds"), rows)]
+
+
+def contrasts(table: Table) -> list[str]:
+    rows = []
+    for c in table.study.contrasts:
+        if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
+            continue
+        against = (
+            f"best of {c.b.replace('|', ', ')} ({best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else c.b
+        )  # a bar would end the cell
+        name = f"{c.a} - {against}"
+        for way, differences in contrast(table, c).items():
+            low = stats.t_interval(differences)[1]
+            there = len(differences)
+            verdict = (
+                ("yes" if low > c.margin else "no") if there == len(table.study.seeds) else f"open ({there} of {len(table.study.seeds)})"
+            )
+            rows.append(
+                [
+                    name,
+                    c.measure,
+                    way,
+                    points(differences),
+                    f"{stats.sign_flip(differences):.3f}",
+                    f"> {100 * c.margin:g}",
+                    verdict,
+                    str(there),
+                ]
+            )
+    if not rows:
+        return []
+    return [
+        "Named before any of these seeds was run:",
+        "",
+        *markdown(("contrast", "measure", "compared at", "points [95 %]", "p", "asked for", "held", "seeds"), rows),
+    ]
+
+
+def chance(table: Table) -> float:
+    """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
+    entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
+    queries = tasks.load(
+        Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300, "levels": list(table.hard)}})
+    ).queries
+    by_level: dict[int | None, Counter[str]] = defaultdict(Counter)
+    for q in queries:
+        by_level[q.level][q.answer] += 1
+    return fmean(max(c.values()) / c.total() for level, c in by_level.items() if level in table.hard)
+
+
+def held_out(table: Table) -> list[str]:
+    """Accuracy on test tasks other than the one that is trained on, before and after."""
+    shown = [a for a in arms(table.study) if a in table.arms]
+    if not shown:
+        return []
+    first = next(iter(table.arms[shown[0]].values()))
+    names = [name for name in first["iterations"][-1]["tests"] if name != table.name]
+    if not names:
+        return []
+
+    def mean(record: Record, n: int, name: str) -> float:
+        return fmean(right / count for count, right, _ in record["iterations"][n]["tests"][name]["levels"].values())
+
+    rows = [["initial model", *(spread([mean(r, 0, name) for r in table.arms[shown[0]].values()]) for name in names)]]
+    rows += [[arm, *(spread([mean(r, -1, name) for r in table.arms[arm].values()]) for name in names)] for arm in shown]
+    return ["Greedy accuracy, every step right, %, mean over levels:", "", *markdown(("arm", *names), rows)]
+
+
+SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
+    ("Contrasts", contrasts),
+    ("Narrowing", narrowing),
+    ("Guidance", guidance),
+    ("Held-out sets", held_out),
+    ("Solved, then lost", lost),
+    ("Breadth", breadth),
+)
+
+
+def agreement(shown: Sequence[Table]) -> list[str]:
+    """The same differences on every model and task that has both arms, as they are; named beforehand only where the contrasts say so."""
+    pairs = dict.fromkeys((c.a, c.b, c.measure) for table in shown for c in table.study.contrasts if "|" not in c.b)
+    rows = []
+    for a, b, measure in pairs:
+        cells = []
+        for table in shown:
+            if table.arms.get(a) and table.arms.get(b):
+                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"]
+                cells.append(f"{points(there)} ({len(there)})" if there else "-")
+            else:
+                cells.append("-")
+        if sum(cell != "-" for cell in cells) > 1:
+            rows.append([f"{a} - {b}, {measure}", *cells])
+    if not rows:
+        return []
+    names = [f"{table.task}, {table.model} ({table.study.name})" for table in shown]
+    return ["## Agreement", "", "Differences in points as they are, with 95 % interval (seeds):", "", *markdown(("contrast", *names), rows)]
