@@ -1,6 +1,7 @@
 """The findings: every number from compact results whose contrasts are known beforehand."""
 
 import json
+import math
 import re
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from gsi.lab import findings
 from gsi.lab.matrix import Contrast, load_study
-from gsi.lab.outcomes import contrast, cost, tables
+from gsi.lab.outcomes import accepted_per_ktoken, best, contrast, cost, cost_to_reach, tables
 from gsi.lab.study import Results
 
 LEVELS = range(1, 11)  # of chain; 7 to 10 are hard
@@ -102,6 +103,29 @@ def test_no_verdict_before_all_seeds_are_in(tmp_path, records):
     assert "**Unfinished: 1 runs are missing, so no contrast is decided.**" in text
     assert "| > 2 | open (2 of 3) | 2 |" in text
     assert "**Not run yet.**" in findings.write([study(tmp_path, "none", {})])
+
+
+def test_what_another_arms_accuracy_costs_and_what_a_token_yields(tmp_path, records):
+    for seed in (1, 2, 3):
+        records["brute", seed] = run((0.1, 0.15, 0.2), flops=4e9)
+    table = table_of(study(tmp_path, "costs", records, arms={"brute": {"strategy": "brute_force"}}))
+    record = table.arms["vanilla"][1]  # 0.1, 0.2, 0.3 for 0, 1e9, 2e9
+    assert cost_to_reach(table, record, 0.1, "hard") == 0
+    assert cost_to_reach(table, record, 0.25, "hard") == pytest.approx(1.5e9)
+    assert cost_to_reach(table, record, 0.31, "hard") == math.inf
+    # 5 plain ones and 2 guided, half of whose tokens were given, for 500 tokens
+    assert accepted_per_ktoken(table, record) == pytest.approx(1000 * 6 / 500)
+    text = findings.write([str(tmp_path / "costs.yaml")])
+    assert "| vanilla | 12.00 | 12.5 (3 of 3) |" in text  # 1e9 of the 8e9 that brute spent
+    assert "| brute | 12.00 | 100.0 (3 of 3) |" in text
+
+
+def test_a_contrast_whose_arms_have_not_run_is_said_so_and_opponents_meet_on_common_seeds(tmp_path, records):
+    path = study(tmp_path, "early", {k: r for k, r in records.items() if k[0] == "vanilla"})
+    assert "| state_reset - vanilla | hard_accuracy | - | - | - | > 2 | not run | 0 |" in findings.write([path])
+    del records["state_reset", 1], records["state_reset", 2]
+    records["vanilla", 1] = records["vanilla", 2] = run((0.8, 0.9, 0.9))  # easy seeds that the other arm has not run yet
+    assert best(table_of(study(tmp_path, "uneven", records)), "vanilla|state_reset", "hard") == "state_reset"
 
 
 def test_the_strongest_opponent_counts(tmp_path, records):

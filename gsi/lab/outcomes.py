@@ -81,6 +81,33 @@ def at_cost(table: Table, record: Record, budget: float, which: str) -> float:
     return value
 
 
+def cost_to_reach(table: Table, record: Record, goal: float, which: str) -> float:
+    """FLOPs when `goal` is first reached, linear between iterations; inf = never."""
+    before, value = 0.0, table.accuracy(record, 0, which)
+    if value >= goal:
+        return 0.0
+    for n in range(1, len(record["iterations"])):
+        after, next_value = cost(record, n), table.accuracy(record, n, which)
+        if next_value >= goal:
+            return before + (after - before) * (goal - value) / (next_value - value)
+        before, value = after, next_value
+    return math.inf
+
+
+def accepted_per_ktoken(table: Table, record: Record) -> float:
+    """Accepted responses to hard queries per 1000 tokens generated for these, over the run; nan where there are none.
+
+    A guided one counts by the share of the accepted guided responses' tokens (all levels) that the model generated itself.
+    """
+    made = paid = 0.0
+    for i in record["iterations"]:
+        own = (i.get("accepted") or {}).get("own_share") or 0.0
+        for level, (_, plain, _, guided, generated, _) in i.get("sample", {}).items():
+            if int(level) in table.hard:
+                made, paid = made + plain + guided * own, paid + generated
+    return 1000 * made / paid if paid else math.nan
+
+
 MEASURES = {"hard_accuracy": "hard", "easy_accuracy": "easy", "accuracy": "all"}
 
 
@@ -101,11 +128,17 @@ def contrast(table: Table, c: Contrast) -> dict[str, list[float]]:
 
 
 def best(table: Table, names: str, which: str) -> str:
-    """Of `a|b|c` the arm with the highest mean: the strongest opponent is chosen on the same data, which favours the opponent."""
-    there = [name for name in names.split("|") if name in table.arms]
+    """Of `a|b|c` the arm with the highest mean over the seeds they have in common: chosen on the same data, which favours the opponent.
+
+    Raises GsiError where none of them has a result.
+    """
+    there = [name for name in names.split("|") if table.arms.get(name)]
     if not there:
         raise GsiError(f"{table.study.results}: no results yet for {names}")
-    return max(there, key=lambda name: fmean(table.accuracy(r, -1, which) for r in table.arms[name].values()))
+    seeds = set.intersection(*(set(table.arms[name]) for name in there))
+    if not seeds:  # an unfinished study
+        return there[0]
+    return max(there, key=lambda name: fmean(table.accuracy(table.arms[name][seed], -1, which) for seed in sorted(seeds)))
 
 
 def slope(values: Sequence[float]) -> float:

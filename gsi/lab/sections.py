@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from statistics import fmean, median_high
 
 from gsi import stats, tasks
 from gsi.config.data import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
 from gsi.lab.matrix import Contrast, arms, filler
-from gsi.lab.outcomes import MEASURES, Table, best, contrast, cost, slope, tokens
+from gsi.lab.outcomes import MEASURES, Table, accepted_per_ktoken, best, contrast, cost, cost_to_reach, slope, tokens
 from gsi.lab.texts import markdown, percent, points, spread
 from gsi.metrics import pass_at_k
 from gsi.report.parts import short
@@ -142,6 +142,30 @@ def guidance(table: Table) -> list[str]:
     return ["Iteration 1, hard queries (the last two columns: all queries), %:", "", *markdown(header, rows)]
 
 
+def economy(table: Table) -> list[str]:
+    """What accepted responses cost, and which share of another arm's FLOPs its final hard accuracy would have cost."""
+    shown = [a for a in arms(table.study) if a in table.arms and any(tokens(r) for r in table.arms[a].values())]
+    brute = [a for a in shown if arms(table.study)[a].get("strategy") == "brute_force"]
+    if not shown:
+        return []
+    header = ["arm", "accepted per 1000 tokens", *(f"FLOPs to reach {b}'s final hard accuracy, % of what it spent" for b in brute)]
+    rows = []
+    for arm in shown:
+        row = [arm, f"{fmean(accepted_per_ktoken(table, r) for r in table.arms[arm].values()):.2f}"]
+        for other in brute:
+            seeds = sorted(table.arms[arm].keys() & table.arms[other].keys())
+            ends = {s: table.arms[other][s] for s in seeds}
+            shares = sorted(
+                cost_to_reach(table, table.arms[arm][s], table.accuracy(ends[s], -1, "hard"), "hard") / cost(ends[s]) for s in seeds
+            )
+            reached = sum(math.isfinite(s) for s in shares)
+            middle = median_high(shares) if shares else math.inf
+            row.append(f"{percent(middle) if math.isfinite(middle) else 'not reached'} ({reached} of {len(seeds)})")
+        rows.append(row)
+    note = "Hard queries: accepted responses, a guided one counted by the share that the model generated itself; and the median over seeds of the FLOPs needed (seeds that reached it):"
+    return [note, "", *markdown(header, rows)]
+
+
 def lost(table: Table) -> list[str]:
     """Pool queries that a plain attempt solved in iteration 1 and none in the last, beside what chance alone would give."""
     if "draws" not in table.arms:
@@ -196,6 +220,9 @@ def contrasts(table: Table) -> list[str]:
     rows = []
     for c in table.study.contrasts:
         if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
+            continue
+        if not all(any(name in table.arms for name in side.split("|")) for side in (c.a, c.b)):
+            rows.append([f"{c.a} - {' or '.join(c.b.split('|'))}", c.measure, "-", "-", "-", f"> {100 * c.margin:g}", "not run", "0"])
             continue
         against = (
             f"best of {c.b.replace('|', ', ')} ({best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else c.b
@@ -262,6 +289,7 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Contrasts", contrasts),
     ("Narrowing", narrowing),
     ("Guidance", guidance),
+    ("Economy", economy),
     ("Held-out sets", held_out),
     ("Solved, then lost", lost),
     ("Breadth", breadth),
