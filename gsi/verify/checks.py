@@ -15,7 +15,8 @@ from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
 from gsi.verify.shortcut import stated_at_the_end
-from gsi.verify.statements import doubtful, given, new_number, parse_gold, read_number, without_reason
+from gsi.verify.statements import as_fraction, doubtful, given, new_number, parse_gold, read_number, without_reason
+from gsi.verify.subject import beside, own_part
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
 
 
 _IF = re.compile(r"\W*if\s+([^,]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
-_CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
 
 
 def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
@@ -88,8 +88,9 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     if query.question and (condition := _IF.match(clause)) and bare(condition[1]) in bare(query.question):
         clause = clause[condition.end() :]
-    if _CHANCE.search(query.question):
-        clause = re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause)
+    clause = as_fraction(clause, query.question)
+    if query.question and gold is not None:
+        clause = own_part(clause, query.question)
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
@@ -102,6 +103,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
             if apart is False:
                 return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
             number = apart or asked_number(clause, query.question) or number
+        if number is not None and query.question and (why := beside(clause, query.question, number, committed.mark)):
+            return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -161,6 +164,7 @@ def _words(text: str) -> tuple[str, ...] | None:
 def _check_bool(response: str, query: Query) -> Verdict:
     committed = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)))
     clause = committed.text if committed else ""
+    clause = _SEEMED.sub("", clause)
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
@@ -178,6 +182,9 @@ def _check_bool(response: str, query: Query) -> Verdict:
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
 
 
+_SEEMED = re.compile(
+    r"^.*\b(?:seems?|looks?|appears?|sounds?)\b[^.]*?,\s+but\s+", re.IGNORECASE
+)  # at first glance this seems false, but it is true
 _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
-from gsi.verify.statements import doubtful, read_number
+from gsi.verify.statements import as_fraction, doubtful, read_number
 from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -33,6 +33,8 @@ _PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
 )
+_LISTED = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:](?=\s)")
+_LISTED_END = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:]\s[^\n]*\n[ \t]*\(?[B-Hb-h]\s?[).:]\s[^\n]*\s*$")
 _LONG = {
     "s": "sec",
     "m": "met",
@@ -54,6 +56,8 @@ def check_choice(response: str, query: Query) -> Verdict:
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
+    if clause is not None and not clause.mark and len(_LISTED.findall(response)) > 2 and _LISTED_END.search(response):
+        letter = None  # the options again
     if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
         letter = None
     if letter is None or ord(letter) - 65 >= n:
@@ -107,7 +111,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         if re.search(r"\bor\b|\band\b|\b[A-H]\W*$", text[: m.start()][-6:]):
             return None
     if letter is None:
-        return _by_value(text, options, mark)
+        return _by_value(as_fraction(text, question), options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]
     if any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head)) or re.match(r"\W*(?:or|and|,|/|&)\W*[(]?[A-Ha-h]\b", rest):
         return None
@@ -197,6 +201,8 @@ def _fits(text: str, option: str, mark: str) -> bool:
     money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
     if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
         return False
+    if not mark and re.search(r"\d\S*\s+(?:[a-z]+\s+){0,3}?(?:more|less|fewer|[a-z]{3,}er)\s+than\b", text):
+        return False  # `$120 more than the sale price`
     if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):
         return True
     if money:

@@ -81,7 +81,11 @@ def _shape(text: str) -> tuple[Any, ...]:
         raise ValueError("empty or far too long for an answer")
     if text[0] == "(" and (m := re.fullmatch(r"\(\s*(\\begin\{array\}.*\\end\{array\})\s*\)", text, re.DOTALL)):
         text = m[1]
-    if m := re.fullmatch(r"(?:\w+\s*=\s*)?\\begin\{([pbvB]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}", text, re.DOTALL):
+    if m := re.fullmatch(
+        r"(?:(?:\w+|\\(?:mathbf|bm|mathrm|mathit)\s*\{?\s*\w\s*\}?)\s*=\s*)?\\begin\{([pbvB]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}",
+        text,
+        re.DOTALL,
+    ):
         rows = [r for r in re.split(r"\\\\", m[2]) if r.strip()]
         cells = [[_shape(c) for c in r.split("&")] for r in rows]
         if len(cells) == 1 or all(len(r) == 1 for r in cells):  # a vector, however it is laid out
