@@ -103,7 +103,7 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
             if apart is False:
                 return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
             number = apart or asked_number(clause, query.question) or number
-        if number is not None and query.question and (why := beside(clause, query.question, number, committed.mark)):
+        if query.question and (why := beside(clause, query.question, number, committed.mark)):
             return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
@@ -165,6 +165,11 @@ def _check_bool(response: str, query: Query) -> Verdict:
     committed = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)))
     clause = committed.text if committed else ""
     clause = _SEEMED.sub("", clause)
+    clause = re.sub(
+        r"\bnot\s+(?:always|necessarily|generally|in\s+general|actually|quite)\s+(?=true\b)", "not ", clause, flags=re.IGNORECASE
+    )
+    if _HARDLY.search(clause):
+        return Verdict("no_answer", detail="neither true nor false")
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
@@ -185,6 +190,10 @@ def _check_bool(response: str, query: Query) -> Verdict:
 _SEEMED = re.compile(
     r"^.*\b(?:seems?|looks?|appears?|sounds?)\b[^.]*?,\s+but\s+", re.IGNORECASE
 )  # at first glance this seems false, but it is true
+_HARDLY = re.compile(
+    r"\b(?:hardly|scarcely|barely|rarely|never|nothing)\b[^.,;]*\b(?:true|false)\b|\b(?:true|false)\b\W*(?:is|was)(?:n't|\s+not)\b",
+    re.IGNORECASE,
+)
 _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 

@@ -7,8 +7,10 @@ from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
+from gsi.verify.asked import difference
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.statements import as_fraction, doubtful, read_number
+from gsi.verify.subject import beside
 from gsi.verify.words import VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
@@ -28,10 +30,14 @@ _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
     re.IGNORECASE,
 )
-_OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
+_ELIMINATED = re.compile(r"\b(?:eliminate|rule\s+out|discard|reject|exclude|cross\s+out)\s+(?:option\s+)?\(?[A-H]\)?\W*$", re.IGNORECASE)
+_OUT = re.compile(
+    r"\(?\b[A-H]\)?\s+(?:is|are|was|were)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|tempting|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?"
+)
 _PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans|best|choice|option|closest|valid|left|one|it)\b")
 _REFUSED = re.compile(
-    r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
+    r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b",
+    re.IGNORECASE,
 )
 _LISTED = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:](?=\s)")
 _LISTED_END = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:]\s[^\n]*\n[ \t]*\(?[B-Hb-h]\s?[).:]\s[^\n]*\s*$")
@@ -58,6 +64,10 @@ def check_choice(response: str, query: Query) -> Verdict:
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
     if clause is not None and not clause.mark and len(_LISTED.findall(response)) > 2 and _LISTED_END.search(response):
         letter = None  # the options again
+    if clause is not None and letter and not clause.mark and choose(clause.text, (), query.question) is None:  # by its value
+        number = read_number(clause.text)
+        if difference(clause.text, query.question) is False or beside(clause.text, query.question, number, ""):
+            letter = None
     if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
         letter = None
     if letter is None or ord(letter) - 65 >= n:
@@ -78,11 +88,20 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
+    if _ELIMINATED.search(text):
+        return None
     letter, rest = None, ""
     if m := _CONCLUDED.search(text):
         return str(m[1] or m[2] or m[3]).upper()
     if m := _WITH_MARK.match(text):
         letter, rest = (m[1] or m[2]).upper(), m[3]
+        if (
+            not mark
+            and (m := re.match(r"is\s+", rest))
+            and not _PRAISED.match(" " + rest)
+            and _by_value(rest[m.end() :], options, "=") != letter
+        ):
+            return None  # (D) is the original price
     elif m := _NAMED.search(text):
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
@@ -201,8 +220,6 @@ def _fits(text: str, option: str, mark: str) -> bool:
     money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
     if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
         return False
-    if not mark and re.search(r"\d\S*\s+(?:[a-z]+\s+){0,3}?(?:more|less|fewer|[a-z]{3,}er)\s+than\b", text):
-        return False  # `$120 more than the sale price`
     if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):
         return True
     if money:

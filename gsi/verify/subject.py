@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,19 +19,49 @@ _UNITS = {
 }
 # word -> (what it measures, the unit)
 _UNIT = {stem(word): (kind, unit.split()[0]) for kind, units in _UNITS.items() for unit in units.split("|") for word in unit.split()}
-# asked for -> what is its contrary: `the buyer pays $60` does not say what she saves
+# asked for, its contrary right before the number, what else in the sentence makes it right: `the buyer pays $60` does not say what she saves
 _CONTRARY = [
-    (re.compile(rf"\b(?:{asked})\b", re.IGNORECASE), re.compile(rf"\b(?:{contrary})\s+(?:\w+\s+)?[$]?\d", re.IGNORECASE))
-    for asked, contrary in (
-        ("save|saves|saved|savings?|discounts?|off", "pays?|paid|costs?"),
-        ("pays?|paid|costs?|spends?|spent", "saves?|saved|earns?|earned"),
-        ("earn(?:s|ed|ings)?|makes?|made|profits?", "spends?|spent|pays?|paid|costs?"),
+    (
+        re.compile(rf"\b(?:{asked})\b", re.IGNORECASE),
+        re.compile(rf"\b(?:{contrary})\s+(?:\w+\s+){{0,2}}[$]?\d", re.IGNORECASE),
+        re.compile(rf"\b(?:{saved})", re.IGNORECASE),
+    )
+    for asked, contrary, saved in (
+        ("save|saves|saved|savings?|discounts?|off", "pays?|paid|costs?", r"(?:sav(?:e|es|ed|ings?)|discounts?|off)\b"),
+        ("pays?|paid|costs?|spends?|spent", "saves?|saved|earns?|earned", r"(?:pays?|paid|costs?|spends?|spent)\b"),
+        ("earn(?:s|ed|ings)?|makes?|made|profits?", "spends?|spent|pays?|paid|costs?", r"(?:earn(?:s|ed|ings)?|makes?|made|profits?)\b"),
         (
-            "left|remain(?:s|ed|ing)?|still|has|have|had|is|are|keeps?|kept|leaving|leaves?",
-            "ate|eats?|gave|gives?|sold|sells?|used|uses|lost|loses?|spent|spends?",
+            "left|remain(?:s|ed|ing)?|still|keeps?|kept",
+            r"(?<!it )(?<!this )(?<!that )(?:ate|eats?|gave|given|gives?|sold|sells?|used|uses|lost|loses?|spent|spends?)",
+            r"(?:left|remain(?:s|ed|ing)?|still|keeps?|kept|leav(?:es|ing)|(?:has|have|had|is|are)\s+[$]?\d)",
         ),
     )
 ]
+# families of quantities: who asks for one of a family is not answered by another
+_FAMILIES = [
+    [re.compile(rf"\b(?:{member})\b", re.IGNORECASE) for member in family.split(" ")]
+    for family in (
+        "areas? perimeter|circumference volume sides?|length|width|height|radius|diameter",
+        "sum|total product difference quotient remainder",
+        "mean|average|expected|expectation median mode variance deviation",
+        "gcd|gcf|hcf|greatest lcm|least",
+        "discount price|cost",
+        "profit loss",
+        "numerator denominator",
+        "minimum|least|smallest maximum|greatest|largest",
+    )
+]
+# behind a number: a comparison or a share, which answers only who asks for one
+_COMPARED = re.compile(
+    r"\s*(?:[A-Za-z]+\s+)?(?:more|less|fewer|extra|cheaper|older|younger|taller|shorter|longer|heavier|faster|slower)\W*$"
+    r"|\s*(?:[A-Za-z]+\s+)?(?:below|above|less\s+than|more\s+than)\s+(?:the|his|her|its|their)\b",
+    re.I,
+)
+_TIMES = re.compile(r"\s+times\s+(?:the|as|more|his|her|its|their)\b", re.IGNORECASE)
+_SHARE = re.compile(r"\s*(?:[A-Za-z]+\s+)?(?:(?:each|apiece)\W*$|(?:per|each|every)\s+([a-z]+))", re.IGNORECASE)
+_BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
+_EACH = re.compile(r"^\W*(?:so|thus|therefore|hence)?\W*each\s+([a-z]+)", re.IGNORECASE)
+_MEASURE = frozenset(["cm", "mm", "km", "kg", "ml", "m"])
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
 _NO_NAMES = frozenset(
     [
@@ -94,6 +125,8 @@ _SUBJECT = re.compile(r"\b(?:is|was|does|did|do|will|has|had|can|must|should|wou
 _POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,3}(?![A-Za-z])")
 _UNKNOWN = re.compile(r"\b(?:value\s+of|what\s+is|find|compute|solve\s+for|determine)\s+\$?([a-z])\$?(?=\s*[?.,]|\s*$)", re.IGNORECASE)
 _SOLVED = re.compile(r"^\W*([a-zA-Z])\s*=\s*[^=,;]*$")
+_PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
+_IS = re.compile(r"^([^=\d]{3,60}?)\s(?:is|are|was|equals|would\s+be|comes\s+to)\b", re.IGNORECASE)
 _PARTS = re.compile(r"[,;]\s+(?:and\s+|while\s+|but\s+)?(?!\d)|\s+(?:and|while|whereas)\s+(?=[A-Z])")
 _OPENING = re.compile(r"^\W*(?:(?:so|thus|therefore|hence|then|finally)\b\W*)?")
 _ASKED_THAN = re.compile(r"\bhow\s+(?:much|many)\s+(?P<how>[a-z]+)\b(?P<one>[^.?!]*?)\bthan\b(?P<other>[^.?!]*)", re.IGNORECASE)
@@ -115,7 +148,7 @@ class Asked(NamedTuple):
 def _asked(question: str) -> Asked:
     sentence = asking(question)
     noun = wanted(question)
-    unit = _UNIT.get(noun[0]) if noun else None
+    unit = next((_UNIT[word] for word in (noun[0], *sorted(noun[1])) if word in _UNIT), None) if noun else None
     if unit is None and (m := re.search(r"\bin\s+([a-z]+)\b(?=\s*[?,.)]|\s+(?:did|do|does|is|are|was|will)\b)", sentence, re.IGNORECASE)):
         unit = _UNIT.get(stem(m[1]))
     if unit is None and re.search(r"\bhow\s+old\b", sentence, re.IGNORECASE) and not re.search(r"\b(?:month|week|day)s?\b", question):
@@ -127,31 +160,79 @@ def _asked(question: str) -> Asked:
     return Asked(noun[1] if noun else frozenset(), unit, frozenset(counted), frozenset(subject), frozenset(named), sentence)
 
 
-def beside(clause: str, question: str, number: Number, mark: str) -> str | None:
+def beside(clause: str, question: str, number: Number | None, mark: str) -> str | None:
     """Why the number of a clause is not what the question asks for; None where nothing speaks against it."""
     asked = _asked(question)
+    if _other_name(clause, asked.sentence):
+        return None if mark else "of something else"
+    if number is None:
+        return None
     if "=" in clause:
-        return "of something else" if not mark and _other_name(clause, asked.sentence) else None
+        return "of something else" if not mark and "," not in clause and _contrary(clause, asked.sentence, _CONTRARY[-1:]) else None
     text = digits(plain(clause))
-    after = next((text[m.end() :] for m in reversed(list(NUMBER.finditer(text))) if value_of(m) == number.value), None)
-    if after is not None and (m := re.match(r"\s*-?\s*([A-Za-z]+)((?:\s+[a-z]+){0,4})", after)):
+    found = next((m for m in reversed(list(NUMBER.finditer(text))) if value_of(m) == number.value), None)
+    after = text[found.end() :] if found else ""
+    if m := re.match(r"\s*-?\s*([A-Za-z]+)((?:\s+[a-z]+){0,4})", after):
         word, rest = stem(m[1]), [stem(w) for w in m[2].split()]
         unit = _UNIT.get(word)
         if asked.unit and unit and unit[0] == asked.unit[0] and unit != asked.unit and not _mentions(text, asked.unit):
             return "another unit"
-        if asked.noun and word in asked.counted and word not in asked.noun and not asked.noun & set(rest) and "and" not in rest[:2]:
+        elsewhere = asked.noun and not asked.noun & {word, *rest} and "and" not in rest[:2]
+        measured = asked.unit is None and asked.noun != {"dollar"} and (m[1] in _MEASURE or (unit and len(m[1]) > 3))
+        if elsewhere and (word in asked.counted or measured):
             return "another thing is counted"
+        if word == "cent" and "$" in question and not re.search(r"\bcents?\b", question):
+            return "another unit"
     if mark:
         return None
-    if asked.subject and not any(re.search(rf"\b{name}\b", clause) for name in asked.subject):
-        first = _NAME.match(clause, _OPENING.match(clause).end())  # type: ignore[union-attr]
-        if first and first[0] in asked.named and first[0] not in asked.sentence and not re.match(r"'|\s+and\b", clause[first.end() :]):
+    return _of_another(clause, asked) or _shared(text, after, asked.sentence)
+
+
+def _of_another(clause: str, asked: Asked) -> str | None:
+    """Whether a sentence speaks of another person or quantity."""
+    part = clause[max(clause.rfind(", "), clause.rfind("; ")) + 1 :]
+    part = part if re.search(r"\d", part) else clause
+    if asked.subject and not any(re.search(rf"\b{name}\b", clause) for name in asked.subject) and not _PRONOUN.search(part):
+        names = set(_NAME.findall(part)) & asked.named
+        if names and not any(name in asked.sentence for name in names):
             return "of somebody else"
-    for wish, contrary in _CONTRARY:
-        if wish.search(asked.sentence) and not contrary.search(asked.sentence) and contrary.search(text) and not wish.search(text):
-            return "of something else"
-    if _turned(clause, asked.sentence):
-        return "the comparison is turned round"
+    if _contrary(clause, asked.sentence):
+        return "of something else"
+    if said := _IS.match(clause):
+        for family in _FAMILIES:
+            wanted_ones = [i for i, member in enumerate(family) if member.search(asked.sentence)]
+            given_ones = [i for i, member in enumerate(family) if member.search(said[1])]
+            if len(wanted_ones) == len(given_ones) == 1 and wanted_ones != given_ones:
+                return "of something else"
+    return "the comparison is turned round" if _turned(clause, asked.sentence) else None
+
+
+def _contrary(clause: str, sentence: str, pairs: Sequence[tuple[re.Pattern[str], ...]] = _CONTRARY) -> bool:
+    return any(
+        wish.search(sentence) and not contrary.search(sentence) and contrary.search(clause) and not saved.search(clause)
+        for wish, contrary, saved in pairs
+    )
+
+
+def _shared(text: str, after: str, sentence: str) -> str | None:
+    """Whether a number is a comparison (`$31 less`), a factor or a share (`$31 each`) though the question asks for none."""
+    if _TIMES.match(after) and not re.search(r"\btimes\b", sentence):
+        return "a factor"
+    if (
+        _COMPARED.match(after)
+        and not COMPARES.search(sentence)
+        and not re.search(r"\b(?:discount|sav|drop|decreas|increas|reduc)", sentence)
+    ):
+        return "a difference that was not asked for"
+    if _BACK.match(after) and not re.search(r"\b(?:back|change|return|refund)", sentence):
+        return "of something else"
+    for m in (_SHARE.match(after), _EACH.match(text)):
+        if (
+            m
+            and not re.search(r"\b(?:each|per|every|apiece|averages?|rates?|speed|one|a)\b", sentence)
+            and not (m[1] and re.search(rf"\b{stem(m[1])}", sentence))
+        ):
+            return "a share"
     return None
 
 
@@ -165,13 +246,22 @@ def _other_name(clause: str, sentence: str) -> bool:
     if points and (given := _POINTS.findall(clause.rpartition("=")[0])):
         p = given[-1]
         return "".join(sorted((p[0], p[-1]))) + p[1:-1] not in points
-    unknown, solved = _UNKNOWN.search(sentence), _SOLVED.match(clause.replace("$", ""))
-    return bool(unknown and solved and unknown[1] != solved[1])
+    unknown = _UNKNOWN.search(sentence)
+    if unknown is None:
+        return False
+    left = re.sub(r"^[\s(,:]*(?:(?:so|thus|therefore|hence|then|we\s+have)\b\W*)?|[\s$]", "", clause.replace("$", "").partition("=")[0])
+    if len(left) == 1 and left.isalpha():
+        return left != unknown[1]
+    return bool(re.search(rf"(?<![A-Za-z\\]){unknown[1]}(?![A-Za-z])", left)) and not re.search(r"[A-Za-z]{3}|,", left)
 
 
 def own_part(clause: str, question: str) -> str:
-    """Of `Tom is eighteen, and Amy is six` the part on the one that is asked for, where every part with a number is on somebody."""
+    """Of `Tom is eighteen, and Amy is six`, of `x = 3, y = 2`, the part on the one that is asked for, where every part is on one."""
     asked = _asked(question)
+    if "=" in clause and (unknown := _UNKNOWN.search(asked.sentence)):
+        parts = re.split(r"\s*(?:,|;|\band\b)\s*(?:and\s+)?", re.sub(r"^\W*(?:so|thus|therefore|hence|then)\b|\$", "", clause.strip()))
+        names = [m[1] if (m := re.fullmatch(r"\W*([a-zA-Z])\s*=\s*[^=]+", p)) else None for p in parts]
+        return parts[names.index(unknown[1])] if len(parts) > 1 and None not in names and names.count(unknown[1]) == 1 else clause
     if len(asked.subject) != 1 or len(asked.named) < 2 or COMPARES.search(asked.sentence):
         return clause
     parts = [p for p in _PARTS.split(clause) if p]
