@@ -38,13 +38,13 @@ def stem(word: str) -> str:
 def asking(question: str) -> str:
     """The sentence of a question that asks, without the options."""
     sentences = re.split(
-        r"(?<=[.?!])(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)(?<!\b[A-Z].)\s+",
+        r"(?<=[.?!])(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)(?<!\b[A-Z].)\s+(?!\d)",
         re.split(r"\s*answer choices", question, flags=re.IGNORECASE)[0].strip(),
     )
     return next((s for s in reversed(sentences) if "?" in s), sentences[-1])
 
 
-_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
+_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)(?:\s+[a-z]+){0,3}?\s+than\b", re.IGNORECASE)
 COMPARES = re.compile(
     r"\b(?:more|fewer|less|than|difference|differs?|exceeds?|extra|additional|change)\b|\bhow\s+(?:much|many)\s+(?:[a-z]+\s+)?[a-z]{2,}er\b",
     re.IGNORECASE,
@@ -72,7 +72,7 @@ def asked_number(clause: str, question: str) -> Number | None:
     noun = wanted(question)
     if noun is None:
         return None
-    text = digits(concluded(without_reason(plain(clause))))
+    text = digits(without_reason(concluded(plain(clause))))
     found = list(NUMBER.finditer(text))
     if not 2 <= len(found) <= 6 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?]|\d:\d|\d\s*-\s*\d|\bto\s+\d", text):
         return None

@@ -14,7 +14,7 @@ from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
-from gsi.verify.shortcut import stated_at_the_end
+from gsi.verify.shortcut import plain_last_sentence, stated_at_the_end
 from gsi.verify.statements import as_fraction, doubtful, given, new_number, parse_gold, read_number, without_reason
 from gsi.verify.subject import beside, own_part
 
@@ -80,6 +80,12 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     gold = parse_gold(query.answer)
     if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
         return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
+    if gold is not None and (sentence := _plain_sentence(response, query.question)):
+        found = _as_asked(*sentence, query.question, "") if query.question else sentence[1]
+        if isinstance(found, Number):
+            found = Verdict("correct" if same(gold, found, query.question, relative) else "wrong", _show(found))
+        if found is not None:
+            return found
     committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
     if committed is None:
         return Verdict("no_answer")
@@ -94,17 +100,10 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
-        if query.question and (number is None or number.value in given(query.question)):
-            number = (
-                new_number(clause if number is None else without_reason(clause), query.question) or number
-            )  # `he reads 30 pages a day for 6 days`
-        if query.question and not committed.mark:
-            apart = difference(clause, query.question)
-            if apart is False:
-                return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
-            number = apart or asked_number(clause, query.question) or number
-        if query.question and (why := beside(clause, query.question, number, committed.mark)):
-            return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
+        reread = _as_asked(clause, number, query.question, committed.mark) if query.question else number
+        if isinstance(reread, Verdict):
+            return reread
+        number = reread
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -118,6 +117,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
+    if query.question and not committed.mark and not in_words and (why := beside(clause, query.question, None, "")):
+        return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
     if in_words and len(in_words) == 1 and len(in_words[0]) == 1 and (letter := choose(clause, (), query.question, committed.mark)):
         return Verdict("correct" if letter == in_words[0] else "wrong", letter)
     if normal(query.answer) == normal(clause) or (normal(query.answer) == normal(got) and not (in_words and len(in_words[0]) == 1)):
@@ -131,6 +132,30 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|infinity", clause):
         return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
     return Symbolic(query.answer, got[:1000], relative)
+
+
+def _plain_sentence(response: str, question: str) -> tuple[str, Number] | None:
+    """The short way for a response that ends in a plain sentence without a mark; None where that repeats the question."""
+    sentence = plain_last_sentence(response)
+    if sentence and question and (question.strip() in response or bare(sentence[0]) in bare(question)):
+        return None
+    return sentence
+
+
+def _as_asked(clause: str, number: Number | None, question: str, mark: str) -> Number | Verdict | None:
+    """The number of a clause that answers the question: another one than the first that is read, or none at all."""
+    if number is None or number.value in given(question):
+        number = (
+            new_number(clause if number is None else without_reason(clause), question) or number
+        )  # `he reads 30 pages a day for 6 days`
+    if not mark:
+        apart = difference(clause, question)
+        if apart is False:
+            return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
+        number = apart or asked_number(clause, question) or number
+    if why := beside(clause, question, number, mark):
+        return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
+    return number
 
 
 def _has_number(clause: str) -> bool:

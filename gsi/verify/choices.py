@@ -11,7 +11,7 @@ from gsi.verify.asked import difference
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.statements import as_fraction, doubtful, read_number
 from gsi.verify.subject import beside
-from gsi.verify.words import VALUES
+from gsi.verify.words import PARTS, VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 _WITH_MARK = re.compile(
@@ -229,7 +229,7 @@ def _fits(text: str, option: str, mark: str) -> bool:
         return True
     if unit[1] in ("%", "percent"):
         return bool(re.search(r"%|\bper\s?cent", text, re.IGNORECASE))
-    said = re.findall(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
+    said = re.findall(r"(?:\d|\b(?:" + "|".join((*VALUES, *PARTS)) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
     return any(word == unit[1] or word.lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s")) for word in said)
 
 

@@ -7,7 +7,9 @@ import re
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 # a box that is a part of an expression
 OPERAND = re.compile(r"(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:[-+*/]|\\(?:cdot|times|pm)\b)\s*$|\\(?:sqrt|ln|log|sin|cos|tan)\s*\{?\s*$")
-OPERATED = re.compile(r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times|pi|sqrt|frac)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?)")
+OPERATED = re.compile(
+    r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times|pi|sqrt|frac)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:does|is|do|are|was|can|could|would|will)(?:n't|\s+not)\b)"
+)
 MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"

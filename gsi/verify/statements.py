@@ -74,7 +74,7 @@ _WRONG = re.compile(
     r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
     r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
     r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
-    r"|\b(?:square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
+    r"|\bdivides\s+\d+\W*$|\b(?:divisor|factor|square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(
@@ -88,6 +88,7 @@ _OR_ABOUT = re.compile(
 )
 # the balance is the value of 120 payments: $104,761.48
 _BEHIND_COLON = re.compile(r"(?<=[a-z]):\s+([$]?-?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+)?)\W*$")
+_LISTING = re.compile(r":\s*-?\d+(?:\s*,\s*(?:and\s+)?-?\d+){1,30}\W*$")
 _FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
     r"\s+\[[^\[\]]*[-+*/=\\][^\[\]]*\]\s*$|(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$"
@@ -114,6 +115,12 @@ def read_number(clause: str) -> Number | None:
     head = _REASON.sub("", _COMPARED.sub("", text), count=1)
     text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
+    if (
+        (listing := _LISTING.search(text))
+        and (of := read_number(text[: listing.start()]))
+        and of.value == len(re.findall(r"-?\d+", listing[0]))
+    ):
+        return of  # there are five such integers: -2, -1, 0, 1, and 2
     if "=" in text:
         text = _solved(_ATTAINED.sub("", text))
     if "\\approx" in text:

@@ -31,8 +31,8 @@ _CONTRARY = [
         ("pays?|paid|costs?|spends?|spent", "saves?|saved|earns?|earned", r"(?:pays?|paid|costs?|spends?|spent)\b"),
         ("earn(?:s|ed|ings)?|makes?|made|profits?", "spends?|spent|pays?|paid|costs?", r"(?:earn(?:s|ed|ings)?|makes?|made|profits?)\b"),
         (
-            "left|remain(?:s|ed|ing)?|still|keeps?|kept",
-            r"(?<!it )(?<!this )(?<!that )(?:ate|eats?|gave|given|gives?|sold|sells?|used|uses|lost|loses?|spent|spends?)",
+            "left|remain(?:s|ed|ing)?|still|keeps?|kept|free",
+            r"(?<!it )(?<!this )(?<!that )(?:do|does|did|completes?|finish(?:es)?|ate|eats?|gave|given|gives?|sold|sells?|used|uses|lost|loses?|spent|spends?)",
             r"(?:left|remain(?:s|ed|ing)?|still|keeps?|kept|leav(?:es|ing)|(?:has|have|had|is|are)\s+[$]?\d)",
         ),
     )
@@ -60,6 +60,13 @@ _COMPARED = re.compile(
 _TIMES = re.compile(r"\s+times\s+(?:the|as|more|his|her|its|their)\b", re.IGNORECASE)
 _SHARE = re.compile(r"\s*(?:[A-Za-z]+\s+)?(?:(?:each|apiece)\W*$|(?:per|each|every)\s+([a-z]+))", re.IGNORECASE)
 _BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
+_OF_EACH = re.compile(r"(?:\s+[A-Za-z]+){0,3}?\s+(?:on|in|for|to|at)\s+each\b", re.IGNORECASE)
+_STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
+_STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?!there\b)[a-z]{4,}\s*\?")
+_MONEY = frozenset(("dollar", "money", "cent", "rupee", "euro", "pound", "profit", "buck"))
+_OPPOSITE = {"more": {"fewer", "less"}, "fewer": {"more"}, "less": {"more"}, "older": {"younger"}, "younger": {"older"}}
+_OPPOSITE |= {"longer": {"shorter"}, "taller": {"shorter"}, "shorter": {"longer", "taller"}, "heavier": {"lighter"}, "lighter": {"heavier"}}
+_OPPOSITE |= {"faster": {"slower"}, "slower": {"faster"}, "higher": {"lower"}, "lower": {"higher"}}
 _EACH = re.compile(r"^\W*(?:so|thus|therefore|hence)?\W*each\s+([a-z]+)", re.IGNORECASE)
 _MEASURE = frozenset(["cm", "mm", "km", "kg", "ml", "m"])
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
@@ -127,10 +134,13 @@ _UNKNOWN = re.compile(r"\b(?:value\s+of|what\s+is|find|compute|solve\s+for|deter
 _SOLVED = re.compile(r"^\W*([a-zA-Z])\s*=\s*[^=,;]*$")
 _PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
 _IS = re.compile(r"^([^=\d]{3,60}?)\s(?:is|are|was|equals|would\s+be|comes\s+to)\b", re.IGNORECASE)
+_IN = re.compile(r"\b(?:in|[Uu]nit:?)\s+(V|A|W|J|N|Pa|Hz|F|C|T|m|g|s|L|K|eV|mol)\b")
 _PARTS = re.compile(r"[,;]\s+(?:and\s+|while\s+|but\s+)?(?!\d)|\s+(?:and|while|whereas)\s+(?=[A-Z])")
 _OPENING = re.compile(r"^\W*(?:(?:so|thus|therefore|hence|then|finally)\b\W*)?")
 _ASKED_THAN = re.compile(r"\bhow\s+(?:much|many)\s+(?P<how>[a-z]+)\b(?P<one>[^.?!]*?)\bthan\b(?P<other>[^.?!]*)", re.IGNORECASE)
-_SAID_THAN = re.compile(r"(?P<one>.*?)\b(?P<how>more|fewer|less|[a-z]{2,}er)\b(?:\s+[a-z]+){0,4}?\s+than\b(?P<other>.*)", re.IGNORECASE)
+_SAID_THAN = re.compile(
+    r"(?P<one>.*?)\b(?P<how>more|fewer|less|[a-z]{2,}er)\b(?P<what>(?:\s+[a-z]+){0,4}?)\s+than\b(?P<other>.*)", re.IGNORECASE
+)
 
 
 class Asked(NamedTuple):
@@ -166,12 +176,26 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
     if _other_name(clause, asked.sentence):
         return None if mark else "of something else"
     if number is None:
-        return None
+        return None if mark else _of_another(clause, asked)
+    if _other_scale(clause, question):
+        return "another unit"
     if "=" in clause:
         return "of something else" if not mark and "," not in clause and _contrary(clause, asked.sentence, _CONTRARY[-1:]) else None
     text = digits(plain(clause))
     found = next((m for m in reversed(list(NUMBER.finditer(text))) if value_of(m) == number.value), None)
     after = text[found.end() :] if found else ""
+    if (
+        found
+        and found["cur"]
+        and asked.noun
+        and not asked.noun & _MONEY
+        and not re.search(r"\b(?:cost|pay|spen|charge|price)", asked.sentence)
+    ):
+        return "another thing is counted"
+    if found and not found["pct"] and not mark and re.search(r"\bpercent", asked.sentence):
+        thing = re.match(r"\s+([a-z]+s)\b", after)
+        if thing and stem(thing[1]) in asked.counted:
+            return "another thing is counted"
     if m := re.match(r"\s*-?\s*([A-Za-z]+)((?:\s+[a-z]+){0,4})", after):
         word, rest = stem(m[1]), [stem(w) for w in m[2].split()]
         unit = _UNIT.get(word)
@@ -185,6 +209,13 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
             return "another unit"
     if mark:
         return None
+    if (
+        (end := _STATE.search(text))
+        and _STATE_ASKED.search(asked.sentence)
+        and end[1] not in asked.sentence
+        and re.search(rf"\b{end[1]}\b", question)
+    ):
+        return "of something else"
     return _of_another(clause, asked) or _shared(text, after, asked.sentence)
 
 
@@ -226,6 +257,8 @@ def _shared(text: str, after: str, sentence: str) -> str | None:
         return "a difference that was not asked for"
     if _BACK.match(after) and not re.search(r"\b(?:back|change|return|refund)", sentence):
         return "of something else"
+    if _OF_EACH.match(after) and not re.search(r"\b(?:each|per|every|a)\b", sentence):
+        return "a share"
     for m in (_SHARE.match(after), _EACH.match(text)):
         if (
             m
@@ -234,6 +267,16 @@ def _shared(text: str, after: str, sentence: str) -> str | None:
         ):
             return "a share"
     return None
+
+
+def _other_scale(clause: str, question: str) -> bool:
+    """Whether a value in mV answers a question that asks for V."""
+    asked = _IN.search(question)
+    return bool(
+        asked
+        and re.search(rf"\d\s*(?:\\(?:text|mathrm)\{{\s*)?(?:[mkMGnpcd]|\\mu\s*|u){asked[1]}(?![A-Za-z/])", clause)
+        and not re.search(rf"\d\s*(?:\\(?:text|mathrm)\{{\s*)?{asked[1]}(?![A-Za-z])", clause)
+    )
 
 
 def _mentions(text: str, unit: tuple[str, str]) -> bool:
@@ -275,10 +318,14 @@ def own_part(clause: str, question: str) -> str:
 def _turned(clause: str, sentence: str) -> bool:
     """Whether `A jumped 5 inches farther than B` answers how much farther B jumped than A."""
     asked, said = _ASKED_THAN.search(sentence), _SAID_THAN.match(clause)
-    if asked is None or said is None or asked["how"].lower() != said["how"].lower():
+    if asked is None or said is None:
         return False
-    one = set(re.findall(r"[a-z]{3,}", asked["one"].lower()))
-    other = set(re.findall(r"[a-z]{3,}", asked["other"].lower()))
+    how, so = asked["how"].lower(), said["how"].lower()
+    if how != so and so not in _OPPOSITE.get(how, ()):
+        return False
+    one, other = (set(re.findall(r"[a-z]{3,}", asked[part].lower())) for part in ("one", "other"))
     both = one & other
-    first, second = (set(re.findall(r"[a-z]{3,}", part.lower())) - both for part in (said["one"], said["other"]))
-    return bool(first & other and second & one and not first & one - other - both and not second & other)
+    first, second = (set(re.findall(r"[a-z]{3,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
+    turned = bool(first & other) and not first & (one - both) and not second & (other - both)
+    kept = bool(second & other) and not second & (one - both)
+    return turned if how == so else kept
