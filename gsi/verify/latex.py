@@ -20,7 +20,7 @@ def mathematics(clause: str) -> str:
     if re.search(r"[<>]|\\[lg]eq?\b", clause):
         clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
     clause = re.sub(
-        r",?\s*\$?\s*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause
+        r",?[\s$]*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause
     )
     parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
     if len(parts) >= 3:
