@@ -62,7 +62,13 @@ def check_choice(response: str, query: Query) -> Verdict:
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
-    if clause is not None and not clause.mark and len(_LISTED.findall(response)) > 2 and _LISTED_END.search(response.rstrip()[-1000:]):
+    if (
+        clause is not None
+        and not clause.mark
+        and _LISTED.match(clause.text)
+        and len(_LISTED.findall(response)) > 2
+        and _LISTED_END.search(response.rstrip()[-1000:])
+    ):
         letter = None  # the options again
     if clause is not None and letter and not clause.mark and choose(clause.text, (), query.question) is None:  # by its value
         number = read_number(clause.text)

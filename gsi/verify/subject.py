@@ -135,6 +135,10 @@ _SOLVED = re.compile(r"^\W*([a-zA-Z])\s*=\s*[^=,;]*$")
 _PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
 _IS = re.compile(r"^([^=\d]{3,60}?)\s(?:is|are|was|equals|would\s+be|comes\s+to)\b", re.IGNORECASE)
 _IN = re.compile(r"\b(?:in|[Uu]nit:?)\s+(V|A|W|J|N|Pa|Hz|F|C|T|m|g|s|L|K|eV|mol)\b")
+_SUM_OF = re.compile(  # he gives away 12 + 8 = 20 marbles
+    r"^\W*(?:(?:so|thus|therefore|hence)\W+)?(?:he|she|they|[A-Z][a-z]+)\s+(?:has\s+|have\s+)?(?:ate|eats?|gave|given?s?|sold|sells?|used|uses|lost|loses?|spent|spends?)\b[^,;]*=",
+    re.IGNORECASE,
+)
 _PARTS = re.compile(r"[,;]\s+(?:and\s+|while\s+|but\s+)?(?!\d)|\s+(?:and|while|whereas)\s+(?=[A-Z])")
 _OPENING = re.compile(r"^\W*(?:(?:so|thus|therefore|hence|then|finally)\b\W*)?")
 _ASKED_THAN = re.compile(r"\bhow\s+(?:much|many)\s+(?P<how>[a-z]+)\b(?P<one>[^.?!]*?)\bthan\b(?P<other>[^.?!]*)", re.IGNORECASE)
@@ -180,7 +184,8 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
     if _other_scale(clause, question):
         return "another unit"
     if "=" in clause:
-        return "of something else" if not mark and "," not in clause and _contrary(clause, asked.sentence, _CONTRARY[-1:]) else None
+        sums = not mark and _SUM_OF.match(clause)
+        return "of something else" if sums and _contrary(clause, asked.sentence, _CONTRARY[-1:]) else None
     text = digits(plain(clause))
     found = next((m for m in reversed(list(NUMBER.finditer(text))) if value_of(m) == number.value), None)
     after = text[found.end() :] if found else ""
