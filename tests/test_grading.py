@@ -69,7 +69,7 @@ TICKETS = "Tickets cost $8 for adults and $5 for children. A family of 2 adults 
         ("svamp", "28", "How much farther did the mouse jump than the frog?", ["The frog jumped 28 inches farther than the mouse."], "It jumped 28 inches farther than the frog."),
         ("math", "2", "Solve. What is the value of $y$?", ["$x = 2$", "$2y = 2$", "$y^2 = 2$"], "So x = 3 and y = 2."),
         ("math", "28", "The area is 49. What is the perimeter?", ["The side is 28.", "The perimeter is 28 times the side."], "The perimeter is 28."),
-        ("math", "12", "How many?", ["$1 + \\boxed{12}$", "$\\boxed{12}^2$", "$\\boxed{12}$ is not an integer", "$\\boxed{12}\\pi$"], "$\\boxed{12}$ is right"),
+        ("math", "12", "How many?", ["$1 + \\boxed{12}$", "$\\boxed{12}^2$", "$\\boxed{12}$ is not an integer", "$2 \\cdot \\boxed{12}$"], "$\\boxed{12}$ is right"),
         ("theoremqa", "3.45", "Find the voltage (in V).", ["V = 3.45 mV"], "V = 3.45 V"),
     ],
 )  # fmt: skip

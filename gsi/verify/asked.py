@@ -6,8 +6,9 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+from gsi.verify.doubt import doubtful
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
-from gsi.verify.statements import concluded, doubtful, number_of, without_reason
+from gsi.verify.statements import concluded, number_of, without_reason
 from gsi.verify.words import digits
 
 _VERBS = "did|do|does|are|is|were|was|will|would|can|could|has|have|had|must|should|may|might"

@@ -12,10 +12,11 @@ from gsi.verify.answers import bare, commitment
 from gsi.verify.asked import asked_number, difference
 from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
+from gsi.verify.doubt import doubtful
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
 from gsi.verify.shortcut import plain_last_sentence, stated_at_the_end
-from gsi.verify.statements import as_fraction, doubtful, given, new_number, parse_gold, read_number, without_reason
+from gsi.verify.statements import as_fraction, given, new_number, parse_gold, read_number, without_reason
 from gsi.verify.subject import beside, own_part
 
 

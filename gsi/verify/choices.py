@@ -8,8 +8,9 @@ from fractions import Fraction
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
 from gsi.verify.asked import difference
+from gsi.verify.doubt import doubtful
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
-from gsi.verify.statements import as_fraction, doubtful, read_number
+from gsi.verify.statements import as_fraction, read_number
 from gsi.verify.subject import beside
 from gsi.verify.words import PARTS, VALUES
 

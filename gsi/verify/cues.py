@@ -6,9 +6,11 @@ import re
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
 # a box that is a part of an expression
-OPERAND = re.compile(r"(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:[-+*/]|\\(?:cdot|times|pm)\b)\s*$|\\(?:sqrt|ln|log|sin|cos|tan)\s*\{?\s*$")
+OPERAND = re.compile(
+    r"(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:[-+/]|\\pm\b)\s*$|^[^=]*(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:\*|\\(?:cdot|times)\b)\s*$|\\(?:sqrt|ln|log|sin|cos|tan)\s*\{?\s*$"
+)
 OPERATED = re.compile(
-    r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times|pi|sqrt|frac)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:does|is|do|are|was|can|could|would|will)(?:n't|\s+not)\b)"
+    r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:(?:does|do|did)(?:n't|\s+not)\s+(?:satisfy|work|fit|hold)|(?:is|was)(?:n't|\s+not)\s+(?:the|an?|right|correct|valid|possible)\b))"
 )
 MARK = re.compile(
     r"(?:####"

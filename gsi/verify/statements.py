@@ -8,24 +8,12 @@ from fractions import Fraction
 from functools import lru_cache
 
 from gsi.verify.arithmetic import evaluate
+from gsi.verify.doubt import HEDGE, doubtful, taken_back
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.words import VALUES, in_words
 
 _UNIT = re.compile(
     r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|[kKMGT]?i?B|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
-)
-HEDGE = re.compile(
-    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
-    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
-    r"|\b(?:over(?!\s+(?:the\s+)?(?:\d+|[a-z]+)\s+(?:day|week|month|year|hour|minute)s?\b)|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
-    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
-    r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
-    r"|\b(?:exceed(?:s|ing)?|surpass(?:es|ing)?)\s+(?:about\s+)?(?:rs\s?\.?\s*)?[$\\(]*\d[\d.,]*(?!.*\bby\b)|\b(?:plus|minus)\s+(?:some|something|more|tax)\b|\b(?:plus|minus)\s+[$]?\d[\d.,]*\W*$|\d\s*-?ish\b"
-    r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
-    re.IGNORECASE,
-)
-_UNSURE = re.compile(
-    r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guessing)\b|\bguess\b(?<!should guess)(?<!must guess)", re.IGNORECASE
 )
 _REASON = re.compile(
     r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-zA-Z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
@@ -67,14 +55,6 @@ _INSTEAD = re.compile(
 )
 _THEREFORE = re.compile(
     r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
-    re.IGNORECASE,
-)
-_WRONG = re.compile(
-    r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b"
-    r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
-    r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
-    r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
-    r"|\bdivides\s+\d+\W*$|\b(?:divisor|factor|square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(
@@ -225,16 +205,6 @@ def given(question: str) -> set[Fraction | None]:
     return {value_of(m) for m in NUMBER.finditer(asked)} | {
         Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
     }
-
-
-def taken_back(text: str) -> bool:
-    """Whether a sentence denies or doubts what it names: `42 is the wrong answer`, `anything but 42`."""
-    return bool(_UNSURE.search(text) or _WRONG.search(text))
-
-
-def doubtful(text: str) -> bool:
-    """Whether a sentence takes back, hedges or bounds the value in it."""
-    return bool(HEDGE.search(text)) or taken_back(text)
 
 
 _WORKINGS = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)(\D{0,40}?)\s+\(([\d\s.,$+*/()-]{3,80})\)\s*$")

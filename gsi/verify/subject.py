@@ -9,66 +9,24 @@ from typing import NamedTuple
 
 from gsi.verify.asked import COMPARES, asking, stem, wanted
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
+from gsi.verify.quantities import (
+    BACK,
+    COMPARED,
+    CONTRARY,
+    EACH,
+    FAMILIES,
+    MEASURE,
+    MONEY,
+    OF_EACH,
+    OPPOSITE,
+    SHARE,
+    STATE,
+    STATE_ASKED,
+    TIMES,
+    UNIT,
+)
 from gsi.verify.words import digits, in_words
 
-_UNITS = {
-    "time": "second sec|minute min|hour hr|day|week|month|year yr|decade",
-    "mass": "milligram mg|gram g|kilogram kg kilo|pound lb|ounce oz|ton tonne",
-    "length": "millimeter mm millimetre|centimeter cm centimetre|meter m metre|kilometer km kilometre|inche inch|foot feet ft|yard|mile mi",
-    "volume": "milliliter ml millilitre|liter l litre|gallon|quart|pint",
-}
-# word -> (what it measures, the unit)
-_UNIT = {stem(word): (kind, unit.split()[0]) for kind, units in _UNITS.items() for unit in units.split("|") for word in unit.split()}
-# asked for, its contrary right before the number, what else in the sentence makes it right: `the buyer pays $60` does not say what she saves
-_CONTRARY = [
-    (
-        re.compile(rf"\b(?:{asked})\b", re.IGNORECASE),
-        re.compile(rf"\b(?:{contrary})\s+(?:\w+\s+){{0,2}}[$]?\d", re.IGNORECASE),
-        re.compile(rf"\b(?:{saved})", re.IGNORECASE),
-    )
-    for asked, contrary, saved in (
-        ("save|saves|saved|savings?|discounts?|off", "pays?|paid|costs?", r"(?:sav(?:e|es|ed|ings?)|discounts?|off)\b"),
-        ("pays?|paid|costs?|spends?|spent", "saves?|saved|earns?|earned", r"(?:pays?|paid|costs?|spends?|spent)\b"),
-        ("earn(?:s|ed|ings)?|makes?|made|profits?", "spends?|spent|pays?|paid|costs?", r"(?:earn(?:s|ed|ings)?|makes?|made|profits?)\b"),
-        (
-            "left|remain(?:s|ed|ing)?|still|keeps?|kept|free",
-            r"(?<!it )(?<!this )(?<!that )(?:do|does|did|completes?|finish(?:es)?|ate|eats?|gave|given|gives?|sold|sells?|used|uses|lost|loses?|spent|spends?)",
-            r"(?:left|remain(?:s|ed|ing)?|still|keeps?|kept|leav(?:es|ing)|(?:has|have|had|is|are)\s+[$]?\d)",
-        ),
-    )
-]
-# families of quantities: who asks for one of a family is not answered by another
-_FAMILIES = [
-    [re.compile(rf"\b(?:{member})\b", re.IGNORECASE) for member in family.split(" ")]
-    for family in (
-        "areas? perimeter|circumference volume sides?|length|width|height|radius|diameter",
-        "sum|total product difference quotient remainder",
-        "mean|average|expected|expectation median mode variance deviation",
-        "gcd|gcf|hcf|greatest lcm|least",
-        "discount price|cost",
-        "profit loss",
-        "numerator denominator",
-        "minimum|least|smallest maximum|greatest|largest",
-    )
-]
-# behind a number: a comparison or a share, which answers only who asks for one
-_COMPARED = re.compile(
-    r"\s*(?:[A-Za-z]+\s+)?(?:more|less|fewer|extra|cheaper|older|younger|taller|shorter|longer|heavier|faster|slower)\W*$"
-    r"|\s*(?:[A-Za-z]+\s+)?(?:below|above|less\s+than|more\s+than)\s+(?:the|his|her|its|their)\b",
-    re.I,
-)
-_TIMES = re.compile(r"\s+times\s+(?:the|as|more|his|her|its|their)\b", re.IGNORECASE)
-_SHARE = re.compile(r"\s*(?:[A-Za-z]+\s+)?(?:(?:each|apiece)\W*$|(?:per|each|every)\s+([a-z]+))", re.IGNORECASE)
-_BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
-_OF_EACH = re.compile(r"(?:\s+[A-Za-z]+){0,3}?\s+(?:on|in|for|to|at)\s+each\b", re.IGNORECASE)
-_STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
-_STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?!there\b)[a-z]{4,}\s*\?")
-_MONEY = frozenset(("dollar", "money", "cent", "rupee", "euro", "pound", "profit", "buck"))
-_OPPOSITE = {"more": {"fewer", "less"}, "fewer": {"more"}, "less": {"more"}, "older": {"younger"}, "younger": {"older"}}
-_OPPOSITE |= {"longer": {"shorter"}, "taller": {"shorter"}, "shorter": {"longer", "taller"}, "heavier": {"lighter"}, "lighter": {"heavier"}}
-_OPPOSITE |= {"faster": {"slower"}, "slower": {"faster"}, "higher": {"lower"}, "lower": {"higher"}}
-_EACH = re.compile(r"^\W*(?:so|thus|therefore|hence)?\W*each\s+([a-z]+)", re.IGNORECASE)
-_MEASURE = frozenset(["cm", "mm", "km", "kg", "ml", "m"])
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
 _NO_NAMES = frozenset(
     [
@@ -131,7 +89,6 @@ _NO_NAMES = frozenset(
 _SUBJECT = re.compile(r"\b(?:is|was|does|did|do|will|has|had|can|must|should|would)\s+([A-Z][a-z]+)\b(?!'|\s+(?:and|or|&)\b)")
 _POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,3}(?![A-Za-z])")
 _UNKNOWN = re.compile(r"\b(?:value\s+of|what\s+is|find|compute|solve\s+for|determine)\s+\$?([a-z])\$?(?=\s*[?.,]|\s*$)", re.IGNORECASE)
-_SOLVED = re.compile(r"^\W*([a-zA-Z])\s*=\s*[^=,;]*$")
 _PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
 _IS = re.compile(r"^([^=\d]{3,60}?)\s(?:is|are|was|equals|would\s+be|comes\s+to)\b", re.IGNORECASE)
 _IN = re.compile(r"\b(?:in|[Uu]nit:?)\s+(V|A|W|J|N|Pa|Hz|F|C|T|m|g|s|L|K|eV|mol)\b")
@@ -162,11 +119,11 @@ class Asked(NamedTuple):
 def _asked(question: str) -> Asked:
     sentence = asking(question)
     noun = wanted(question)
-    unit = next((_UNIT[word] for word in (noun[0], *sorted(noun[1])) if word in _UNIT), None) if noun else None
+    unit = next((UNIT[word] for word in (noun[0], *sorted(noun[1])) if word in UNIT), None) if noun else None
     if unit is None and (m := re.search(r"\bin\s+([a-z]+)\b(?=\s*[?,.)]|\s+(?:did|do|does|is|are|was|will)\b)", sentence, re.IGNORECASE)):
-        unit = _UNIT.get(stem(m[1]))
+        unit = UNIT.get(stem(m[1]))
     if unit is None and re.search(r"\bhow\s+old\b", sentence, re.IGNORECASE) and not re.search(r"\b(?:month|week|day)s?\b", question):
-        unit = _UNIT["year"]
+        unit = UNIT["year"]
     text = digits(re.split(r"answer choices", question, flags=re.IGNORECASE)[0])
     counted = {stem(word) for word in re.findall(r"\d[\d.,]*\s+(?:[a-z]+ly\s+)?([a-z]{3,}s)\b", text)}
     subject = {m[1] for m in _SUBJECT.finditer(sentence)} - _NO_NAMES
@@ -185,7 +142,7 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
         return "another unit"
     if "=" in clause:
         sums = not mark and _SUM_OF.match(clause)
-        return "of something else" if sums and _contrary(clause, asked.sentence, _CONTRARY[-1:]) else None
+        return "of something else" if sums and _contrary(clause, asked.sentence, CONTRARY[-1:]) else None
     text = digits(plain(clause))
     found = next((m for m in reversed(list(NUMBER.finditer(text))) if value_of(m) == number.value), None)
     after = text[found.end() :] if found else ""
@@ -193,7 +150,7 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
         found
         and found["cur"]
         and asked.noun
-        and not asked.noun & _MONEY
+        and not asked.noun & MONEY
         and not re.search(r"\b(?:cost|pay|spen|charge|price)", asked.sentence)
     ):
         return "another thing is counted"
@@ -203,11 +160,11 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
             return "another thing is counted"
     if m := re.match(r"\s*-?\s*([A-Za-z]+)((?:\s+[a-z]+){0,4})", after):
         word, rest = stem(m[1]), [stem(w) for w in m[2].split()]
-        unit = _UNIT.get(word)
+        unit = UNIT.get(word)
         if asked.unit and unit and unit[0] == asked.unit[0] and unit != asked.unit and not _mentions(text, asked.unit):
             return "another unit"
         elsewhere = asked.noun and not asked.noun & {word, *rest} and "and" not in rest[:2]
-        measured = asked.unit is None and asked.noun != {"dollar"} and (m[1] in _MEASURE or (unit and len(m[1]) > 3))
+        measured = asked.unit is None and asked.noun != {"dollar"} and (m[1] in MEASURE or (unit and len(m[1]) > 3))
         if elsewhere and (word in asked.counted or measured):
             return "another thing is counted"
         if word == "cent" and "$" in question and not re.search(r"\bcents?\b", question):
@@ -215,8 +172,8 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
     if mark:
         return None
     if (
-        (end := _STATE.search(text))
-        and _STATE_ASKED.search(asked.sentence)
+        (end := STATE.search(text))
+        and STATE_ASKED.search(asked.sentence)
         and end[1] not in asked.sentence
         and re.search(rf"\b{end[1]}\b", question)
     ):
@@ -235,7 +192,7 @@ def _of_another(clause: str, asked: Asked) -> str | None:
     if _contrary(clause, asked.sentence):
         return "of something else"
     if said := _IS.match(clause):
-        for family in _FAMILIES:
+        for family in FAMILIES:
             wanted_ones = [i for i, member in enumerate(family) if member.search(asked.sentence)]
             given_ones = [i for i, member in enumerate(family) if member.search(said[1])]
             if len(wanted_ones) == len(given_ones) == 1 and wanted_ones != given_ones:
@@ -243,7 +200,7 @@ def _of_another(clause: str, asked: Asked) -> str | None:
     return "the comparison is turned round" if _turned(clause, asked.sentence) else None
 
 
-def _contrary(clause: str, sentence: str, pairs: Sequence[tuple[re.Pattern[str], ...]] = _CONTRARY) -> bool:
+def _contrary(clause: str, sentence: str, pairs: Sequence[tuple[re.Pattern[str], ...]] = CONTRARY) -> bool:
     return any(
         wish.search(sentence) and not contrary.search(sentence) and contrary.search(clause) and not saved.search(clause)
         for wish, contrary, saved in pairs
@@ -252,19 +209,19 @@ def _contrary(clause: str, sentence: str, pairs: Sequence[tuple[re.Pattern[str],
 
 def _shared(text: str, after: str, sentence: str) -> str | None:
     """Whether a number is a comparison (`$31 less`), a factor or a share (`$31 each`) though the question asks for none."""
-    if _TIMES.match(after) and not re.search(r"\btimes\b", sentence):
+    if TIMES.match(after) and not re.search(r"\btimes\b", sentence):
         return "a factor"
     if (
-        _COMPARED.match(after)
+        COMPARED.match(after)
         and not COMPARES.search(sentence)
         and not re.search(r"\b(?:discount|sav|drop|decreas|increas|reduc)", sentence)
     ):
         return "a difference that was not asked for"
-    if _BACK.match(after) and not re.search(r"\b(?:back|change|return|refund)", sentence):
+    if BACK.match(after) and not re.search(r"\b(?:back|change|return|refund)", sentence):
         return "of something else"
-    if _OF_EACH.match(after) and not re.search(r"\b(?:each|per|every|a)\b", sentence):
+    if OF_EACH.match(after) and not re.search(r"\b(?:each|per|every|a)\b", sentence):
         return "a share"
-    for m in (_SHARE.match(after), _EACH.match(text)):
+    for m in (SHARE.match(after), EACH.match(text)):
         if (
             m
             and not re.search(r"\b(?:each|per|every|apiece|averages?|rates?|speed|one|a)\b", sentence)
@@ -285,7 +242,7 @@ def _other_scale(clause: str, question: str) -> bool:
 
 
 def _mentions(text: str, unit: tuple[str, str]) -> bool:
-    return any(_UNIT.get(stem(word)) == unit for word in re.findall(r"[A-Za-z]+", text))
+    return any(UNIT.get(stem(word)) == unit for word in re.findall(r"[A-Za-z]+", text))
 
 
 def _other_name(clause: str, sentence: str) -> bool:
@@ -326,7 +283,7 @@ def _turned(clause: str, sentence: str) -> bool:
     if asked is None or said is None:
         return False
     how, so = asked["how"].lower(), said["how"].lower()
-    if how != so and so not in _OPPOSITE.get(how, ()):
+    if how != so and so not in OPPOSITE.get(how, ()):
         return False
     one, other = (set(re.findall(r"[a-z]{3,}", asked[part].lower())) for part in ("one", "other"))
     both = one & other
