@@ -95,7 +95,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
-    if _ELIMINATED.search(text):
+    if _ELIMINATED.search(text) or re.search(r"\bwould\s+be\b.*\bif\b", text):
         return None
     letter, rest = None, ""
     if m := _CONCLUDED.search(text):
@@ -225,6 +225,8 @@ def _fits(text: str, option: str, mark: str) -> bool:
     number, or carry the option's own currency or unit: `A train travels 61 km` does not choose `$61`.
     """
     money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
+    if not percent and not mark and re.search(r"\d\s*%\s+[a-z]", text):
+        return False  # 25 % are girls
     if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
         return False
     if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):

@@ -7,7 +7,7 @@ import re
 from gsi.verify.words import VALUES
 
 HEDGE = re.compile(
-    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
+    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+(?:be|have)|not|cannot|never|otherwise|unsure|"
     r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
     r"|\b(?:over(?!\s+(?:the\s+)?(?:\d+|[a-z]+)\s+(?:day|week|month|year|hour|minute)s?\b)|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
     rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
@@ -22,7 +22,7 @@ _UNSURE = re.compile(
 _WRONG = re.compile(
     r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b"
     r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
-    r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
+    r"|^\W*(?:twice|half|double|thrice)\s+(?:the|of|that|this)\b|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
     r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
     r"|\bdivides\s+\d+\W*$|\b(?:divisor|factor|square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
     re.IGNORECASE,

@@ -20,6 +20,7 @@ CONTRARY = [
         re.compile(rf"\b(?:{asked})\b", re.IGNORECASE),
         re.compile(rf"\b(?:{contrary})\s+(?:\w+\s+){{0,2}}[$]?\d", re.IGNORECASE),
         re.compile(rf"\b(?:{saved})", re.IGNORECASE),
+        re.compile(rf"\b(?:{contrary})\b|\beat\b", re.IGNORECASE),
     )
     for asked, contrary, saved in (
         ("save|saves|saved|savings?|discounts?|off", "pays?|paid|costs?", r"(?:sav(?:e|es|ed|ings?)|discounts?|off)\b"),
@@ -41,6 +42,7 @@ FAMILIES = [
         "mean|average|expected|expectation median mode variance deviation",
         "gcd|gcf|hcf|greatest lcm|least",
         "discount price|cost",
+        "slope|gradient intercept",
         "profit loss",
         "numerator denominator",
         "minimum|least|smallest maximum|greatest|largest",
@@ -53,7 +55,10 @@ COMPARED = re.compile(
     re.I,
 )
 TIMES = re.compile(r"\s+times\s+(?:the|as|more|his|her|its|their)\b", re.IGNORECASE)
-SHARE = re.compile(r"\s*(?:[A-Za-z]+\s+)?(?:(?:each|apiece)\W*$|(?:per|each|every)\s+([a-z]+))", re.IGNORECASE)
+SHARE = re.compile(
+    r"\s*(?:[A-Za-z]+\s+)?(?:(?:each|apiece)\W*$|(?:per|each|every|an?(?=\s+(?:second|minute|hour|day|week|month|year|piece|person)\b))\s+(?:\d+\s+)?([a-z]+))",
+    re.IGNORECASE,
+)
 BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
 OF_EACH = re.compile(r"(?:\s+[A-Za-z]+){0,3}?\s+(?:on|in|for|to|at)\s+each\b", re.IGNORECASE)
 STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")

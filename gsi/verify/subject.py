@@ -171,12 +171,7 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
             return "another unit"
     if mark:
         return None
-    if (
-        (end := STATE.search(text))
-        and STATE_ASKED.search(asked.sentence)
-        and end[1] not in asked.sentence
-        and re.search(rf"\b{end[1]}\b", question)
-    ):
+    if _of_the_story(text, after, question, asked) or _restates(text, question):
         return "of something else"
     return _of_another(clause, asked) or _shared(text, after, asked.sentence)
 
@@ -202,8 +197,36 @@ def _of_another(clause: str, asked: Asked) -> str | None:
 
 def _contrary(clause: str, sentence: str, pairs: Sequence[tuple[re.Pattern[str], ...]] = CONTRARY) -> bool:
     return any(
-        wish.search(sentence) and not contrary.search(sentence) and contrary.search(clause) and not saved.search(clause)
-        for wish, contrary, saved in pairs
+        wish.search(sentence) and not bare.search(sentence) and contrary.search(clause) and not saved.search(clause)
+        for wish, contrary, saved, bare in pairs
+    )
+
+
+def _of_the_story(text: str, after: str, question: str, asked: Asked) -> bool:
+    """Whether a sentence gives a state or counts a thing of the question that is not asked for: `9 shells are broken` where the whole are, `25 boys` where girls are."""
+    told = question.replace(asked.sentence, " ") if len(asked.sentence) < len(question) else question
+    told = re.split(r"how many", told, flags=re.IGNORECASE)[0]
+    end, state = STATE.search(text), STATE_ASKED.search(asked.sentence)
+    if end and state and not re.search(rf"\b{end[1]}\b", asked.sentence) and re.search(rf"\b{end[1][:5]}", told):
+        return True
+    thing = re.match(r"\s+([a-z]{3,}s)\b(?!\s+and\b)", after)
+    if thing is None or not asked.noun or asked.noun & {stem(w) for w in re.findall(r"[A-Za-z]+", text)} or asked.noun <= MONEY:
+        return False
+    word = stem(thing[1])
+    return (
+        word not in UNIT
+        and word not in {stem(w) for w in re.findall(r"[A-Za-z]+", asked.sentence)}
+        and word in {stem(w) for w in re.findall(r"[A-Za-z]+", told)}
+    )
+
+
+def _restates(text: str, question: str) -> bool:
+    """Whether `the erasure probability is 0.5` only says what the question gave so."""
+    m = re.search(r"\b([a-z]{4,})\s+(?:is|was|of)\s+([$]?\d[\d.,]*)\W*$", text)
+    return bool(
+        m
+        and len(NUMBER.findall(text)) == 1
+        and re.search(rf"\b{m[1]}\s+(?:is\s+|was\s+|of\s+|=\s*)?{re.escape(m[2].rstrip('.,'))}(?![\d.]*\d)", question)
     )
 
 
@@ -288,6 +311,6 @@ def _turned(clause: str, sentence: str) -> bool:
     one, other = (set(re.findall(r"[a-z]{3,}", asked[part].lower())) for part in ("one", "other"))
     both = one & other
     first, second = (set(re.findall(r"[a-z]{3,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
-    turned = bool(first & other) and not first & (one - both) and not second & (other - both)
+    turned = bool(first & other) and not second & (other - both) and bool(not first & (one - both) or second & (one - both))
     kept = bool(second & other) and not second & (one - both)
     return turned if how == so else kept
