@@ -96,6 +96,7 @@ _SUM_OF = re.compile(  # he gives away 12 + 8 = 20 marbles
     r"^\W*(?:(?:so|thus|therefore|hence)\W+)?(?:he|she|they|[A-Z][a-z]+)\s+(?:has\s+|have\s+)?(?:ate|eats?|gave|given?s?|sold|sells?|used|uses|lost|loses?|spent|spends?)\b[^,;]*=",
     re.IGNORECASE,
 )
+_TWICE = re.compile(r"\W*(?:twice|half|double|thrice)\s+(?:the|its|their)\s+([a-z]{4,})\s+(?:is|are|equals)\b", re.IGNORECASE)
 _PARTS = re.compile(r"[,;]\s+(?:and\s+|while\s+|but\s+)?(?!\d)|\s+(?:and|while|whereas)\s+(?=[A-Z])")
 _OPENING = re.compile(r"^\W*(?:(?:so|thus|therefore|hence|then|finally)\b\W*)?")
 _ASKED_THAN = re.compile(r"\bhow\s+(?:much|many)\s+(?P<how>[a-z]+)\b(?P<one>[^.?!]*?)\bthan\b(?P<other>[^.?!]*)", re.IGNORECASE)
@@ -222,6 +223,8 @@ def _of_the_story(text: str, after: str, question: str, asked: Asked) -> bool:
 
 def _restates(text: str, question: str) -> bool:
     """Whether `the erasure probability is 0.5` only says what the question gave so."""
+    if (m := _TWICE.match(text)) and m[1] in asking(question) and not re.search(r"\b(?:twice|half|double|thrice)\b", asking(question)):
+        return True  # twice the area is 30
     m = re.search(r"\b([a-z]{4,})\s+(?:is|was|of)\s+([$]?\d[\d.,]*)\W*$", text)
     return bool(
         m
