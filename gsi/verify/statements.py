@@ -96,7 +96,8 @@ def read_number(clause: str) -> Number | None:
     text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
     if (
-        (listing := _LISTING.search(text))
+        text.count(":") == 1
+        and (listing := _LISTING.search(text))
         and (of := read_number(text[: listing.start()]))
         and of.value == len(re.findall(r"-?\d+", listing[0]))
     ):
