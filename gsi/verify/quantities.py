@@ -20,7 +20,7 @@ CONTRARY = [
         re.compile(rf"\b(?:{asked})\b", re.IGNORECASE),
         re.compile(rf"\b(?:{contrary})\s+(?:\w+\s+){{0,2}}[$]?\d", re.IGNORECASE),
         re.compile(rf"\b(?:{saved})", re.IGNORECASE),
-        re.compile(rf"\b(?:{contrary})\b|\beat\b", re.IGNORECASE),
+        re.compile(rf"\b(?:{contrary.replace('do|does|did|', '')})\b|\beat\b", re.IGNORECASE),
     )
     for asked, contrary, saved in (
         ("save|saves|saved|savings?|discounts?|off", "pays?|paid|costs?", r"(?:sav(?:e|es|ed|ings?)|discounts?|off)\b"),
