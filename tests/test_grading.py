@@ -25,10 +25,13 @@ from gsi.ledger import Ledger
 from gsi.metrics import above_chance, sample_line
 from gsi.types import GsiError, Query
 from gsi.verify import STEPS, acceptance, compare, grade, make_grader, remainder
+from gsi.verify.answers import commitment
+from gsi.verify.shortcut import plain_last_sentence
+from gsi.verify.statements import read_number
 from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
-FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 13)))
+FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 16)))
 
 
 # --------------------------------------------------------------------------------------- accuracy
@@ -50,6 +53,43 @@ def test_right_responses_are_wrong_for_other_answers():
     accepted = [(c.answer, c.response) for c, got in zip(cases, compare.ours(cases), strict=True) if got == "correct"]
     assert len(cases) > 2000
     assert len(accepted) <= 0.002 * len(cases), accepted
+
+
+MARBLES = "Sam has 40 marbles. He gives 12 to Ann and 8 to Bob. How many marbles does Sam have left?"
+TICKETS = "Tickets cost $8 for adults and $5 for children. A family of 2 adults and 3 children buys tickets. How much do they pay in total?"
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "question", "beside", "right"),
+    [
+        ("gsm8k", "20", MARBLES, ["He gave away 20 marbles.", "Ann has 20.", "That leaves 20 marbles for Ann.", "He has 20 - 8 left."], "He has 20 left."),
+        ("gsm8k", "31", TICKETS, ["They pay $31 each.", "They pay $31 less.", "They save $31.", "They pay 31 cents.", "They get $31 back."], "They pay $31."),
+        ("gsm8k", "7", "Lena reads 22 pages a day. How many days does she need for 154 pages?", ["7 weeks", "She needs 7 pages."], "She needs 7 days."),
+        ("gsm8k", "18", "Amy is 6. Tom is 3 times as old. How old is Tom?", ["Amy is 18.", "Tom is 18 months old.", "Tom is 18 years older."], "Tom is 18 and Amy is 6."),
+        ("svamp", "28", "How much farther did the mouse jump than the frog?", ["The frog jumped 28 inches farther than the mouse."], "It jumped 28 inches farther than the frog."),
+        ("math", "2", "Solve. What is the value of $y$?", ["$x = 2$", "$2y = 2$", "$y^2 = 2$"], "So x = 3 and y = 2."),
+        ("math", "28", "The area is 49. What is the perimeter?", ["The side is 28.", "The perimeter is 28 times the side."], "The perimeter is 28."),
+        ("math", "12", "How many?", ["$1 + \\boxed{12}$", "$\\boxed{12}^2$", "$\\boxed{12}$ is not an integer", "$2 \\cdot \\boxed{12}$"], "$\\boxed{12}$ is right"),
+        ("theoremqa", "3.45", "Find the voltage (in V).", ["V = 3.45 mV"], "V = 3.45 V"),
+    ],
+)  # fmt: skip
+def test_the_right_number_of_something_else_is_no_right_answer(task, answer, question, beside, right):
+    assert {
+        said: grade(said, answer, task, question=question).status for said in beside if grade(said, answer, task, question=question).correct
+    } == {}
+    assert grade(right, answer, task, question=question).correct
+
+
+def test_the_short_way_says_what_the_long_way_says():
+    cases = [case for name in FILES for case in compare.read(HERE / name)]
+    before = "First, two steps of work are done on paper, with care.\n"
+    seen = 0
+    for response in {text for c in cases for text in (c.response, before + c.response, before + c.response.rstrip(".!") + ".")}:
+        if short := plain_last_sentence(response):
+            clause = commitment(response, "", lambda c: read_number(c) is not None)
+            assert (clause.text, clause.mark, read_number(clause.text)) == (short[0], "", short[1])
+            seen += 1
+    assert seen > 50
 
 
 # --------------------------------------------------------------------------------------- real data

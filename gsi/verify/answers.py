@@ -23,6 +23,8 @@ from gsi.verify.cues import (
     MARK,
     NEXT,
     ONCE,
+    OPERAND,
+    OPERATED,
     OTHERS,
     POLITE,
     QUOTED,
@@ -188,6 +190,8 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
         before = re.search(
             r"(\bnot\b|n't|\bmaybe|\bperhaps|\bpossibly|\bprobably)[^.\n\w]*(?:be\b|equal to\b)?[^.\n\w]*$", text[: parts[first][0]][-40:]
         )
+        if OPERAND.search(text[max(0, parts[first][0] - 20) : parts[first][0]]) or OPERATED.match(text, parts[-1][1]):
+            joined = f"not {joined}"  # `1 - \\boxed{5/12}`, `\\boxed{3}^2`: no more than a part of an answer
         best, mark = (parts[first][0], parts[-1][1], (before.group(1) + " " if before else "") + joined), "boxed"
     return (best[2], best[1], mark) if best else (None, 0, "")
 

@@ -6,8 +6,9 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+from gsi.verify.doubt import doubtful
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
-from gsi.verify.statements import concluded, doubtful, number_of, without_reason
+from gsi.verify.statements import concluded, number_of, without_reason
 from gsi.verify.words import digits
 
 _VERBS = "did|do|does|are|is|were|was|will|would|can|could|has|have|had|must|should|may|might"
@@ -17,7 +18,7 @@ _BETWEEN = {"more", "total", "fewer", "less", "other", "extra", "additional", "d
 
 
 @lru_cache(maxsize=512)
-def _wanted(question: str) -> tuple[str, frozenset[str]] | None:
+def wanted(question: str) -> tuple[str, frozenset[str]] | None:
     """The noun that is counted and all words of its phrase, stems; `how many packs of groceries did` -> pack, {pack, grocery}."""
     if _MONEY.search(question):
         return "dollar", frozenset({"dollar"})
@@ -27,41 +28,56 @@ def _wanted(question: str) -> tuple[str, frozenset[str]] | None:
     phrase = found[-1].lower().split()
     head = phrase[: phrase.index("of")] if "of" in phrase[1:] else phrase
     words = [w for w in head if w not in _BETWEEN]
-    return (_stem(words[-1]), frozenset(_stem(w) for w in phrase if w not in _BETWEEN)) if words else None
+    return (stem(words[-1]), frozenset(stem(w) for w in phrase if w not in _BETWEEN)) if words else None
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     return re.sub(r"ie$|y$", "i", re.sub(r"(?<!s)s$", "", word.lower()))
 
 
-_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)\s+than\b", re.IGNORECASE)
-_COMPARES = re.compile(r"\b(?:more|fewer|less|than|[a-z]{2,}er|difference|differs?|exceeds?|extra|additional|change)\b", re.IGNORECASE)
+@lru_cache(maxsize=512)
+def asking(question: str) -> str:
+    """The sentence of a question that asks, without the options."""
+    sentences = re.split(
+        r"(?<=[.?!])(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)(?<!\b[A-Z].)\s+(?!\d)",
+        re.split(r"\s*answer choices", question, flags=re.IGNORECASE)[0].strip(),
+    )
+    return next((s for s in reversed(sentences) if "?" in s), sentences[-1])
+
+
+_DIFFERENCE = re.compile(r"(?:\s+[a-z]+){0,3}?\s+(?:more|fewer|less|[a-z]+er)(?:\s+[a-z]+){0,3}?\s+than\b", re.IGNORECASE)
+COMPARES = re.compile(
+    r"\b(?:more|fewer|less|than|difference|differs?|exceeds?|extra|additional|change)\b|\bhow\s+(?:much|many)\s+(?:[a-z]+\s+)?[a-z]{2,}er\b",
+    re.IGNORECASE,
+)
 
 
 def difference(clause: str, question: str) -> Number | Literal[False] | None:
     """In a sentence with `$20 more than Tom`: the number, where the question asks for a difference; False where the only number is one and none is asked."""
-    text = plain(clause)
+    text = re.sub(r"\s*\([^()]*\)\W*$", "", plain(clause))
     found = list(NUMBER.finditer(text))
     apart = [m for m in found if _DIFFERENCE.match(text[m.end() :])]
     if len(apart) != 1 or doubtful(text) or "=" in text:
         return None
-    if not _COMPARES.search(question):
+    if not COMPARES.search(asking(question)):
         return None if len(found) > 1 else False
-    asks = re.search(r"\bhow\s+(?:much|many)\s+(?:more|fewer|less)\b", question, re.IGNORECASE)
+    if len(found) == 1 and len(NUMBER.findall(clause)) > 1 and (value := value_of(apart[0])) is not None:
+        return number_of(apart[0], value)
+    asks = re.search(r"\bhow\s+(?:much|many)\s+(?:more|fewer|less|[a-z]{2,}er)\b", question, re.IGNORECASE)
     value = value_of(apart[0])
     return number_of(apart[0], value) if asks and len(found) > 1 and value is not None else None
 
 
 def asked_number(clause: str, question: str) -> Number | None:
     """The number of a sentence with several that stands before the counted noun, if only one does and the question did not give it so."""
-    wanted = _wanted(question)
-    if wanted is None:
+    noun = wanted(question)
+    if noun is None:
         return None
-    text = digits(concluded(without_reason(plain(clause))))
+    text = digits(without_reason(concluded(plain(clause))))
     found = list(NUMBER.finditer(text))
     if not 2 <= len(found) <= 6 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?]|\d:\d|\d\s*-\s*\d|\bto\s+\d", text):
         return None
-    head, phrase = wanted
+    head, phrase = noun
     asked = re.findall(r"[a-z]+|\d[\d.,]*", digits(question).lower())
     fits: list[tuple[int, bool]] = []
     for i, m in enumerate(found):
@@ -72,7 +88,7 @@ def asked_number(clause: str, question: str) -> Number | None:
         words = re.findall(r"[a-z]+", after.lower())[:6]
         if not words and re.search(r"\bnow\b", text[found[i - 1].end() if i else 0 : m.start()]):
             return None  # `174 books were there, and now there are 156`
-        stems = {_stem(w) for w in words}
+        stems = {stem(w) for w in words}
         if (head == "dollar" and m["cur"]) or head in stems:
             if words and f" {m['num']} {words[0]} " in f" {' '.join(asked)} ":
                 continue  # as the question has it

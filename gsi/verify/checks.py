@@ -12,10 +12,12 @@ from gsi.verify.answers import bare, commitment
 from gsi.verify.asked import asked_number, difference
 from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
+from gsi.verify.doubt import doubtful
 from gsi.verify.latex import mathematics, normal
 from gsi.verify.numbers import Number, plain, same
-from gsi.verify.shortcut import stated_at_the_end
-from gsi.verify.statements import doubtful, given, new_number, parse_gold, read_number, without_reason
+from gsi.verify.shortcut import plain_last_sentence, stated_at_the_end
+from gsi.verify.statements import as_fraction, given, new_number, parse_gold, read_number, without_reason
+from gsi.verify.subject import beside, own_part
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,18 @@ def check_auto(response: str, query: Query) -> Verdict | Symbolic:
 
 
 _IF = re.compile(r"\W*if\s+([^,]{5,150}),\s*(?:then\s+)?", re.IGNORECASE)
-_CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
 
 
 def _check(response: str, query: Query, expressions: bool, relative: bool = False) -> Verdict | Symbolic:
     gold = parse_gold(query.answer)
     if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
         return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
+    if gold is not None and (sentence := _plain_sentence(response, query.question)):
+        found = _as_asked(*sentence, query.question, "") if query.question else sentence[1]
+        if isinstance(found, Number):
+            found = Verdict("correct" if same(gold, found, query.question, relative) else "wrong", _show(found))
+        if found is not None:
+            return found
     committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
     if committed is None:
         return Verdict("no_answer")
@@ -88,20 +95,16 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     if query.question and (condition := _IF.match(clause)) and bare(condition[1]) in bare(query.question):
         clause = clause[condition.end() :]
-    if _CHANCE.search(query.question):
-        clause = re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause)
+    clause = as_fraction(clause, query.question)
+    if query.question and gold is not None:
+        clause = own_part(clause, query.question)
     got = mathematics(clause)
     if gold is not None:
         number = read_number(clause) or (read_number(got) if got != clause and not doubtful(plain(clause)) else None)
-        if query.question and (number is None or number.value in given(query.question)):
-            number = (
-                new_number(clause if number is None else without_reason(clause), query.question) or number
-            )  # `he reads 30 pages a day for 6 days`
-        if query.question and not committed.mark:
-            apart = difference(clause, query.question)
-            if apart is False:
-                return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
-            number = apart or asked_number(clause, query.question) or number
+        reread = _as_asked(clause, number, query.question, committed.mark) if query.question else number
+        if isinstance(reread, Verdict):
+            return reread
+        number = reread
         if number is not None:
             return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
         if doubtful(plain(clause)) or not (re.search(r"\d|\\[a-zA-Z]{2}", clause) or (expressions and got in ("e", "pi"))):
@@ -115,6 +118,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
+    if query.question and not committed.mark and not in_words and (why := beside(clause, query.question, None, "")):
+        return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
     if in_words and len(in_words) == 1 and len(in_words[0]) == 1 and (letter := choose(clause, (), query.question, committed.mark)):
         return Verdict("correct" if letter == in_words[0] else "wrong", letter)
     if normal(query.answer) == normal(clause) or (normal(query.answer) == normal(got) and not (in_words and len(in_words[0]) == 1)):
@@ -128,6 +133,30 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|infinity", clause):
         return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
     return Symbolic(query.answer, got[:1000], relative)
+
+
+def _plain_sentence(response: str, question: str) -> tuple[str, Number] | None:
+    """The short way for a response that ends in a plain sentence without a mark; None where that repeats the question."""
+    sentence = plain_last_sentence(response)
+    if sentence and question and (question.strip() in response or bare(sentence[0]) in bare(question)):
+        return None
+    return sentence
+
+
+def _as_asked(clause: str, number: Number | None, question: str, mark: str) -> Number | Verdict | None:
+    """The number of a clause that answers the question: another one than the first that is read, or none at all."""
+    if number is None or number.value in given(question):
+        number = (
+            new_number(clause if number is None else without_reason(clause), question) or number
+        )  # `he reads 30 pages a day for 6 days`
+    if not mark:
+        apart = difference(clause, question)
+        if apart is False:
+            return Verdict("no_answer", detail=f"a difference that was not asked for: {clause[:80]!r}")
+        number = apart or asked_number(clause, question) or number
+    if why := beside(clause, question, number, mark):
+        return Verdict("no_answer", detail=f"{why}: {clause[:80]!r}")
+    return number
 
 
 def _has_number(clause: str) -> bool:
@@ -161,6 +190,12 @@ def _words(text: str) -> tuple[str, ...] | None:
 def _check_bool(response: str, query: Query) -> Verdict:
     committed = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)))
     clause = committed.text if committed else ""
+    clause = _SEEMED.sub("", clause)
+    clause = re.sub(
+        r"\bnot\s+(?:always|necessarily|generally|in\s+general|actually|quite)\s+(?=true\b)", "not ", clause, flags=re.IGNORECASE
+    )
+    if _HARDLY.search(clause):
+        return Verdict("no_answer", detail="neither true nor false")
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
     )
@@ -178,6 +213,13 @@ def _check_bool(response: str, query: Query) -> Verdict:
     return Verdict("correct" if value == (query.answer.strip().lower() in ("true", "yes")) else "wrong", str(value))
 
 
+_SEEMED = re.compile(
+    r"^.*\b(?:seems?|looks?|appears?|sounds?)\b[^.]*?,\s+but\s+", re.IGNORECASE
+)  # at first glance this seems false, but it is true
+_HARDLY = re.compile(
+    r"\b(?:hardly|scarcely|barely|rarely|never|nothing)\b[^.,;]*\b(?:true|false)\b|\b(?:true|false)\b\W*(?:is|was)(?:n't|\s+not)\b",
+    re.IGNORECASE,
+)
 _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 

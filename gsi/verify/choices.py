@@ -7,9 +7,12 @@ from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment
+from gsi.verify.asked import difference
+from gsi.verify.doubt import doubtful
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
-from gsi.verify.statements import doubtful, read_number
-from gsi.verify.words import VALUES
+from gsi.verify.statements import as_fraction, read_number
+from gsi.verify.subject import beside
+from gsi.verify.words import PARTS, VALUES
 
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 _WITH_MARK = re.compile(
@@ -28,11 +31,17 @@ _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
     re.IGNORECASE,
 )
-_OUT = re.compile(r"\(?\b[A-H]\)?\s+(?:is|are)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?")
+_ELIMINATED = re.compile(r"\b(?:eliminate|rule\s+out|discard|reject|exclude|cross\s+out)\s+(?:option\s+)?\(?[A-H]\)?\W*$", re.IGNORECASE)
+_OUT = re.compile(
+    r"\(?\b[A-H]\)?\s+(?:is|are|was|were)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|tempting|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?"
+)
 _PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans|best|choice|option|closest|valid|left|one|it)\b")
 _REFUSED = re.compile(
-    r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b", re.IGNORECASE
+    r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b",
+    re.IGNORECASE,
 )
+_LISTED = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:](?=\s)")
+_LISTED_END = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:]\s[^\n]*\n[ \t]*\(?[B-Hb-h]\s?[).:]\s[^\n]*$")
 _LONG = {
     "s": "sec",
     "m": "met",
@@ -54,6 +63,18 @@ def check_choice(response: str, query: Query) -> Verdict:
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
+    if (
+        clause is not None
+        and not clause.mark
+        and _LISTED.match(clause.text)
+        and len(_LISTED.findall(response)) > 2
+        and _LISTED_END.search(response.rstrip()[-1000:])
+    ):
+        letter = None  # the options again
+    if clause is not None and letter and not clause.mark and choose(clause.text, (), query.question) is None:  # by its value
+        number = read_number(clause.text)
+        if difference(clause.text, query.question) is False or beside(clause.text, query.question, number, ""):
+            letter = None
     if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
         letter = None
     if letter is None or ord(letter) - 65 >= n:
@@ -74,11 +95,20 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
+    if _ELIMINATED.search(text) or re.search(r"\bwould\s+be\b.*\bif\b", text):
+        return None
     letter, rest = None, ""
     if m := _CONCLUDED.search(text):
         return str(m[1] or m[2] or m[3]).upper()
     if m := _WITH_MARK.match(text):
         letter, rest = (m[1] or m[2]).upper(), m[3]
+        if (
+            not mark
+            and (m := re.match(r"is\s+", rest))
+            and not _PRAISED.match(" " + rest)
+            and _by_value(rest[m.end() :], options, "=") != letter
+        ):
+            return None  # (D) is the original price
     elif m := _NAMED.search(text):
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
@@ -107,7 +137,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         if re.search(r"\bor\b|\band\b|\b[A-H]\W*$", text[: m.start()][-6:]):
             return None
     if letter is None:
-        return _by_value(text, options, mark)
+        return _by_value(as_fraction(text, question), options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]
     if any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head)) or re.match(r"\W*(?:or|and|,|/|&)\W*[(]?[A-Ha-h]\b", rest):
         return None
@@ -195,6 +225,8 @@ def _fits(text: str, option: str, mark: str) -> bool:
     number, or carry the option's own currency or unit: `A train travels 61 km` does not choose `$61`.
     """
     money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
+    if not percent and not mark and re.search(r"\d\s*%\s+[a-z]", text):
+        return False  # 25 % are girls
     if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
         return False
     if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):
@@ -206,7 +238,7 @@ def _fits(text: str, option: str, mark: str) -> bool:
         return True
     if unit[1] in ("%", "percent"):
         return bool(re.search(r"%|\bper\s?cent", text, re.IGNORECASE))
-    said = re.findall(r"(?:\d|\b(?:" + "|".join(VALUES) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
+    said = re.findall(r"(?:\d|\b(?:" + "|".join((*VALUES, *PARTS)) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
     return any(word == unit[1] or word.lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s")) for word in said)
 
 

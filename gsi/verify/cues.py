@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(?P<bare>\w))")
+# a box that is a part of an expression
+OPERAND = re.compile(
+    r"(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:[-+/]|\\pm\b)\s*$|^[^=]*(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:\*|\\(?:cdot|times)\b)\s*$|\\(?:sqrt|ln|log|sin|cos|tan)\s*\{?\s*$"
+)
+OPERATED = re.compile(
+    r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:(?:does|do|did)(?:n't|\s+not)\s+(?:satisfy|work|fit|hold)|(?:is|was)(?:n't|\s+not)\s+(?:the|an?|right|correct|valid|possible)\b))"
+)
 MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
@@ -92,7 +99,7 @@ ASIDE = re.compile(
 )
 # the character comes first and what may not stand before it after that: a pattern that begins with look-behinds tries them everywhere
 SENTENCE_END = re.compile(
-    r"[.!?](?=\s|$)(?<!\b[A-Za-z].)(?<!\bsq.)(?<!\blbs.)(?<!\boz.)(?<!\bft.)(?<!\bhrs.)(?<!\bmin.)(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)"
+    r"[.!?](?=\s|$)(?!(?<=\d!)[ ][a-z])(?<!\b[A-Za-z].)(?<!\bsq.)(?<!\blbs.)(?<!\boz.)(?<!\bft.)(?<!\bhrs.)(?<!\bvs.)(?<!\bRs.)(?<!\brs.)(?<!\bmin.)(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)"
     r"|[.](?=\s|$)(?<=\b[A-H].)|\n+"
 )
 LEAD = re.compile(

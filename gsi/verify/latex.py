@@ -19,6 +19,7 @@ def mathematics(clause: str) -> str:
     )
     if re.search(r"[<>]|\\[lg]eq?\b", clause):
         clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
+    clause = re.sub(r",?[\s$]*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause)
     parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
     if len(parts) >= 3:
         glue = [p.strip() for p in parts[2:-1:2]]

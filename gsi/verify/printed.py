@@ -53,16 +53,17 @@ def is_full_float(text: str) -> bool:
 
 def same_value(text: str, query: Query) -> bool:
     """Whether a float is the value of the query's answer. Runs in a worker (sympy)."""
-    from gsi.verify.symbolic import _expression, _shape
+    from gsi.verify.shapes import shape
+    from gsi.verify.symbolic import _expression
 
     got, number = Fraction(text), parse_gold(query.answer)
     if number is not None:
         at_zero = 0 if query.task == "theoremqa" else AT_ZERO  # its numbers never get an absolute tolerance
         return abs(got - number.value) <= (TOLERANCE * abs(number.value) or at_zero)
     try:
-        shape = _shape(query.answer)
-        shape = shape[2] if shape[0] == "named" else shape
-        value = _expression(shape[1]).evalf(30) if shape[0] == "scalar" else None
+        stated = shape(query.answer)
+        stated = stated[2] if stated[0] == "named" else stated
+        value = _expression(stated[1]).evalf(30) if stated[0] == "scalar" else None
     except ValueError:
         return False
     if value is None or not value.is_Float:  # a set, a complex number, an expression with variables

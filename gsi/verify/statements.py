@@ -8,27 +8,15 @@ from fractions import Fraction
 from functools import lru_cache
 
 from gsi.verify.arithmetic import evaluate
+from gsi.verify.doubt import HEDGE, doubtful, taken_back
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.words import VALUES, in_words
 
 _UNIT = re.compile(
     r"(?:kg|mg|g|km|cm|mm|m|ft|in|mi|[kKMGT]?i?B|lbs?|oz|ml|l|L|s|h|hrs?|am|pm|mph|th|st|nd|rd|J|N|W|V|K|C|F|A|T|Hz|kJ|kW|Pa|eV|[A-Za-z]{3,})\d?(?:\s?\^\{?-?\d\}?)?(?![A-Za-z\d])"
 )
-HEDGE = re.compile(
-    r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+be|not|cannot|never|otherwise|unsure|"
-    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
-    r"|\b(?:over|under|above|below|nearly|almost|up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
-    rf"(?:about\s+)?(?:[$\\(]*\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
-    r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"
-    r"|\b(?:exceed(?:s|ing)?|surpass(?:es|ing)?)\s+(?:about\s+)?[$\\(]*\d[\d.,]*(?!.*\bby\b)"
-    r"|\d\s*(?:\bto\b|\.\.+|\\sim|\\ldots)\s*\$?\d|\bor\b",
-    re.IGNORECASE,
-)
-_UNSURE = re.compile(
-    r"\b(?:not\s+(?:entirely\s+|quite\s+)?(?:sure|certain)|unsure|guessing)\b|\bguess\b(?<!should guess)(?<!must guess)", re.IGNORECASE
-)
 _REASON = re.compile(
-    r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
+    r"[,;(]*\s*\b(?:because|since|which(?!\s+(?:\w+\s+)?round)(?!\s+(?:is|equals)\s+\$?\d[\d.,]*\s+(?!more|less|fewer|times|of|higher|greater)[a-zA-Z]+\W*$)|where|rather than|instead of|and not|given)\b[^=]*$|,\s*not\b[^=]*$",
     re.DOTALL | re.IGNORECASE,
 )
 # seven pounds, 3 fewer than the 10 pounds of potatoes
@@ -66,21 +54,21 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _THEREFORE = re.compile(
-    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
-    re.IGNORECASE,
-)
-_WRONG = re.compile(
-    r"\b(?:that(?:'s|\s+is)|this\s+is|which\s+is|but\s+(?:it's|it\s+is))\s+(?:\w+\s+)?(?:incorrect|wrong|false|mistaken)\b"
-    r"|\b(?:is|was|be)\s+(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\b|\b(?:false|untrue|wrong|incorrect)\s+(?:that|to)\b"
-    r"|==|^\W*(?:the\s+|an?\s+)?(?:wrong|incorrect|false)\s+(?:answer|value|result|number|solution)\s+(?:is|was|would)\b"
-    r"|\b(?:anything|everything|nothing|all)\s+(?:but|except)\b|^\W*(?:see|cf\.?|refer\s+to|look\s+at)\s+\w+\s+\d"
-    r"|\b(?:square|cube|root|reciprocal|inverse|multiple|power|factorial|logarithm|double|digits)\s+of\s+[$]?\d[\d.,]*\W*$",
+    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(
     r"\d[\d.,]*\s*(?:%|\\%|[A-Za-z]{1,15}(?:/[A-Za-z]+)?)?\)?\s*(?:[-+*/x]|\\times|\\cdot|\\div)\s*[$(]*-?\d[\d.,]*\)*\s*(?:%|\\%)?\s*(?:[A-Za-z]++(?:\s*+/\s*+[A-Za-z]++)?\s*+){0,3}+$"
 )
 _TOTAL = re.compile(r"\s*(?:[A-Za-z]+\s+){0,3}?(?:in\s+all|in\s+total|altogether|total(?!\s+of))\b", re.IGNORECASE)
+_TOTALLED = re.compile(r"\btotal\s+of\s+$|\b(?:together|altogether|in\s+all|in\s+total|combined)[,:]?\s+$", re.IGNORECASE)
+# 5/12, or about 0.417
+_OR_ABOUT = re.compile(
+    r",?\s*\bor\s+(?:about|approximately|roughly|around|\\approx)\s+(-?\d[\d.,]*\s*(?:\\?%|percent\b)?)\W*$", re.IGNORECASE
+)
+# the balance is the value of 120 payments: $104,761.48
+_BEHIND_COLON = re.compile(r"(?<=[a-z]):\s+([$]?-?\d[\d,]*(?:\.\d+)?(?:\s+[a-z]+)?)\W*$")
+_LISTING = re.compile(r":\s*-?\d+(?:\s*,\s*(?:and\s+)?-?\d+){1,30}\W*$")
 _FUNCTION = re.compile(r"(?:\b|\\)(?:ln|log|sin|cos|tan|sec|csc|cot|sqrt|exp|arcsin|arccos|arctan|gcd|lcm)\b[\s({]*$", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
     r"\s+\[[^\[\]]*[-+*/=\\][^\[\]]*\]\s*$|(?<=[\w.%)])(?<!\bof)(?<!\bis)\s+\((?![^()]*\bor\b)[^()]*(?:[A-Za-z]{2}|=)[^()]*\)\s*$"
@@ -95,6 +83,10 @@ def read_number(clause: str) -> Number | None:
         return None
     text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
     text = _REJECTED.sub(r"\1", text) if "=" in text else text
+    if (about := _OR_ABOUT.search(text)) and _near(text[: about.start()], about[1]):
+        text = text[: about.start()]
+    if (stated := _BEHIND_COLON.search(text)) and "=" not in text:
+        text = stated[1]
     text = re.sub(r"(?<=\d)(\s+)\$\d+(?=\s+(?:bill|note|coin|ticket)s?\b)", r"\1", text)  # two $10 bills
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
     text = _without_workings(_AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text)))  # Rs. 120/-
@@ -103,6 +95,13 @@ def read_number(clause: str) -> Number | None:
     head = _REASON.sub("", _COMPARED.sub("", text), count=1)
     text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
+    if (
+        text.count(":") == 1
+        and (listing := _LISTING.search(text))
+        and (of := read_number(text[: listing.start()]))
+        and of.value == len(re.findall(r"-?\d+", listing[0]))
+    ):
+        return of  # there are five such integers: -2, -1, 0, 1, and 2
     if "=" in text:
         text = _solved(_ATTAINED.sub("", text))
     if "\\approx" in text:
@@ -113,7 +112,7 @@ def read_number(clause: str) -> Number | None:
             else exact
         )
     parts = re.split(
-        r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
+        r",?\s*\b(?:i\.e\.,?|that is,|that is(?=\s-?[$\d])|or equivalently|in other words|which\s+(?:is|equals)(?=\s+\$?\d[\d.,]*\s+[a-zA-Z]+\W*$)|so\s+(?:it|that|this|the\s+(?:answer|total|result))\s+(?:is|makes|becomes|gives))\s",
         text,
     )
     text = (
@@ -151,13 +150,15 @@ def read_number(clause: str) -> Number | None:
     values = [value_of(m) for m in found]
     chosen = 0
     if len(set(values)) > 1:
-        total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or re.search(r"\btotal\s+of\s+$", text[: m.start()])]
+        total = [i for i, m in enumerate(found) if _TOTAL.match(text[m.end() :]) or _TOTALLED.search(text[: m.start()])]
         money = [i for i, m in enumerate(found) if m["cur"] or re.match(r"\s*dollars?\b", text[m.end() :])]
         main = [i for i, m in enumerate(found) if not _CONTEXT.search(text[: m.start()])]
         one = next((c for c in (total, money, main) if len(c) == 1), None)
         if one is None or len(money) > 1:
             return None
         chosen = one[0]
+        if one is total and chosen == len(found) - 1:
+            found, values, chosen = found[-1:], values[-1:], 0  # reading: 10, biology: 6, together 16 pages
     first, value = found[chosen], values[chosen]
     if value is None or not all(
         _clean_after(text[a.end() : b.start() if b else len(text)]) for a, b in zip(found, [*found[1:], None], strict=True)
@@ -176,6 +177,13 @@ def read_number(clause: str) -> Number | None:
     return number_of(first, value)
 
 
+def _near(exact: str, rounded: str) -> bool:
+    """Whether a sentence's only number is, but for rounding, the one that it adds: `5/12` and `0.417` or `41.7%`."""
+    found = [*NUMBER.finditer(exact), *NUMBER.finditer(rounded)]
+    values = [v / (100 if m["pct"] else 1) for m in found if (v := value_of(m)) is not None]
+    return len(found) == len(values) == 2 and abs(values[0] - values[1]) * 100 <= abs(values[0])
+
+
 def _solved(text: str) -> str:
     """The last of several equations, where it is the only one that is solved: `30x = 180, x = 6`."""
     *before, last = re.split(r"[,;]\s+(?:and\s+|so\s+|then\s+)?", text)
@@ -184,22 +192,20 @@ def _solved(text: str) -> str:
     return text if any(re.search(r"(?:^|\s)[a-zA-Z]\s*=\s*[$]?-?[\d.,/]+\W*$", part) for part in before) else last
 
 
+_CHANCE = re.compile(r"\b(?:probability|chances?|fraction|proportion)\b", re.IGNORECASE)
+
+
+def as_fraction(clause: str, question: str) -> str:
+    """The clause with `3 in 8` as 3/8, where a probability or a fraction is asked for."""
+    return re.sub(r"\b(\d+)\s+(?:in|out\s+of)\s+(\d+)\b", r"\1/\2", clause) if _CHANCE.search(question) else clause
+
+
 def given(question: str) -> set[Fraction | None]:
     """The numbers that a question gives, in digits and in words."""
     asked = plain(question)
     return {value_of(m) for m in NUMBER.finditer(asked)} | {
         Fraction(VALUES[w]) for w in re.findall(r"[a-z]+", asked.lower()) if w in VALUES
     }
-
-
-def taken_back(text: str) -> bool:
-    """Whether a sentence denies or doubts what it names: `42 is the wrong answer`, `anything but 42`."""
-    return bool(_UNSURE.search(text) or _WRONG.search(text))
-
-
-def doubtful(text: str) -> bool:
-    """Whether a sentence takes back, hedges or bounds the value in it."""
-    return bool(HEDGE.search(text)) or taken_back(text)
 
 
 _WORKINGS = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)(\D{0,40}?)\s+\(([\d\s.,$+*/()-]{3,80})\)\s*$")

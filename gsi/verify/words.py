@@ -10,7 +10,7 @@ _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 _ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 VALUES = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)} | SCALES
-_PARTS = {
+PARTS = {
     "half": 2,
     "third": 3,
     "fourth": 4,
@@ -23,19 +23,23 @@ _PARTS = {
     "tenth": 10,
     "eleventh": 11,
 }
-_PARTS |= {"twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100}
+PARTS |= {"twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100}
 _WORD = rf"(?:{'|'.join(VALUES)})s?"
 _RUN = re.compile(rf"\b{_WORD}(?:(?:[\s-]+|\s+and\s+|(?:(?<=thousand)|(?<=illion)),\s+){_WORD})*\b", re.IGNORECASE)
-_PART = rf"(?:{'|'.join(_PARTS)}|halve)s?"
+_PART = rf"(?:{'|'.join(PARTS)}|halve)s?"
 _FRACTION = re.compile(
     rf"\b(?:(?P<whole>{_WORD}(?:[\s-]+{_WORD})*)\s+and\s+)?(?P<over>an?|one|{_WORD})[\s-]+(?P<part>{_PART})\b|\b(?P<half>half)\b",
     re.IGNORECASE,
 )
+_CENTS = re.compile(r"([a-z\s-]+?)\s+dollars?\s+and\s+([a-z\s-]+?)\s+cents?\b", re.IGNORECASE)
 _ORDINAL = re.compile(rf"\b(?:first|second|{_PART}|\w+(?:teen|tie)th)\b", re.IGNORECASE)
 
 
 def in_words(text: str) -> Fraction | None:
     """The one number in words that the text holds; None for none, several, or an ordinal."""
+    if "cent" in text and (m := _CENTS.search(text)):
+        dollars, cents = in_words(m[1]), in_words(m[2])
+        return None if dollars is None or cents is None else dollars + cents / Fraction(100)
     negative = -1 if re.search(r"\b(?:negative|minus)\s", text, re.IGNORECASE) else 1
     if "half" in text.lower() or re.search(rf"\b{_PART}\b", text, re.IGNORECASE):
         value = _with_fraction(text)
@@ -44,7 +48,7 @@ def in_words(text: str) -> Fraction | None:
     if (
         len(runs) != 1
         or _ORDINAL.search(text)
-        or (runs[0].lower() == "one" and not re.fullmatch(r"\W*one(?:\s+[a-z]+)?\W*", text, re.IGNORECASE))
+        or (runs[0].lower() == "one" and not re.fullmatch(r"\W*(?:just\s+|only\s+)?one(?:\s+more)?(?:\s+[a-z]+)?\W*", text, re.IGNORECASE))
     ):
         return None
     return negative * Fraction(_whole(runs[0]))
@@ -78,7 +82,7 @@ def _with_fraction(text: str) -> Fraction | None:
     else:
         over = 1 if m["over"].lower() in ("a", "an") else _whole(m["over"])
         part = m["part"].lower()
-        value = Fraction(over, 2 if part.startswith("hal") else _PARTS[part.rstrip("s")])
+        value = Fraction(over, 2 if part.startswith("hal") else PARTS[part.rstrip("s")])
         value += _whole(m["whole"]) if m["whole"] else 0
     return value * SCALES[scale[1].lower()] if scale else value
 
