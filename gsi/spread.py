@@ -53,7 +53,7 @@ class GradingEngine:
                 more = taken is not None
                 held += len(taken or ())
                 for item in taken or ():
-                    self._grader.submit(item.query, item.response).add_done_callback(lambda done, item=item: graded.put((item, done)))
+                    self._grader.submit(item.query, item.response).add_done_callback(functools.partial(_note, graded, item))
             wait = 0.02  # how long new items may lie while old ones are graded
             while held:
                 try:
@@ -65,6 +65,10 @@ class GradingEngine:
 
     def close(self) -> None:
         self._grader.close()
+
+
+def _note(graded: queue.SimpleQueue[tuple[Item, Future[Verdict]]], item: Item, done: Future[Verdict]) -> None:
+    graded.put((item, done))
 
 
 def engine_of(checks: Mapping[str, str | None], programs: Collection[str], settings: Grading) -> GradingEngine:

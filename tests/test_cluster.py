@@ -16,11 +16,12 @@ import models
 import own_check
 import pytest
 import scripted
-from test_engine import Queue, request, run
+from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from test_training import NOISE, difference, job, rows
+from test_vllm import FAKE, groups_left, pids, wrapper
 from transformers import AutoModelForCausalLM
 
-from gsi import Query
+from gsi import Query, build
 from gsi import run as gsi_run
 from gsi.config import Grading, RayEngine, load_config
 from gsi.engines import cluster
@@ -309,7 +310,7 @@ def test_training_through_ray_train_gives_the_weights_of_two_processes_here(node
     """FSDP2, one worker on each of two nodes, everything by way of a folder that both see."""
     two_nodes(nodes)
     model = models.build(tmp_path / "model", std=0.1)
-    how = {"processes": 2, "parallel": "fsdp2", "device": "cpu", "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
+    how = {"processes": 2, "parallel": "fsdp2", "epochs": 1, "device": "cpu", "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
     shared = {"address": nodes.address, "folder": str(tmp_path / "shared"), "resources": {"CPU": 1}}
     cluster.see_folder(nodes.address, tmp_path / "shared", "train.cluster.folder")
     figures, models_ = {}, {}
@@ -333,6 +334,33 @@ def test_training_through_ray_train_gives_the_weights_of_two_processes_here(node
     broken = job(tmp_path / "broken", [r | {"weight": 1e38} for r in rows(24)], model, **how | {"learning_rate": 1e30}, cluster=shared)
     with pytest.raises(GsiError, match=r"became (nan|inf|-inf).*in the batch of these rows"):
         TrlTrainer().train(broken)
+
+
+def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
+    """`of: vllm`: each actor holds a child process of its own; one of these is killed in the middle."""
+    two_nodes(nodes)
+    model = str(models.build(tmp_path / "model"))
+    of = {"kind": "vllm", "python": wrapper(tmp_path, f"PYTHONPATH='{FAKE}'", "FAKE_VLLM=''"), "max_rows": 2}
+    base = {"model": model, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=40) for i in range(400)]
+    alone = build.make_engine(load_config(base | {"engine": of}), model, TOKENIZER)
+    expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
+    alone.close()
+    (tmp_path / "pids").unlink()
+    said: list[str] = []
+    on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
+    engine = build.make_engine(load_config(base | {"engine": on_nodes}), model, TOKENIZER, said.append)
+    assert engine.capabilities == alone.capabilities
+    work = Once(requests)
+    thread = threading.Thread(target=engine.run, args=(work,))
+    thread.start()
+    wait_for(lambda: len(work.done) > 40)
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    thread.join(300)
+    assert work.done == expected
+    assert any("is lost" in line and "ended by signal SIGKILL" in line for line in said), said
+    engine.close()
+    assert groups_left(tmp_path) == []
 
 
 def test_a_folder_that_nodes_do_not_share_is_refused(nodes, tmp_path, monkeypatch):

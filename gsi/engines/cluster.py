@@ -110,8 +110,9 @@ def see_folder(address: str | None, folder: Path, key: str) -> None:
         raise GsiError(f"{key}: {folder} cannot be written on this machine: {e.strerror}") from None
     try:
         nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
-        look = ray.remote(_problem_with).options(num_cpus=0)
-        asked = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(name) for n in nodes]
+        look = ray.remote(_problem_with)
+        there = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
+        asked = [look.options(num_cpus=0, scheduling_strategy=strategy).remote(name) for strategy in there]
         for node, problem in zip(nodes, ray.get(asked), strict=True):
             if problem:
                 raise GsiError(

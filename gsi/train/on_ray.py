@@ -9,6 +9,7 @@ the run folder where all of them are this machine.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -54,10 +55,7 @@ def work(settings: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     exit_with_parent()
     job = absolute(TrainJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
+    ray, train, torch = (importlib.import_module(name) for name in ("ray", "ray.train", "ray.train.torch"))
     cluster = job.settings["cluster"]
     ray.init(address=cluster["address"], log_to_driver=False, configure_logging=False)
     gpus = job.settings["device"] != "cpu" and bool(ray.cluster_resources().get("GPU"))
@@ -65,14 +63,14 @@ def main() -> None:
     events = ray.remote(Events).options(num_cpus=0).remote()
     relay = threading.Thread(target=_relay, args=(ray, events), daemon=True)
     relay.start()
-    trainer = TorchTrainer(
+    trainer = torch.TorchTrainer(
         work,
         train_loop_config={"job": asdict(shared), "events": events},
-        torch_config=TorchConfig(backend=None if gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=job.settings["processes"], use_gpu=gpus, resources_per_worker=cluster["resources"]),
+        torch_config=torch.TorchConfig(backend=None if gpus else "gloo"),
+        scaling_config=train.ScalingConfig(num_workers=job.settings["processes"], use_gpu=gpus, resources_per_worker=cluster["resources"]),
         # no second try here: the caller goes on from the last checkpoint, or with smaller micro-batches
-        run_config=RunConfig(
-            name="ray", storage_path=shared.work, failure_config=FailureConfig(max_failures=0), worker_runtime_env={"env_vars": QUIET}
+        run_config=train.RunConfig(
+            name="ray", storage_path=shared.work, failure_config=train.FailureConfig(max_failures=0), worker_runtime_env={"env_vars": QUIET}
         ),
     )
     try:
@@ -90,8 +88,9 @@ def main() -> None:
 
 def absolute(job: TrainJob) -> TrainJob:
     """The same job for processes with another working directory. What is no folder here is a hub id."""
-    paths = {name: str(Path(getattr(job, name)).absolute()) for name in ("data", "output", "work")}
-    return replace(job, **paths, **{n: str(Path(v).absolute()) for n in ("model", "tokenizer") if Path(v := getattr(job, n)).is_dir()})
+    paths: dict[str, Any] = {name: str(Path(getattr(job, name)).absolute()) for name in ("data", "output", "work")}
+    paths |= {n: str(Path(v).absolute()) for n in ("model", "tokenizer") if Path(v := getattr(job, n)).is_dir()}
+    return replace(job, **paths)
 
 
 def moved(job: TrainJob) -> TrainJob:
@@ -149,4 +148,6 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from gsi.train import on_ray  # by its name, so that workers load it too instead of getting a copy of this script
+
+    on_ray.main()
