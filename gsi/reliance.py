@@ -50,10 +50,11 @@ def score(ctx: Context, n: int) -> None:
         return
     ledger = ctx.folder.ledger
     good = f"{accepted_sql(ctx.config.accept)} AND {'1' if which == 'all' else f'NOT {PLAIN}'}"
-    left = ledger.query(f"SELECT count(*) FROM rollouts WHERE iteration = ? AND {good}", (n - 1,))[0][0]
     rows = ledger.unscored(n - 1, good)
-    if not left or (first := next(rows, None)) is None:
+    if (first := next(rows, None)) is None:
         return
+    left = ledger.query(f"SELECT count(*) FROM rollouts WHERE iteration = ? AND {good}", (n - 1,))[0][0]
+    left = max(1, left - ledger.query("SELECT count(*) FROM scores WHERE iteration = ?", (n - 1,))[0][0])
     queries = {q.id: q for q in ctx.data.train}
     engine: Any = ctx.engine(n - 1)  # a Scorer: the config refuses engines that are none
     rows, done = itertools.chain([first], rows), 0

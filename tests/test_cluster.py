@@ -45,6 +45,7 @@ def settings():
     """Patience for busy machines; workers find the modules of the tests, and scripted responses take a while."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token of this user's other clusters decides
+        patch.setenv("RAY_agent_register_timeout_ms", "300000")  # else a node ends itself after 30 s
         patch.setenv("RAY_worker_niceness", "0")  # Ray's own 15 starves them where other work is done
         patch.setenv("SCRIPTED_DELAY", "0.02")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]))

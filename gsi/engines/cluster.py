@@ -53,6 +53,7 @@ def connect(address: str | None) -> Any:
             "engine.address: ray:// is Ray's client, which this engine does not use; run the command on a node of the cluster (`ray job submit`), with address: auto"
         )
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # a node of this process's own: on a busy machine 30 s are too few
         for tries in range(1, STARTS + 1):
             try:
                 ray.init(
