@@ -86,7 +86,7 @@ def one(n: int) -> dict[str, Any]:
 def extrapolated(small: Mapping[str, Any], large: Mapping[str, Any]) -> dict[str, Any]:
     """What GOAL queries would take: memory by what the larger one took beyond the smaller one, time by its time per query.
 
-    Not the report's memory: that is SQLite's cache, which fills up to 64 MB and no further (`gsi bench report` has a million rollouts).
+    Not the report's memory: at these sizes SQLite's caches and sorters still fill, so a line through it says nothing.
     """
     rest = (GOAL - large["queries"]) / (large["queries"] - small["queries"])
     figures: dict[str, Any] = {"queries": GOAL, "extrapolated_from": [small["queries"], large["queries"]]}
