@@ -100,7 +100,7 @@ cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of t
 	$(BIN)/python -m gsi.lab.cost_check
 
 scale-check: .venv/done  ## sampling, curation, metrics and report over growing numbers of simulated queries: time and memory of the driver
-	$(BIN)/python -m gsi.bench.scale $(or $(QUERIES),1000 2000 4000) --check
+	$(BIN)/python -m gsi.bench.scale $(or $(QUERIES),2000 8000 32000) --check
 
 lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends with one JSON line
 	$(BIN)/gsi study studies/check.yaml

@@ -39,16 +39,11 @@ def openings(queries: Iterable[Query], guidance: Guidance, renderer: Renderer, h
 
 
 def whatever_verdict(rollouts: Iterable[Rollout], accept: str, seed: int) -> list[Rollout]:
-    """As many attempts per query as were accepted, drawn from all of its attempts that ended, right or wrong."""
-    by_query: dict[str, list[Rollout]] = defaultdict(list)
-    for r in rollouts:
-        if r.finish_reason == "stop":
-            by_query[r.query_id].append(r)
-    chosen: list[Rollout] = []
-    for rows in by_query.values():
-        count = sum(r.accepted(accept) for r in rows)
-        chosen += sorted(rows, key=lambda r: seed_of(seed, "verdicts", r.query_id, r.iteration, r.attempt))[:count]
-    return chosen
+    """Of one query's attempts as many as were accepted, drawn from all that ended, right or wrong, in (iteration, attempt) order."""
+    ended = [r for r in rollouts if r.finish_reason == "stop"]
+    count = sum(r.accepted(accept) for r in ended)
+    chosen = sorted(ended, key=lambda r: seed_of(seed, "verdicts", r.query_id, r.iteration, r.attempt))[:count]
+    return sorted(chosen, key=lambda r: (r.iteration, r.attempt))
 
 
 def match_levels(rows: Sequence[Example], target: Mapping[int | None, int], level: Callable[[str], int | None], seed: int) -> list[Example]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gsi.prompts import Renderer
 from gsi.seeds import seed_of
@@ -23,6 +23,15 @@ class Dropped:
     example: Example
     # steps_wrong | empty | option_letters (it names options of another order) | only_thinking | too_long | the gate's | duplicate | over_cap
     reason: str
+
+
+class Judged(Protocol):
+    """What is said of the attempts at one query (`gsi.gate.Judgement`)."""
+
+    def reject(self, r: Rollout) -> str | None:
+        """Why it is not trained on; None = it is."""
+
+    def weigh(self, r: Rollout) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,8 @@ def curate_each(
     cap: int = 0,
     floor: int = 0,
     distinct: Callable[[str], Hashable] | None = None,
-    reject: Callable[[Rollout], str | None] = lambda r: None,
-    weigh: Callable[[Rollout], float] = lambda r: 1.0,
+    judge: Callable[[list[Rollout]], Judged] | None = None,
+    among: Callable[[list[Rollout]], list[Rollout]] | None = None,
     max_length: int = 2048,
     on_given: bool = True,
     stop_ids: frozenset[int] = frozenset(),
@@ -71,15 +80,21 @@ def curate_each(
         cap: rows per query at most, 0 = all; which ones is drawn from the seed and the rows' identity.
         floor: a query with fewer rows, but at least one, has them repeated up to this number.
         distinct: keep one of a query's completions that this says are the same (`gsi.distinct`), the earliest.
-        reject: reason why a rollout is not trained on (`gsi.gate`), None = it is.
-        weigh: weight of a rollout's row.
+        judge: what the gate (`gsi.gate`) says of a query's attempts, given all of them: which are not trained on, and the weights of the others.
+        among: of a query's attempts, those that are chosen from (a control arm); None = all.
         max_length: tokens; longer rows are dropped, never cut.
         on_given: whether the given part of a response is trained on or context.
 
     Rows are in the order of `rollouts`.
     """
-    fit = (r for r in rollouts if r.query_id in queries and (r.correct or (control and r.finish_reason == "stop")))
-    for query_id, own in itertools.groupby(fit, key=lambda r: r.query_id):
+    for query_id, group in itertools.groupby(rollouts, key=lambda r: r.query_id):
+        if query_id not in queries:
+            continue
+        every = list(group)
+        own = [r for r in (among(every) if among else every) if r.correct or (control and r.finish_reason == "stop")]
+        if not own:
+            continue
+        judged = judge(every) if judge else None
         prompt = renderer.prompt(queries[query_id])
         kept: list[Example] = []
         dropped: list[Dropped] = []
@@ -90,7 +105,7 @@ def curate_each(
                     f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
                     f"{r.prompt[:200]!r}); a template that changes by itself (a date, an edited tokenizer) cannot be trained on: restore the old one"
                 )
-            example = replace(example_of(r, prompt, renderer, on_given, stop_ids), weight=weigh(r))
+            example = example_of(r, prompt, renderer, on_given, stop_ids, judged.weigh(r) if judged else 1.0)
             text = " ".join(r.completion.split())
             same = distinct(r.completion) if distinct and text else None
             reason = None
@@ -101,7 +116,7 @@ def curate_each(
                 reason = "empty" if not r.response.strip() else "option_letters" if shuffled else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
-            elif gated := reject(r):
+            elif judged and (gated := judged.reject(r)):
                 reason = gated
             elif distinct and same in seen:
                 reason = "duplicate"
@@ -162,7 +177,7 @@ def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str
     return Curated(examples, dropped)
 
 
-def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int]) -> Example:
+def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int], weight: float = 1.0) -> Example:
     """The stored ids behind the ids of the plain prompt; text is tokenized only where the engine gave no ids."""
     assert prompt.ids is not None
     given = r.given_tokens
@@ -182,4 +197,5 @@ def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, sto
         iteration=r.iteration,
         attempt=r.attempt,
         guidance=r.guidance,
+        weight=weight,
     )

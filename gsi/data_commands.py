@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.table import Table
 
@@ -59,7 +60,7 @@ def show(data: str, check: str = "auto", columns: str | None = None, n: int = 2)
     for line in _counts(found.queries):
         print(f"  {line}")
     for query in found.queries[:n]:
-        print(json.dumps({k: v for k, v in vars(query).items() if v is not None}, ensure_ascii=False, indent=1))
+        print(json.dumps({k: v for k, v in asdict(query).items() if v is not None}, ensure_ascii=False, indent=1))
 
 
 def _show_built_in(name: str) -> None:

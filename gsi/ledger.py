@@ -7,6 +7,7 @@ WAL with full synchronisation: a row is on disk when `add` returns, and one tran
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sqlite3
 import threading
@@ -128,10 +129,24 @@ class Ledger:
         with self._lock, _explained(self.path):
             return int(self._db.execute(f"SELECT count(*) FROM {table} WHERE {where}", args).fetchone()[0])
 
+    def unscored(self, iteration: int, wanted: str) -> Iterator[Rollout]:
+        """An iteration's rollouts of which the SQL condition `wanted` holds and that have no row in `scores`, in order, streamed."""
+        scored = "SELECT 1 FROM scores AS s WHERE (s.query_id, s.iteration, s.attempt) = (rollouts.query_id, rollouts.iteration, rollouts.attempt)"
+        return self._select(None, f"iteration = ? AND {wanted} AND NOT EXISTS ({scored})", (iteration,))
+
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """A read-only question in SQL (metrics, reports)."""
         with self._lock, _explained(self.path):
             return self._db.execute(sql, tuple(args)).fetchall()
+
+    def stream(self, sql: str, args: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """The same, row by row, for answers that are as long as the ledger."""
+        db = connect(self.path, read_only=True)
+        try:
+            with _explained(self.path):
+                yield from db.execute(sql, tuple(args))
+        finally:
+            db.close()
 
     def problems(self) -> list[str]:
         """What is damaged, found by reading the whole file: its structure, and every row against its checksum."""
@@ -168,16 +183,17 @@ class Ledger:
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
         """Writes the run's queries by split: its answers and references make it readable alone. What differs from the run's data is put right."""
-        sql = "SELECT split, id, task, question, answer, rationale, options FROM queries"
-        known = {tuple(row[:2]): row[2:] for row in self.query(sql)}
-        rows = []
-        for split, queries in splits.items():
-            for q in queries:
-                options = None if q.options is None else json.dumps(q.options, ensure_ascii=False)
-                if known.get((split, q.id)) != (q.task, q.question, q.answer, q.rationale, options):
-                    rows.append((split, q.id, q.task, q.level, q.question, q.answer, q.rationale, options))
-        if rows:
-            self._write("INSERT OR REPLACE INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        # levels may have been found for a query since (`set_levels`): what has not changed keeps its own
+        sql = """INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (split, id) DO UPDATE SET task = excluded.task,
+            level = excluded.level, question = excluded.question, answer = excluded.answer, rationale = excluded.rationale, options = excluded.options
+            WHERE (task, question, answer, rationale, options)
+            IS NOT (excluded.task, excluded.question, excluded.answer, excluded.rationale, excluded.options)"""
+        rows = (
+            (split, q.id, q.task, q.level, q.question, q.answer, q.rationale, q.options and json.dumps(q.options, ensure_ascii=False))
+            for split, queries in splits.items()
+            for q in queries
+        )
+        self._write(sql, rows)
 
     def set_levels(self, split: str, levels: Mapping[str, int]) -> None:
         """Gives queries of a split the levels that were found for them."""
@@ -201,12 +217,11 @@ class Ledger:
         """Rows (query, iteration, attempt, reliance, mean log-probability, tokens read) of the table `scores`; see gsi/reliance.py."""
         self._write("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def scores(self) -> dict[tuple[str, int, int], tuple[float | None, float | None]]:
-        """(query, iteration, attempt) -> (reliance, mean log-probability) of every scored attempt."""
-        return {
-            (q, i, a): (reliance, logp)
-            for q, i, a, reliance, logp in self.query("SELECT query_id, iteration, attempt, reliance, logp FROM scores")
-        }
+    def scores(self, query_id: str | None = None) -> dict[tuple[str, int, int], tuple[float | None, float | None]]:
+        """(query, iteration, attempt) -> (reliance, mean log-probability) of every scored attempt, or of those at one query."""
+        where, args = ("1", ()) if query_id is None else ("query_id = ?", (query_id,))
+        sql = f"SELECT query_id, iteration, attempt, reliance, logp FROM scores WHERE {where}"
+        return {(q, i, a): (reliance, logp) for q, i, a, reliance, logp in self.query(sql, args)}
 
     def close(self) -> None:
         with self._lock:
@@ -288,14 +303,20 @@ _CREATED = COLUMNS.index("created_at")
 
 def checksum(row: Sequence[Any]) -> int:
     """CRC-32 of a row's COLUMNS as they are stored, without the time, so that equal draws have equal checksums."""
-    return zlib.crc32("\x1f".join(str(v) for i, v in enumerate(row) if i != _CREATED).encode("utf-8", "surrogatepass"))
+    return zlib.crc32("\x1f".join(map(str, (*row[:_CREATED], *row[_CREATED + 1 :]))).encode("utf-8", "surrogatepass"))
+
+
+_fields = operator.attrgetter(*COLUMNS)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _values(r: Rollout) -> tuple[Any, ...]:
-    row = [getattr(r, c) for c in COLUMNS]
+    row = list(_fields(r))
     for i in _IDS:
-        row[i] = None if row[i] is None else json.dumps(row[i], separators=(",", ":"))
-    return tuple(int(v) if isinstance(v, bool) else v for v in row)
+        row[i] = None if row[i] is None else _encode(row[i])
+    row[_CORRECT] = int(row[_CORRECT])
+    row[_STEPS] = None if row[_STEPS] is None else int(row[_STEPS])
+    return tuple(row)
 
 
 def _rollout(row: Sequence[Any]) -> Rollout:

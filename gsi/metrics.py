@@ -60,9 +60,9 @@ def mean_over_levels(by_level: Mapping[Any, tuple[int, int]]) -> float:
     return sum(rates) / len(rates) if rates else 0.0
 
 
-def shares(levels: Iterable[int | None]) -> dict[int, float]:
-    """Share of each level among the entries that have one."""
-    counts = Counter(x for x in levels if x is not None)
+def shares(levels: Mapping[int | None, int]) -> dict[int, float]:
+    """Share of each level among the entries that have one, from their number by level."""
+    counts = {level: n for level, n in levels.items() if level is not None}
     total = sum(counts.values())
     return {level: counts[level] / total for level in sorted(counts)}
 
@@ -280,18 +280,22 @@ def hint_line(ledger: Ledger, iteration: int, accept: str) -> Line:
 
 
 def train_line(
-    rows: Sequence[tuple[str, int | None]], dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]
+    rows: Counter[str], tokens: int, dropped: Counter[str], queries: Mapping[str, Query], hard: Mapping[str, Sequence[int]]
 ) -> Line:
-    """Figures of a training set given as (query id, trained tokens) per row, beside the queries' own level shares."""
-    known = [queries[q] for q, _ in rows if q in queries]
-    line: Line = {"train/rows": len(rows), "train/tokens_per_epoch": sum(t or 0 for _, t in rows)}
+    """Figures of a training set given as rows per query id and trained tokens in all, beside the queries' own level shares."""
+    known = {q: count for q, count in rows.items() if q in queries}
+    line: Line = {"train/rows": rows.total(), "train/tokens_per_epoch": tokens}
     line |= {f"train/dropped/{reason}": count for reason, count in sorted(dropped.items())}
-    line |= {f"tail/share/level_{level}": share for level, share in shares(q.level for q in known).items()}
-    line |= {f"tail/query_share/level_{level}": share for level, share in shares(q.level for q in queries.values()).items()}
+    levels: Counter[int | None] = Counter()
+    for q, count in known.items():
+        levels[queries[q].level] += count
+    line |= {f"tail/share/level_{level}": share for level, share in shares(levels).items()}
+    line |= {f"tail/query_share/level_{level}": share for level, share in shares(Counter(q.level for q in queries.values())).items()}
     if any(hard.values()) and known:
-        line["tail/hard_share"] = sum(q.level in hard.get(q.task, ()) for q in known) / len(known)
+        in_tail = sum(count for q, count in known.items() if queries[q].level in hard.get(queries[q].task, ()))
+        line["tail/hard_share"] = in_tail / sum(known.values())
         line["tail/query_hard_share"] = sum(q.level in hard.get(q.task, ()) for q in queries.values()) / len(queries)
-    line["tail/effective_queries"] = effective_number(Counter(q for q, _ in rows).values())
+    line["tail/effective_queries"] = effective_number(rows.values())
     return line
 
 

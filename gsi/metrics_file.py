@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pyarrow.parquet as pq
-
-from gsi import metrics
+from gsi import metrics, parquet
 from gsi.context import Context
 from gsi.files import json_line, read_json, write_text
 
@@ -26,13 +24,13 @@ def _line(ctx: Context, n: int) -> metrics.Line:
         line |= metrics.hint_line(folder.ledger, n - 1, c.accept)
         line |= {key[7:]: value for key, value in folder.info(n, "sample").items() if key.startswith("figure/")}
     if (folder.done(n, "curate") or n == 0) and (folder.iter(n) / "train.parquet").exists():
-        rows = [
-            (row["query_id"], sum(row["loss_mask"]))
-            for batch in pq.ParquetFile(folder.iter(n) / "train.parquet").iter_batches(1024, columns=["query_id", "loss_mask"])
-            for row in batch.to_pylist()
-        ]
-        dropped = Counter(pq.read_table(folder.iter(n) / "dropped.parquet", columns=["reason"])["reason"].to_pylist())
-        line |= metrics.train_line(rows, dropped, queries, ctx.data.hard)
+        rows, tokens, dropped = Counter[str](), 0, Counter[str]()
+        for batch in parquet.columns(folder.iter(n) / "train.parquet", ["query_id", "loss_mask"]):
+            rows.update(batch["query_id"].to_pylist())
+            tokens += int(parquet.sums(batch["loss_mask"]).sum())
+        for batch in parquet.columns(folder.iter(n) / "dropped.parquet", ["reason"]):
+            dropped.update(batch["reason"].to_pylist())
+        line |= metrics.train_line(rows, tokens, dropped, queries, ctx.data.hard)
     line |= {key[7:]: value for key, value in folder.info(n, "curate").items() if key.startswith("figure/")}
     if folder.done(n, "curate") and (folder.iter(n) / "perplexity.json").exists():
         read = line.get("score/tokens", 0)  # by the gate

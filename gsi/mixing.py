@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from gsi import parquet
@@ -32,11 +32,10 @@ def _key(e: Example) -> tuple[object, ...]:
     return e.query_id, e.iteration, e.attempt, e.source
 
 
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(rows to train on, rows of `share` of the queries, at least one). Nothing is held out where there is one query only."""
-    queries = sorted({e.query_id for e in examples}, key=lambda q: seed_of(seed, q))
-    held = set(queries[: max(1, round(share * len(queries)))]) if len(queries) > 1 else set()
-    return [e for e in examples if e.query_id not in held], [e for e in examples if e.query_id in held]
+def hold_out(queries: Collection[str], share: float, seed: int) -> set[str]:
+    """`share` of the queries, at least one, whose rows are not trained on. Nothing is held out where there is one query only."""
+    ordered = sorted(queries, key=lambda q: seed_of(seed, q))
+    return set(ordered[: max(1, round(share * len(ordered)))]) if len(ordered) > 1 else set()
 
 
 def interpolate(

@@ -33,7 +33,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What one iteration saw of one query."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -77,5 +78,23 @@ def write(path: Path, examples: Sequence[Example], reasons: Sequence[str] | None
 
 def read(path: Path) -> list[Example]:
     """The rows of a file that `write` made, without the reasons."""
-    rows = pq.read_table(path, columns=ROW.names).to_pylist()
-    return [Example(**row | {"input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])}) for row in rows]
+    return [e for part in stream(path) for e in part]
+
+
+def stream(path: Path) -> Iterator[list[Example]]:
+    """The same, a few thousand at a time."""
+    for batch in columns(path, ROW.names):
+        yield [Example(**row | {"input_ids": tuple(row["input_ids"]), "loss_mask": tuple(row["loss_mask"])}) for row in batch.to_pylist()]
+
+
+def columns(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns, in batches of a few thousand rows."""
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(GROUP, columns=list(names))
+
+
+def sums(lists: pa.ListArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Sum of every row's list (a loss mask: its trained tokens)."""
+    totals = np.concatenate([[0], np.cumsum(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)])
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)
+    return totals[ends] - totals[np.concatenate([[0], ends[:-1]])]

@@ -6,6 +6,7 @@ A training set whose perplexity falls from round to round drifts to what the bas
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 from collections import Counter, defaultdict
@@ -13,9 +14,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from gsi import build
+from gsi import build, parquet
 from gsi.config.engines import TransformersEngine
 from gsi.context import Context
 from gsi.files import write_text
@@ -98,16 +97,16 @@ def _references(ctx: Context, rows: int) -> list[Row]:
 def _kept(ctx: Context, n: int, rows: int) -> list[Row]:
     """Trained parts of rows of iter_n/train.parquet."""
     levels = {q.id: q.level for q in ctx.data.train}
-    table = pq.read_table(
-        ctx.folder.iter(n) / "train.parquet", columns=["query_id", "iteration", "attempt", "source", "input_ids", "loss_mask"]
-    )
-    names = list(zip(*(table[c].to_pylist() for c in ("query_id", "iteration", "attempt", "source")), strict=True))
-    chosen = sorted(range(len(names)), key=lambda i: (seed_of(ctx.config.seed, "perplexity", *names[i]), i))[:rows]
-    found = []
-    for i in sorted(chosen):
-        ids, mask = table["input_ids"][i].as_py(), table["loss_mask"][i].as_py()
-        first = mask.index(1)
-        found.append((levels.get(names[i][0]), tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:])))
+    path, names = ctx.folder.iter(n) / "train.parquet", ("query_id", "iteration", "attempt", "source")
+    named = (name for batch in parquet.columns(path, names) for name in zip(*(batch[c].to_pylist() for c in names), strict=True))
+    chosen = set(heapq.nsmallest(rows, ((seed_of(ctx.config.seed, "perplexity", *name), i) for i, name in enumerate(named))))
+    found, start, wanted = [], 0, {i for _, i in chosen}
+    for batch in parquet.columns(path, ["query_id", "input_ids", "loss_mask"]):
+        for i in sorted(wanted & set(range(start, start + batch.num_rows))):
+            query_id, ids, mask = (batch[c][i - start].as_py() for c in ("query_id", "input_ids", "loss_mask"))
+            first = mask.index(1)
+            found.append((levels.get(query_id), tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:])))
+        start += batch.num_rows
     return found
 
 

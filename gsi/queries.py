@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gsi import tasks
 from gsi.config import Config
+from gsi.config.engines import RayEngine
 from gsi.seeds import seed_of
+from gsi.spread import spread
 from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
@@ -80,6 +83,8 @@ def load_data(
         if not planning:
             _check_machine(config)
         _check_needs(config, train)
+        if isinstance(config.engine, RayEngine) and not planning:
+            grader = spread(config.engine, config.grading, checks, programs, grader)
     except BaseException:
         grader.close()
         raise
@@ -117,7 +122,12 @@ def _check_machine(config: Config) -> None:
     """Refuses what this machine lacks for training or tracking."""
     check_tracker(config.report_to)
     t = config.train
-    if t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
+    if t.kind == "trl" and t.cluster is not None:
+        from gsi.engines.cluster import see_folder
+
+        folder = t.cluster.folder or next(p for p in Path(config.output_dir).absolute().parents if p.is_dir())
+        see_folder(t.cluster.address, Path(folder), "train.cluster.folder" if t.cluster.folder else "output_dir")
+    elif t.kind == "trl" and (t.device not in ("auto", "cpu") or t.processes > 1 or t.liger or t.method == "qlora" or t.parallel != "ddp"):
         pick_device(t.model_dump())  # now, not after an iteration's sampling
 
 

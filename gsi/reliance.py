@@ -13,12 +13,13 @@ the model that drew it, in the engine start that drew it; all accepted responses
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from gsi.config import Config
 from gsi.context import Context
-from gsi.metrics import accepted_sql
+from gsi.metrics import PLAIN, accepted_sql
 from gsi.types import Completion, Rollout, Scorer, Text
 
 CHUNK = 256  # responses scored between two commits
@@ -47,22 +48,24 @@ def score(ctx: Context, n: int) -> None:
     """Scores what iteration n drew and what is not scored yet; nothing where the settings want nothing. Commits as it goes, so it resumes."""
     if (which := wanted(ctx.config)) is None:
         return
-    good = accepted_sql(ctx.config.accept)
-    done = {(q, i, a) for q, i, a in ctx.folder.ledger.scores() if i == n - 1}
-    accepted = set(ctx.folder.ledger.query(f"SELECT query_id, iteration, attempt FROM rollouts WHERE iteration = ? AND {good}", (n - 1,)))
-    if not accepted - done:
+    ledger = ctx.folder.ledger
+    good = f"{accepted_sql(ctx.config.accept)} AND {'1' if which == 'all' else f'NOT {PLAIN}'}"
+    rows = ledger.unscored(n - 1, good)
+    if (first := next(rows, None)) is None:
         return
-    left = [r for r in ctx.folder.ledger.rows(n - 1) if _key(r) in accepted - done and (which == "all" or r.guided)]
-    if not left:
-        return
+    left = ledger.query(f"SELECT count(*) FROM rollouts WHERE iteration = ? AND {good}", (n - 1,))[0][0]
+    left = max(1, left - ledger.query("SELECT count(*) FROM scores WHERE iteration = ?", (n - 1,))[0][0])
     queries = {q.id: q for q in ctx.data.train}
     engine: Any = ctx.engine(n - 1)  # a Scorer: the config refuses engines that are none
-    with ctx.reporter.stage(f"iteration {n}: score", len(left)) as update, ctx.timed("score"):
-        for start in range(0, len(left), CHUNK):
-            chunk = [r for r in left[start : start + CHUNK] if r.query_id in queries]
+    rows, done = itertools.chain([first], rows), 0
+    with ctx.reporter.stage(f"iteration {n}: score", left) as update, ctx.timed("score"):
+        while some := list(itertools.islice(rows, CHUNK)):
+            chunk = [r for r in some if r.query_id in queries]
             prompts = [ctx.renderer.prompt(queries[r.query_id]) if r.guided else Text(r.prompt, r.prompt_ids) for r in chunk]
-            ctx.folder.ledger.add_scores(_scored(engine, chunk, prompts))
-            update(min(start + CHUNK, len(left)))
+            ledger.add_scores(_scored(engine, chunk, prompts))
+            done += len(some)
+            update(min(done, left))
+        update(left)
 
 
 def _scored(

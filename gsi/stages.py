@@ -247,7 +247,7 @@ def warm_start(ctx: Context) -> None:
         raise NothingAccepted(
             f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it"
         )
-    trainset.write_rows(ctx, 0, result)
+    trainset.write_rows(ctx, 0, [result])
     train(ctx, 0)
 
 

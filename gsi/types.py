@@ -43,7 +43,7 @@ class Stop(Exception):
 # --------------------------------------------------------------------------------------- what is asked and answered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Query:
     """A question with a checkable answer."""
 

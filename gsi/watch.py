@@ -5,9 +5,10 @@ Figures go to iter_N/monitor.json and from there to metrics.jsonl; alarms also t
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -109,14 +110,16 @@ def seen(ctx: Context, n: int) -> Iteration:
     )
     for query_id, task, level, *counts in ledger.query(sql, (n - 1,)):
         found[query_id] = Seen(f"{task} {level}", *map(int, counts))
-    paths: dict[str, Counter[Any]] = defaultdict(Counter)
-    for query_id, completion in ledger.query(f"SELECT query_id, completion FROM rollouts WHERE iteration = ? AND {good}", (n - 1,)):
-        paths[query_id][steps(completion)] += 1
-    table = pq.read_table(ctx.folder.iter(n) / "train.parquet", columns=["query_id", "loss_mask"])
-    rows: dict[str, list[int]] = defaultdict(list)
-    for query_id, mask in zip(table["query_id"].to_pylist(), table["loss_mask"].to_pylist(), strict=True):
-        rows[query_id].append(sum(mask))
-    return {q: replace(s, differ=monitor.differ(paths[q].values()), rows=len(rows[q]), tokens=sum(rows[q])) for q, s in found.items()}
+    sql = f"SELECT query_id, completion FROM rollouts WHERE iteration = ? AND {good} ORDER BY iteration, query_id, attempt"
+    for query_id, own in itertools.groupby(ledger.stream(sql, (n - 1,)), key=lambda row: row[0]):
+        paths = Counter(steps(completion) for _, completion in own)
+        found[query_id] = replace(found[query_id], differ=monitor.differ(paths.values()))
+    rows, tokens = Counter[str](), Counter[str]()
+    for batch in parquet.columns(ctx.folder.iter(n) / "train.parquet", ["query_id", "loss_mask"]):
+        for query_id, trained in zip(batch["query_id"].to_pylist(), parquet.sums(batch["loss_mask"]).tolist(), strict=True):
+            rows[query_id] += 1
+            tokens[query_id] += trained
+    return {q: replace(s, rows=rows[q], tokens=tokens[q]) for q, s in found.items()}
 
 
 def _perplexity(ctx: Context, m: int, n: int) -> tuple[Sequence[float], Sequence[float]] | None:

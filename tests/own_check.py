@@ -1,9 +1,12 @@
 """A user's own functions, loaded by path in tests: a checker, and engines that misbehave."""
 
 import itertools
+import os
 import re
+import time
+from pathlib import Path
 
-from gsi.types import Completion, Request
+from gsi.types import Completion, Request, Verdict
 
 _calls = itertools.count()
 
@@ -11,6 +14,19 @@ _calls = itertools.count()
 def check(response: str, query) -> bool:
     numbers = re.findall(r"\d+", response)
     return bool(numbers) and numbers[-1] == query.answer
+
+
+def hangs(response: str, query) -> bool:
+    """Takes for ever on one response."""
+    if response == "hang":
+        time.sleep(600)
+    return response == query.answer
+
+
+def where(response: str, query) -> Verdict:
+    """Right where the length is odd, and the name of the process that started the worker."""
+    started_by = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[0]
+    return Verdict("correct" if len(response) % 2 else "wrong", detail=started_by)
 
 
 def reads_it_all(response: str, query) -> bool:

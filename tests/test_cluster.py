@@ -13,18 +13,26 @@ from pathlib import Path
 
 import light
 import models
+import own_check
 import pytest
 import scripted
-from test_engine import Queue, request, run
+from test_engine import PROMPTS, TOKENIZER, Queue, request, run
+from test_training import NOISE, difference, job, rows
+from test_vllm import FAKE, groups_left, pids, wrapper
+from transformers import AutoModelForCausalLM
 
-from gsi import Query
+from gsi import Query, build
 from gsi import run as gsi_run
 from gsi.config import load_config
+from gsi.config.data import Grading
 from gsi.config.engines import RayEngine
 from gsi.engines import cluster
 from gsi.engines.remote import RemoteEngine
 from gsi.progress import Reporter
+from gsi.spread import spread
+from gsi.train.launch import TrlTrainer
 from gsi.types import GsiError
+from gsi.verify import make_grader
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -39,6 +47,8 @@ def settings():
     """Patience for busy machines; workers find the modules of the tests, and scripted responses take a while."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token of this user's other clusters decides
+        patch.setenv("RAY_agent_register_timeout_ms", "300000")  # else a node ends itself after 30 s
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's own 15 starves them where other work is done
         patch.setenv("SCRIPTED_DELAY", "0.02")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]))
         yield
@@ -270,6 +280,101 @@ def test_the_same_attempts_with_the_same_seeds_as_in_one_process(nodes, tmp_path
             f"\nidentical responses, transformers and ray: {same} of {len(a)} ({same / len(a):.1%}), {len(kept)} drawn when the node died"
         )
     assert same >= 0.97 * len(a)
+
+
+def test_grading_runs_on_the_nodes_and_a_killed_grader_changes_nothing(nodes, tmp_path):
+    two_nodes(nodes)
+    checks, queries = {"made_up": f"{own_check.__file__}:where"}, [Query(f"q{i}", "made_up", "?", "1") for i in range(300)]
+    settings, said = RayEngine(of={"kind": "scripted", "function": "light:echo"}, address=nodes.address), []
+    local = make_grader(checks)
+    grader = spread(settings, Grading(actors=2, workers=1), checks, (), local, said.append)
+    futures = [grader.submit(q, "x" * i) for i, q in enumerate(queries)]
+    first = futures[0].result(300)
+    assert first.detail.startswith("ray::"), "graded in a process of an actor"
+    os.kill(actors()[0], signal.SIGKILL)
+    verdicts = [f.result(300) for f in futures]
+    assert [v.correct for v in verdicts] == [bool(i % 2) for i in range(300)]
+    assert all(v.detail.startswith("ray::") for v in verdicts)
+    grader.close()
+
+
+def actors() -> list[int]:
+    return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if cmdline(p).startswith(b"ray::_RayHost")]
+
+
+def cmdline(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def test_training_through_ray_train_gives_the_weights_of_two_processes_here(nodes, tmp_path):
+    """FSDP2, one worker on each of two nodes, everything by way of a folder that both see."""
+    two_nodes(nodes)
+    model = models.build(tmp_path / "model", std=0.1)
+    how = {"processes": 2, "parallel": "fsdp2", "epochs": 1, "device": "cpu", "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3}
+    shared = {"address": nodes.address, "folder": str(tmp_path / "shared"), "resources": {"CPU": 1}}
+    cluster.see_folder(nodes.address, tmp_path / "shared", "train.cluster.folder")
+    figures, models_ = {}, {}
+    for name, more in {"here": {}, "ray": {"cluster": shared}}.items():
+        made = job(tmp_path / name, rows(24), model, **how, **more)
+        steps = []
+        figures[name] = TrlTrainer().train(made, lambda step, total, steps=steps: steps.append((step, total)))
+        assert steps == [(1, 3), (2, 3), (3, 3)]
+        models_[name] = AutoModelForCausalLM.from_pretrained(made.output)
+        log = [
+            json.loads(line[4:]) for line in (tmp_path / name / "work" / "train.log").read_text().splitlines() if line.startswith("gsi ")
+        ]
+        assert sorted(x["rank"] for x in log) == [0, 1]
+        assert all(x["local"] <= 0.55 * x["whole"] for x in log), "each holds half"
+        assert (tmp_path / name / "first_batch.json").exists()
+    assert difference(models_["here"], models_["ray"]) < NOISE
+    assert figures["ray"]["loss"] == pytest.approx(figures["here"]["loss"], abs=1e-5)
+    assert figures["ray"]["processes"] == 2
+    assert list((tmp_path / "shared").iterdir()) == [], "nothing stays in the shared folder"
+
+    broken = job(tmp_path / "broken", rows(24), model, **how | {"learning_rate": 1e30}, cluster=shared)
+    with pytest.raises(GsiError, match=r"became (nan|inf|-inf).*in the batch of these rows"):
+        TrlTrainer().train(broken)
+
+
+def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
+    """`of: vllm`: each actor holds a child process of its own; one of these is killed in the middle."""
+    two_nodes(nodes)
+    model = str(models.build(tmp_path / "model"))
+    of = {"kind": "vllm", "python": wrapper(tmp_path, f"PYTHONPATH='{FAKE}'", "FAKE_VLLM=''"), "max_rows": 2}
+    base = {"model": model, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=40) for i in range(400)]
+    alone = build.make_engine(load_config(base | {"engine": of}), model, TOKENIZER)
+    expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
+    alone.close()
+    (tmp_path / "pids").unlink()
+    said: list[str] = []
+    on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
+    engine = build.make_engine(load_config(base | {"engine": on_nodes}), model, TOKENIZER, said.append)
+    assert engine.capabilities == alone.capabilities
+    work = Once(requests)
+    thread = threading.Thread(target=engine.run, args=(work,))
+    thread.start()
+    wait_for(lambda: len(work.done) > 40)
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    thread.join(300)
+    assert work.done == expected
+    assert any("is lost" in line and "ended by signal SIGKILL" in line for line in said), said
+    engine.close()
+    assert groups_left(tmp_path) == []
+
+
+def test_a_folder_that_nodes_do_not_share_is_refused(nodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        GsiError, match=r"output_dir: node .* cannot use /proc/self/cwd: it is not the same folder there.*train.cluster.folder"
+    ):
+        cluster.see_folder(nodes.address, Path("/proc/self/cwd"), "output_dir")
+    with pytest.raises(GsiError, match=r"train\.cluster\.folder: /proc/x cannot be written on this machine"):
+        cluster.see_folder(nodes.address, Path("/proc/x"), "train.cluster.folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_wrong_with_ray_itself_is_said(monkeypatch):

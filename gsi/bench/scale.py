@@ -2,8 +2,9 @@
 
 For every number, a process of its own: 10 attempts at each query, graded, written to the ledger, curated, counted, reported;
 the training does nothing. One JSON line each: rollouts per second of the clock and of the processor while sampling, seconds of
-processor time of every phase, peak memory of the process at the end of each. `--check`: exit code 1 where twice the queries
-cost much more than twice the processor time.
+processor time of every phase, peak memory of the process at the end of each. Two or more numbers: a last line with what GOAL queries
+would take by the line through the two largest. `--check`: exit code 1 where twice the queries cost much more than twice the processor
+time, or where that memory is above LIMIT.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gsi.types import Query, Request, TrainJob
 
 ATTEMPTS, LEVELS = 10, 10
+PHASES = ("sample", "curate", "metrics", "report")
+GOAL, LIMIT = 2_000_000, 4096  # queries, and MB that the driver may take for them
 SLACK = 1.6  # how much more than in proportion twice the queries may cost (timings on a busy machine)
 
 
@@ -80,6 +83,21 @@ def one(n: int) -> dict[str, Any]:
     return figures
 
 
+def extrapolated(small: Mapping[str, Any], large: Mapping[str, Any]) -> dict[str, Any]:
+    """What GOAL queries would take: memory by what the larger one took beyond the smaller one, time by its time per query.
+
+    Not the report's memory: at these sizes SQLite's caches and sorters still fill, so a line through it says nothing.
+    """
+    rest = (GOAL - large["queries"]) / (large["queries"] - small["queries"])
+    figures: dict[str, Any] = {"queries": GOAL, "extrapolated_from": [small["queries"], large["queries"]]}
+    for phase in PHASES:
+        peak, cpu = f"{phase}_peak_mb", f"{phase}_cpu_s"
+        figures[cpu] = round(large[cpu] * GOAL / large["queries"])
+        if phase != "report":
+            figures[peak] = round(large[peak] + rest * max(0, large[peak] - small[peak]))
+    return figures
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("queries", type=int, nargs="+")
@@ -98,9 +116,13 @@ def main(arguments: Sequence[str]) -> int:
     bad = []
     for small, large in itertools.pairwise(lines):
         growth = large["queries"] / small["queries"]
-        for key in ("sample_cpu_s", "curate_cpu_s", "metrics_cpu_s"):
+        for key in (f"{phase}_cpu_s" for phase in PHASES):
             if large[key] > SLACK * growth * max(small[key], 0.5):
                 bad.append(f"{key}: {small[key]} s for {small['queries']} queries, {large[key]} s for {large['queries']}")
+    if len(lines) > 1:
+        goal = extrapolated(*sorted(lines, key=lambda line: line["queries"])[-2:])
+        print(json.dumps(goal))
+        bad += [f"{key}: {mb} MB for {GOAL} queries" for key, mb in goal.items() if key.endswith("_mb") and mb > LIMIT]
     print("\n".join(bad), end="\n" if bad else "", file=sys.stderr)
     return 1 if bad and given.check else 0
 

@@ -44,6 +44,9 @@ class Strata(Section):
 class Grading(Section):
     workers: Annotated[int, Field(ge=1)] = 1  # killable processes for answers that need symbolic mathematics
     timeout: Annotated[float, Field(gt=0)] = 5.0  # seconds per response
+    actors: Annotated[int, Field(ge=0)] | None = (
+        None  # engine ray: how many actors grade, each with `workers`; null = one per node, 0 = the driver
+    )
     allow_unisolated_programs: bool = False  # run model-written programs without a sandbox where none is installed
 
 

@@ -74,6 +74,14 @@ class EarlyStopping(Section):
     patience: Annotated[int, Field(ge=1)] = 2  # evaluations without a new best
 
 
+class TrainCluster(Section):
+    """Training by Ray Train on a Ray cluster, `train.processes` workers (docs/cluster.md)."""
+
+    address: str | None = None  # as engine ray's
+    folder: str | None = None  # that every node sees: rows, checkpoints and the trained model go through it; null = the run folder
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None  # of one worker; null = a CPU, or a GPU where the cluster has any
+
+
 class Train(Section):
     kind: Literal["trl", "scripted"] = "trl"
     function: str | None = None  # kind scripted: `module:function` or `file.py:function`: (job) -> dict of figures
@@ -101,6 +109,7 @@ class Train(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto = bfloat16 on cuda, float32 on cpu
     device: str = "auto"
     processes: Annotated[int, Field(ge=1)] = 1  # GPUs, or with device cpu processes on this machine
+    cluster: TrainCluster | None = None  # processes = workers of a Ray cluster instead
     parallel: str = "ddp"  # with processes > 1: ddp, fsdp2, zero2, zero3 or a YAML file of your own (docs/training.md)
     packing: bool | None = None  # rows behind one another without padding; null = on GPUs only (CPU: batches of similar length)
     liger: bool = False  # Liger kernels (package liger-kernel, GPU)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gsi
@@ -25,6 +27,7 @@ from gsi.types import Engine, EngineLost, GsiError, Request
 
 VERSION = "2.60"  # of Ray; a cluster and its drivers must have the same
 HEAD_GONE, LOOK_UP = 20.0, 3.0  # seconds that the head may be out of reach, and between two looks
+STARTS = 5  # tries to start a cluster on this machine
 PATIENCE = 30.0  # seconds between two messages about what is waited for
 
 
@@ -50,12 +53,23 @@ def connect(address: str | None) -> Any:
             "engine.address: ray:// is Ray's client, which this engine does not use; run the command on a node of the cluster (`ray job submit`), with address: auto"
         )
     if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False if address is None else None)
-        except Exception as e:
-            if type(e) is not Exception and not isinstance(e, ConnectionError | ValueError | RuntimeError):
-                raise  # a bare one is what Ray raises when its own node does not come up in time
-            raise GsiError(f"engine.address: no Ray cluster at {address or 'RAY_ADDRESS'}: {e}; `ray start --head` starts one") from e
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # a node of this process's own: on a busy machine 30 s are too few
+        for tries in range(1, STARTS + 1):
+            try:
+                ray.init(
+                    address=address, log_to_driver=False, configure_logging=False, include_dashboard=False if address is None else None
+                )
+                break
+            except Exception as e:
+                late = (
+                    type(e) is Exception
+                )  # a bare one is what Ray raises when a node of its own does not come up in 30 s: the machine is busy
+                if late and tries < STARTS:
+                    ray.shutdown()
+                    continue
+                if not late and not isinstance(e, ConnectionError | ValueError | RuntimeError):
+                    raise
+                raise GsiError(f"engine.address: no Ray cluster at {address or 'RAY_ADDRESS'}: {e}; `ray start --head` starts one") from e
     return ray
 
 
@@ -84,13 +98,57 @@ def _said(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v / 2**30:.1f} GiB" if k == "memory" else f"{k} {v:g}" for k, v in sorted(shown.items())) or "nothing"
 
 
+def see_folder(address: str | None, folder: Path, key: str) -> None:
+    """Raises GsiError, naming the config key, where a node of the cluster cannot write to a folder or sees another one under its name."""
+    ray = connect(address)
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".gsi-probe-", dir=folder)
+        os.close(handle)
+    except OSError as e:
+        raise GsiError(f"{key}: {folder} cannot be written on this machine: {e.strerror}") from None
+    try:
+        nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+        look = ray.remote(_problem_with)
+        there = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
+        asked = [look.options(num_cpus=0, scheduling_strategy=strategy).remote(name) for strategy in there]
+        for node, problem in zip(nodes, ray.get(asked), strict=True):
+            if problem:
+                raise GsiError(
+                    f"{key}: node {node['NodeManagerAddress']} of the cluster cannot use {folder}: {problem}. Training on it needs a folder that every node "
+                    "mounts and may write to: name one in train.cluster.folder"
+                )
+    finally:
+        Path(name).unlink()
+
+
+def _problem_with(probe: str) -> str | None:
+    """On a node: what is wrong with the folder of a file that the driver has made."""
+    if not Path(probe).exists():
+        return "it is not the same folder there, what the driver wrote is not in it"
+    try:
+        tempfile.TemporaryFile(dir=Path(probe).parent).close()
+    except OSError as e:
+        return f"it cannot be written there: {e.strerror}"
+    return None
+
+
 class Actor:
     """A `remote.Link` to an actor that holds the engine of `make`."""
 
     def __init__(
-        self, ray: Any, head: _Head, make: Any, i: int, needs: Mapping[str, float], options: Mapping[str, Any], say: Callable[[str], None]
+        self,
+        ray: Any,
+        head: _Head,
+        make: Any,
+        name: str,
+        needs: Mapping[str, float],
+        options: Mapping[str, Any],
+        say: Callable[[str], None],
     ):
-        self.ray, self.name, self.say, self._needs = ray, f"ray, replica {i}", say, needs
+        self.ray, self.name, self.say, self._needs = ray, f"ray, {name}", say, needs
         rest = {k: v for k, v in needs.items() if k not in ("CPU", "GPU", "memory")}
         self._make = make  # held here: an actor that starts again reads it again
         self._actor = (
@@ -234,14 +292,14 @@ class _Head:
                     time.sleep(1)
 
 
-def ray_replicas(settings: Settings, make: Callable[[], Engine], say: Callable[[str], None] = complain) -> Replicas:
-    """Replicas on the cluster, when the first of them is there; the others join the run as they come."""
+def ray_replicas(settings: Settings, make: Callable[[], Engine], say: Callable[[str], None] = complain, what: str = "replica") -> Replicas:
+    """Replicas on the cluster, when the first of them is there; the others join the run as they come. `what` they are called in messages."""
     ray = connect(settings.address)
     needs = demand(settings, ray)
     check_room(needs, ray, settings.may_grow)
     shared = ray.put(make)  # once into the cluster's object store, not once per actor
     head = _Head(ray)
-    actors = [Actor(ray, head, shared, i, needs, settings.options, say) for i in range(settings.replicas)]
+    actors = [Actor(ray, head, shared, f"{what} {i}", needs, settings.options, say) for i in range(settings.replicas)]
     try:
         info = None
         while info is None:
@@ -250,4 +308,4 @@ def ray_replicas(settings: Settings, make: Callable[[], Engine], say: Callable[[
         for actor in actors:
             actor.close()
         raise
-    return Replicas([lambda a=a: RemoteEngine(a, info) for a in actors], say)  # type: ignore[misc]
+    return Replicas([lambda a=a: RemoteEngine(a, info) for a in actors], say, what)  # type: ignore[misc]

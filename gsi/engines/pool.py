@@ -137,10 +137,11 @@ class Replicas:
     Args:
         makers: functions that each make one engine; they run at once.
         say: gets a line when an engine is lost.
+        what: what one of them is called there.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], say: Callable[[str], None] = complain):
-        self.say = say
+    def __init__(self, makers: Sequence[Callable[[], Any]], say: Callable[[str], None] = complain, what: str = "replica"):
+        self.say, self.what = say, what
         self.engines: list[Any] = []
         self._lost: dict[int, EngineLost] = {}
         with ThreadPoolExecutor(len(makers), "replica") as pool:
@@ -231,8 +232,8 @@ class Replicas:
                     return None
                 rest = len(self.engines) - len(self._lost)
                 if back or rest:
-                    others = "it starts again" if back else f"replicas left: {rest}"
-                    self.say(f"replica {i} of {len(self.engines)} is lost, its {held} requests are drawn by others ({others}): {e}")
+                    others = "it starts again" if back else f"{self.what}s left: {rest}"
+                    self.say(f"{self.what} {i} of {len(self.engines)} is lost, its {held} requests go to others ({others}): {e}")
                 if not back:
                     return None
             except BaseException as e:

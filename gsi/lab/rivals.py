@@ -140,7 +140,7 @@ def run(
         items = [(asked[p], drawing.text(p), drawing.text(g)) for p, g in zip(prompts, given, strict=True)]
         drawn = drawing.draw(model, items, temperature)
         ids = [list(c.ids or (tokenizer.eos_token_id,)) for c in drawn]
-        texts = [tokenizer.decode([*g.ids, *i], skip_special_tokens=True) for (_, _, g), i in zip(items, ids, strict=True)]
+        texts = [str(tokenizer.decode([*(g.ids or ()), *i], skip_special_tokens=True)) for (_, _, g), i in zip(items, ids, strict=True)]
         return [list(p.ids or ()) for _, p, _ in items], ids, texts
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def run(
             "env_mask": [[0] * len(o) + [1] * len(i) for o, i in zip(opened, ids, strict=True)],
         }
 
-    def reward(completions: list[str], prompts: list[str], **kwargs: Any) -> list[float]:
+    def reward(completions: list[str], prompts: list[str], **kwargs: Any) -> list[float | None]:
         return [float(right(asked[p], c)) for p, c in zip(prompts, completions, strict=True)]
 
     shared: dict[str, Any] = {
@@ -204,7 +204,7 @@ def run(
                     )
                     return prompt_ids, ids
 
-            config = SDFTConfig(output_dir=scratch, teacher_prompt_template="{prompt} solution {privileged_context}", **shared)
+            config: Any = SDFTConfig(output_dir=scratch, teacher_prompt_template="{prompt} solution {privileged_context}", **shared)
             rows = Dataset.from_list([{"prompt": q.question, "privileged_context": q.rationale} for q in pool])
             trainer: Any = Sdft(model=model, args=config, train_dataset=rows, processing_class=tokenizer, callbacks=[Budget()])
         else:

@@ -92,7 +92,9 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
         )
     check(study, todo, path)
     left = [c for c in todo if c.key not in done and not (isinstance(c, Base) and all(o.key in done for o in todo if c.key in o.needs))]
-    left.sort(key=lambda c: ":" in c.arm)  # arms before their helpers (equal:ARM, pass:ARM), so that an unfinished study has whole contrasts
+    left.sort(
+        key=lambda c: ":" in c.arm
+    )  # arms before their helpers (equal:ARM, pass:ARM), so that an unfinished study has whole contrasts
     say(estimate(study, todo, results, jobs))
     say(f"study {study.name} ({path}, hash {mark}): {len(left)} of {len(todo)} cells to run")
     failed: dict[str, str] = {}

@@ -13,8 +13,8 @@ from gsi.config import Config, ConfigError, load_config
 from gsi.types import GsiError
 
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
-FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "mirror", "grading.workers", "report_to", "keep_models", "train.micro_batch_size",
-        "train.device", "train.processes", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
+FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "mirror", "grading.workers", "grading.actors", "report_to", "keep_models", "train.micro_batch_size",
+        "train.device", "train.processes", "train.cluster", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
         "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 

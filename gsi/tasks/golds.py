@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from gsi.tasks import TASKS
 from gsi.types import Grader, GsiError, Query, Verdict
+
+UNDER_WAY = 4096
 
 
 @dataclass(frozen=True)
@@ -37,31 +41,42 @@ def check_golds(
 
     Raises GsiError where no answer of a task verifies: then the data or the checker is wrong, not a row.
     """
-    forms_Q = [list(_statements(query, own_check)) for query in queries]
-    futures_Q = [grader.submit(query, forms[0]) for query, forms in zip(queries, forms_Q, strict=True)]
-    verdict_Q: list[Verdict] = [future.result() for future in futures_Q]
-    again = [i for i, forms in enumerate(forms_Q) if len(forms) > 1 and not verdict_Q[i].correct]
-    for i, future in [(i, grader.submit(queries[i], forms_Q[i][1])) for i in again]:
-        verdict_Q[i] = future.result()
-    kept = [query for query, verdict in zip(queries, verdict_Q, strict=True) if verdict.correct]
+    first = ((i, query, next(_statements(query, own_check))) for i, query in enumerate(queries))
+    bad = {i: verdict for i, verdict in _verdicts(grader, first) if not verdict.correct}  # by place
+    again = [(i, queries[i], forms[1]) for i in bad if len(forms := list(_statements(queries[i], own_check))) > 1]
+    bad = {i: verdict for i, verdict in (bad | dict(_verdicts(grader, again))).items() if not verdict.correct}
+    kept = [query for i, query in enumerate(queries) if i not in bad]
     working, problems = {query.task for query in kept}, []
-    for query, verdict in zip(queries, verdict_Q, strict=True):
-        if verdict.correct:
-            continue
+    for i, verdict in bad.items():
+        query = queries[i]
         detail = f" ({verdict.detail})" if verdict.detail else ""
         problems.append(Problem(query.id, "answer", f"{verdict.status}: {query.answer!r} does not verify as its own answer{detail}"))
         if query.task not in working:
             raise GsiError(
                 f"task {query.task}: none of its reference answers verifies, first {problems[-1]}; fix the answers or the task's `check`"
             )
-    graded = [q for q in kept if q.rationale and q.task in TASKS and not TASKS[q.task].generated and q.task not in {*own_check, *programs}]
-    futures = [grader.submit(query, query.rationale or "") for query in graded]
-    contradicted = {q.id: v for q, future in zip(graded, futures, strict=True) if (v := future.result()).status == "wrong"}
-    for query in graded:
-        if query.id in contradicted:
-            said = contradicted[query.id].extracted
-            problems.append(Problem(query.id, "rationale", f"wrong: it ends in {said!r}, but the answer is {query.answer!r}"))
-    return [q for q in kept if q.id not in contradicted], problems
+    rationales = (
+        (i, q, q.rationale)
+        for i, q in enumerate(kept)
+        if q.rationale and q.task in TASKS and not TASKS[q.task].generated and q.task not in {*own_check, *programs}
+    )
+    contradicted = {i: verdict for i, verdict in _verdicts(grader, rationales) if verdict.status == "wrong"}
+    for i, verdict in contradicted.items():
+        text = f"wrong: it ends in {verdict.extracted!r}, but the answer is {kept[i].answer!r}"
+        problems.append(Problem(kept[i].id, "rationale", text))
+    return [q for i, q in enumerate(kept) if i not in contradicted], problems
+
+
+def _verdicts(grader: Grader, asked: Iterable[tuple[int, Query, str]]) -> Iterator[tuple[int, Verdict]]:
+    """Of (place, query, response) the verdicts in order, a few thousand under way at a time: futures of millions would fill the memory."""
+    under_way: deque[tuple[int, Future[Verdict]]] = deque()
+    for i, query, response in asked:
+        under_way.append((i, grader.submit(query, response)))
+        if len(under_way) >= UNDER_WAY:
+            i, future = under_way.popleft()
+            yield i, future.result()
+    for i, future in under_way:
+        yield i, future.result()
 
 
 def _statements(query: Query, own_check: Collection[str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ OUT_OF_MEMORY = 75  # exit code of a child that could not get memory
 _FREE = (
     "micro_batch_size",
     "processes",
+    "cluster",
     "parallel",
     "device",
     "packing",
@@ -110,6 +111,9 @@ class TrlTrainer:
                     event = json.loads(line)
                     if event["gsi"] == "step" and progress:
                         progress(event["step"], event["steps"])
+                    elif event["gsi"] == "log":
+                        err.write((event["text"] + "\n").encode())
+                        err.flush()
                     elif event["gsi"] == "say":
                         say(f"training: {event['text']}")
                     elif event["gsi"] == "first_batch":
@@ -141,6 +145,8 @@ class TrlTrainer:
 
 
 def _command(job: TrainJob, file: Path) -> list[str]:
+    if job.settings.get("cluster"):
+        return [sys.executable, "-m", "gsi.train.on_ray", str(file)]
     n = job.settings["processes"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)] if n > 1 else []
     return [sys.executable, *launcher, "-m", "gsi.train.sft", str(file)]
@@ -150,6 +156,8 @@ def _environment(job: TrainJob) -> dict[str, str]:
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
     if job.settings["processes"] > 1:
         quiet["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # torchrun sets and announces it otherwise
+    if (cluster := job.settings.get("cluster")) and not cluster["address"] and (ray := sys.modules.get("ray")) and ray.is_initialized():
+        quiet["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # the cluster that this process is in, which may be one of its own
     return os.environ | quiet
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def pick_device(settings: dict[str, Any]) -> str:
         device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
     if device != "cpu" and not there:
         raise GsiError(f"train.device: {wanted!r}, but torch sees no GPU; use auto or cpu")
-    if device != "cpu" and processes > there:
-        raise GsiError(f"train.processes: {processes}, but torch sees {there} GPUs; use at most {there}, or train.device=cpu")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # in a process group: those of this machine
+    if device != "cpu" and here > there:
+        raise GsiError(f"train.processes: {here}, but torch sees {there} GPUs; use at most {there}, or train.device=cpu")
     missing = "there is no GPU" if device == "cpu" else None
     if "deepspeed" in layout and (why := missing or _lacks("deepspeed")):
         raise GsiError(f"train.parallel: {settings['parallel']!r} needs GPUs and the package deepspeed, and {why}; use ddp or fsdp2")

@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gsi.train.launch import OUT_OF_MEMORY, exit_with_parent, hold
 from gsi.train.rows import Plan, read_rows, shown
@@ -23,10 +24,16 @@ from gsi.types import GsiError, TrainJob
 
 def main() -> None:
     exit_with_parent()
-    job = TrainJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    figures = run(TrainJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    if first_process():
+        emit("done", figures=figures)
+
+
+def run(job: TrainJob) -> dict[str, float]:
+    """The job in this process, one of its group. What ends it is told by `emit`, and the process with it."""
     hold(Path(job.work))
     try:
-        figures = train(job)
+        return train(job)
     except GsiError as e:
         emit("error", message=str(e))
         leave(2)
@@ -37,16 +44,21 @@ def main() -> None:
             raise
         emit("out_of_memory", message=str(e).splitlines()[0])
         leave(OUT_OF_MEMORY)
-    if first_process():
-        emit("done", figures=figures)
 
 
-def emit(kind: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"gsi": kind, **fields}) + "\n")  # one write a line: several processes share the pipe
+def _to_parent(line: str) -> None:
+    sys.stdout.write(line + "\n")  # one write a line: several processes share the pipe
     sys.stdout.flush()
 
 
-def leave(code: int) -> None:
+send: Callable[[str], None] = _to_parent  # on a cluster another way (gsi/train/on_ray.py)
+
+
+def emit(kind: str, **fields: Any) -> None:
+    send(json.dumps({"gsi": kind, **fields}))
+
+
+def leave(code: int) -> NoReturn:
     """Ends this process at once: the others of its group may wait for it in a collective, and torchrun ends them."""
     sys.stdout.flush()
     os._exit(code)
@@ -116,8 +128,7 @@ def train(job: TrainJob) -> dict[str, float]:
     started, processor = time.perf_counter(), time.process_time()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
-    sys.stderr.write("gsi " + json.dumps(loading.part(trainer)) + "\n")  # in the log: that every process took part, and with what
-    sys.stderr.flush()
+    emit("log", text="gsi " + json.dumps(loading.part(trainer)))  # that every process took part, and with what
     best = stopping.restore() if stopping else {}
     loading.save(job, trainer, stored, merge=peft is not None)
     trained = rows.trained
