@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     _speak_utf8(argv is None)
     parser = _parser()
+    if argv == [] or (argv is None and len(sys.argv) == 1):
+        parser.print_help()
+        return 2
     args, rest = parser.parse_known_args(argv)
     # overrides may stand behind options, which argparse alone does not allow
     if rest and (not hasattr(args, "overrides") or any(r.startswith("-") or "=" not in r for r in rest)):
@@ -431,39 +434,22 @@ def _push(args: argparse.Namespace) -> None:
 
 
 def _schema(args: argparse.Namespace) -> None:
-    from gsi.config import Config
+    from gsi.schema import schema
 
-    schema = Config.model_json_schema(by_alias=True)
-    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
+    print(json.dumps(schema(), indent=1))
 
 
 def _completion(args: argparse.Namespace) -> None:
-    """Commands and options from the parser itself; files where neither fits."""
-    actions = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
-    cases = [
-        f"    {name}) words='{' '.join(o for a in sub._actions for o in a.option_strings if o.startswith('--'))}';;"
-        for name, sub in actions.choices.items()
-    ]
-    head = "autoload -U +X bashcompinit && bashcompinit\n" if args.shell == "zsh" else ""
-    print(
-        head + "_gsi() {\n  local current=${COMP_WORDS[COMP_CWORD]} words\n"
-        f"  if [ \"$COMP_CWORD\" = 1 ]; then words='{' '.join(actions.choices)}'; else case ${{COMP_WORDS[1]}} in\n"
-        + "\n".join(cases)
-        + '\n  esac; fi\n  COMPREPLY=( $(compgen -W "$words" -- "$current") )\n}\ncomplete -o default -F _gsi gsi'
-    )
+    from gsi.completion import script
+
+    print(script(_parser(), args.shell))
 
 
 def _env(args: argparse.Namespace) -> None:
-    import platform
+    from gsi.environment import lines
 
-    from gsi.runfolder import versions
-
-    for name, value in {"gsi": gsi.__version__, **versions(), "platform": platform.platform(), "cores": os.cpu_count()}.items():
+    for name, value in lines():
         print(f"{name}: {value}")
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print(f"gpus: {', '.join(gpus) or 'none'}")
 
 
 def _study(args: argparse.Namespace) -> int:
