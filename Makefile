@@ -91,10 +91,10 @@ package:  ## wheel and sdist into dist/, each installed into a clean environment
 	$(PYTHON) -m venv build/package
 	build/package/bin/pip install -q --disable-pip-version-check build==1.6.1
 	rm -rf dist && build/package/bin/python -m build --outdir dist .
-	for file in dist/*.whl dist/*.tar.gz; do \
+	unset PYTHONPATH; for file in dist/*.whl dist/*.tar.gz; do \
 	  rm -rf build/clean build/three && $(PYTHON) -m venv build/clean && build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt torch && \
 	  build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt "$$file" && \
-	  (cd build && unset PYTHONPATH && clean/bin/gsi --version && clean/bin/python ../tests/three_commands.py three) || exit 1; \
+	  (cd build && clean/bin/gsi --version && clean/bin/python ../tests/three_commands.py three) || exit 1; \
 	done
 
 cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of the lab, which its constants are not taken from: within 30 %
