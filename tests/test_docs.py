@@ -131,7 +131,7 @@ def test_there_are_commands_to_check():
 def test_no_page_and_no_command_is_overlooked():
     """All Markdown that people read is in PAGES, and what reads `gsi COMMAND ARGUMENT` anywhere in it has been collected."""
     known = {p.resolve() for p in PAGES}
-    written = [p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("studies/*.md"))]
+    written = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("studies/*.md")]
     assert {p.resolve() for p in written} - known <= {ROOT / "CHANGELOG.md"}, "outcomes by version: what it names may be gone"
     for page in PAGES:
         text = re.sub(r"```(?:yaml|json|python|mermaid).*?```|```\w* title=.*?```", "", page.read_text(), flags=re.DOTALL)

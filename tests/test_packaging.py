@@ -72,7 +72,13 @@ def test_workflows_test_the_pythons_that_are_supported():
 
 
 @pytest.mark.slow
-def test_from_questions_of_ones_own_to_a_report_in_three_commands(tmp_path):
-    """Check the data, run, report, each a process; `make package` does the same in clean environments."""
+def test_from_questions_of_ones_own_to_a_report_in_three_commands(tmp_path, monkeypatch, capsys):
+    """Check the data, run, report; `make package` does the same with processes in clean environments."""
+    monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
-    three_commands(tmp_path)
+
+    def call(words: list[str]) -> str:
+        assert main(words) == 0
+        return capsys.readouterr().out
+
+    three_commands(tmp_path, call)

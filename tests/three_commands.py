@@ -1,6 +1,6 @@
-"""From questions of one's own to a report in three commands, each a process, with a tiny model: `PYTHON tests/three_commands.py FOLDER`.
+"""From questions of one's own to a report in three commands, with a tiny model: `PYTHON tests/three_commands.py FOLDER`.
 
-PYTHON is the one of the environment whose `gsi` is tried; `make package` runs this in the clean environments of the wheel and the sdist.
+PYTHON is the one of the environment whose `gsi` is tried; `make package` runs this in the clean environments of the wheel and the sdist, every command a process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -29,12 +30,9 @@ def prepare(folder: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def three_commands(folder: Path) -> str:
-    """Runs them; returns what the first printed. Raises CalledProcessError where one fails."""
-    said = [
-        subprocess.run([sys.executable, "-m", "gsi", *words.split()], cwd=folder, check=True, capture_output=True, text=True).stdout
-        for words in ("tasks check mine.jsonl", "run config.yaml", "report runs/mine")
-    ]
+def three_commands(folder: Path, gsi: Callable[[list[str]], str]) -> str:
+    """Runs them; `gsi` runs one and returns what it printed. Returns what the run printed."""
+    said = [gsi(words.split()) for words in ("tasks check mine.jsonl", "run config.yaml", "report runs/mine")]
     assert "12 of 12 questions are usable" in said[0], said[0]
     assert (folder / "runs" / "mine" / "report.html").stat().st_size > 10_000
     assert (folder / "runs" / "mine" / "iter_1" / "model" / "model.safetensors").exists()
@@ -46,5 +44,9 @@ if __name__ == "__main__":
 
     target = Path(sys.argv[1]).resolve()
     prepare(target)
-    print(three_commands(target))
+
+    def process(words: list[str]) -> str:
+        return subprocess.run([sys.executable, "-m", "gsi", *words], cwd=target, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    print(three_commands(target, process))
     print(f"three commands to a report: done with gsi {gsi.__version__} from {Path(gsi.__file__).parent}")
