@@ -294,4 +294,8 @@ def _missing(task: Task, spec: TaskSpec | None, at: str, field: str, columns: Se
         mapping[wanted] = next((lower[name] for name in usual if name in lower), "COLUMN")
     looked = " or ".join(repr(c) for c in dict.fromkeys(_candidates(task, spec, field)))
     paste = ", ".join(f"{key}: {value}" for key, value in mapping.items())
-    return f"{at}: field `{field}`: no column {looked}; the columns are: {', '.join(columns)}; map them in the task: `columns: {{{paste}}}`"
+    typed = ",".join(f"{key}={value}" for key, value in mapping.items())
+    return (
+        f"{at}: field `{field}`: no column {looked}; the columns are: {', '.join(columns)}; map them in the task: `columns: {{{paste}}}` "
+        f"(gsi tasks: `--columns {typed}`)"
+    )
