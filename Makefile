@@ -87,13 +87,14 @@ audit:  ## known vulnerabilities of the demo's dependencies, by pip-audit; says 
 	@rm -f build/audit.json; build/audit/bin/pip-audit -r requirements-demo.txt --require-hashes --disable-pip --progress-spinner off -f json -o build/audit.json >build/audit.log 2>&1 || true
 	@$(PYTHON) tests/audit.py build/audit.json
 
-package:  ## wheel and sdist into dist/, each installed into a clean environment that then answers (downloads the dependencies)
+package:  ## wheel and sdist into dist/, each installed into a clean environment where three commands lead to a report (downloads the dependencies)
 	$(PYTHON) -m venv build/package
 	build/package/bin/pip install -q --disable-pip-version-check build==1.6.1
 	rm -rf dist && build/package/bin/python -m build --outdir dist .
-	for file in dist/*.whl dist/*.tar.gz; do \
-	  $(PYTHON) -m venv --clear build/clean && build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt torch && \
-	  build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt "$$file" && (cd build && clean/bin/gsi --version && clean/bin/gsi tasks list >/dev/null) || exit 1; \
+	unset PYTHONPATH; for file in dist/*.whl dist/*.tar.gz; do \
+	  rm -rf build/clean build/three && $(PYTHON) -m venv build/clean && build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt torch && \
+	  build/clean/bin/pip install -q --disable-pip-version-check -c constraints.txt "$$file" && \
+	  (cd build && clean/bin/gsi --version && clean/bin/python ../tests/three_commands.py three) || exit 1; \
 	done
 
 cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of the lab, which its constants are not taken from: within 30 %

@@ -62,10 +62,11 @@ def load_tokenizer(config: Config, model: str) -> Any:
 def make_renderer(config: Config, tokenizer: Any) -> Renderer:
     p = config.prompt
     renderer = Renderer(tokenizer, p.template, p.instruction, p.chat_template_kwargs, p.thinking)
-    if config.guidance.kind == "state_reset" and renderer.may_think and not p.thinking:
+    if config.guidance.continues and renderer.may_think and not p.thinking:
+        keep = "set keep (it opens the thinking section), or " if config.guidance.kind == "state_reset" else "set "
         raise GsiError(
-            "prompt.thinking: this model's template knows thinking sections, and guidance state_reset must know where its opening stands: set keep (it "
-            "opens the thinking section), or prompt.chat_template_kwargs={enable_thinking: false} (it opens the answer)"
+            f"prompt.thinking: this model's template knows thinking sections, and guidance {config.guidance.kind} must know where its opening stands: {keep}"
+            "prompt.chat_template_kwargs={enable_thinking: false} (it opens the answer)"
         )
     return renderer
 

@@ -19,6 +19,9 @@ from gsi.types import GsiError
 def main(argv: Sequence[str] | None = None) -> int:
     _speak_utf8(argv is None)
     parser = make_parser()
+    if argv == [] or (argv is None and len(sys.argv) == 1):
+        parser.print_help()
+        return 2
     args, rest = parser.parse_known_args(argv)
     # overrides may stand behind options, which argparse alone does not allow
     if rest and (not hasattr(args, "overrides") or any(r.startswith("-") or "=" not in r for r in rest)):

@@ -8,9 +8,9 @@
 
     memory     sampling   weights + KV cache: 2 bytes x parameters + rows x (prompt + new tokens) x 2 x layers x KV heads x head size x 2 bytes;
                           rows: the embedded engine's bounds; of vLLM, which fits what it can, one (the least it needs)
-               training   full: 16 bytes x parameters (float32 weights, gradients, two Adam moments), divided by the processes where sharded
-                          LoRA: the weights as stored + 16 bytes x trained parameters;  QLoRA: 0.6 bytes x parameters + the same
-                          + activations: micro batch x length x (layers x hidden x (2 with checkpointing, else 34) + 10 x vocabulary) bytes
+               training   dimensions.states: full 18 bytes x parameters (float32 weights, gradients, two Adam moments, a bfloat16 copy), divided by
+                          the processes where sharded; LoRA: the weights as stored + 18 bytes x trained parameters; QLoRA: 0.6 bytes x parameters + the same
+                          + micro batch x length x dimensions.activations
 
     time       tokens / rate, per GPU, and starts: 60 s per engine, 60 s per training on a GPU
                generating  rows / (2 bytes x parameters + rows x KV bytes) x bandwidth x 0.5, at most peak / (2 x parameters) x 0.4
@@ -31,7 +31,7 @@ from gsi import metrics
 from gsi.config import Config
 from gsi.config.cost import Dimensions
 from gsi.config.engines import OpenAIEngine, RayEngine, TransformersEngine, VllmEngine
-from gsi.dimensions import kv_bytes, lora_parameters
+from gsi.dimensions import activations, kv_bytes, states
 
 GPUS = {  # name -> (peak bfloat16 FLOP/s without sparsity, memory bandwidth in bytes/s, memory in bytes), by NVIDIA's data sheets
     "h100": (989e12, 3.35e12, 80e9),
@@ -94,12 +94,8 @@ def memory(config: Config, d: Dimensions, parameters: int, prompt: float) -> tup
     shared = e.tensor_parallel if isinstance(e, VllmEngine) else 1
     sampling = (2.0 * parameters + cached * kv_bytes(d)) / shared
     sharded = t.processes if t.parallel in ("fsdp2", "zero3") else 1
-    if t.method == "full":
-        state = 16.0 * parameters / sharded
-    else:
-        state = (0.6 if t.method == "qlora" else 2.0) * parameters / sharded + 16.0 * lora_parameters(d, t.lora_r)
     tokens = t.micro_batch_size * min(t.max_length, length)
-    return sampling, state + tokens * (d.layers * d.hidden * (2 if t.gradient_checkpointing else 34) + 10.0 * d.vocabulary)
+    return sampling, states(d, t.method, t.lora_r, sharded) + tokens * activations(d, t.method, t.gradient_checkpointing)
 
 
 def decode_rate(config: Config, d: Dimensions, parameters: int, context: float) -> float | None:

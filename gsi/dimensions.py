@@ -30,6 +30,30 @@ def lora_parameters(d: Dimensions, rank: int) -> int:
     return d.layers * rank * sides
 
 
+def activations(d: Dimensions, method: str, checkpointing: bool) -> float:
+    """Bytes per token that a training pass holds at its peak: layers under bfloat16 autocast, and the logits (bfloat16, float32, their gradient).
+
+    Full fine-tuning has float32 weights and so a float32 residual stream; LoRA has the base's bfloat16. Nothing is kept of attention scores.
+    The numbers of a layer are those that tests/test_recipes.py counts on small models of three architectures.
+    """
+    h, q, kv = d.hidden, d.heads * (d.head_dim or d.hidden // d.heads), d.kv_heads * (d.head_dim or d.hidden // d.heads)
+    full = method == "full"
+    layer = (26.0 if full else 20.5) * h + 4 * q + 4 * kv + 8 * d.intermediate
+    layer += (6 if full else 4) * (q + kv) * d.qk_norm + (9.5 if full else 4) * h * (d.norms - 2)
+    kept = d.layers * h * (4 if full else 2) + layer if checkpointing else d.layers * layer
+    return kept + (10 if full else 4) * h + 10.0 * d.vocabulary  # the last norm, the logits
+
+
+def states(d: Dimensions, method: str, rank: int, processes: int = 1) -> float:
+    """Bytes of weights, gradients and AdamW's two moments on one of `processes` that share them.
+
+    Trained: 16 per parameter (float32), and 2 for the bfloat16 copy that autocast keeps; a frozen base 2, in 4 bits about 0.6.
+    """
+    if method == "full":
+        return 18.0 * parameters(d) / processes
+    return ((0.6 if method == "qlora" else 2.0) * parameters(d) + 18.0 * lora_parameters(d, rank)) / processes
+
+
 def read(model: str) -> Dimensions | None:
     """Dimensions by the config.json of a local directory or of a hub model in the local cache; None where there is none of this kind."""
     path = Path(model) / "config.json"

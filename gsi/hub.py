@@ -10,6 +10,10 @@ from pathlib import Path
 from gsi.types import GsiError
 
 
+class HubUnreachable(GsiError):
+    """Nobody answers where the hub should be, or asking it is switched off; the message names the local way."""
+
+
 def knock() -> None:
     """One request without retries: the hub's own client takes 25 s and more to find out that there is no network. Raises OSError."""
     from huggingface_hub import constants
@@ -51,6 +55,6 @@ def reachable(model: str) -> None:
     try:
         knock()
     except OSError as e:
-        raise GsiError(
+        raise HubUnreachable(
             f"model: {model} is no directory here, and the hub cannot be reached: {e}; set model to a directory that has it"
         ) from None

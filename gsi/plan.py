@@ -1,4 +1,4 @@
-"""`gsi run --dry-run`: what a run would do and about what it costs. No model is loaded and no hub is asked for its size."""
+"""`gsi run --dry-run`: what a run would do and about what it costs. No model is loaded, and built-in data needs no hub."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from gsi import cost, dimensions
 from gsi.allocation import bounds
 from gsi.config import Config
 from gsi.cost import Load, Range
+from gsi.outline import pool
 from gsi.progress import table_console
-from gsi.queries import load_data
 from gsi.weights import count_parameters
 
 
 def print_plan(config: Config, probe: int = 0) -> None:
     """Prints the plan. With `probe` so many training queries are sampled first. Raises GsiError for whatever would stop the run at its start."""
-    data = load_data(config, planning=not probe)
-    data.grader.close()
+    data = pool(config, must_read=bool(probe))
     d = config.dimensions or dimensions.read(config.model)
     parameters = dimensions.parameters(d) if d else count_parameters(config.model)
-    s, n, t = config.sample, len(data.train), config.iterations
-    chars = [len(q.rationale) for q in data.train if q.rationale]
-    guess = min(s.max_new_tokens, sum(chars) / len(chars) / 4) if chars else s.max_new_tokens / 2
+    s, n, t = config.sample, data.train, config.iterations
+    guess = min(s.max_new_tokens, data.rationale / 4) if data.rationale else s.max_new_tokens / 2
     low, high = (n * attempts for attempts in bounds(config))
     if config.prompt.thinking:
         guess = s.max_new_tokens / 4
-    prompt = sum(len(q.question) for q in data.train) / max(n, 1) / 4
     load = Load(
-        n, len(data.validation), len(data.test), Range(low, high), Range(0.2 * low, high),
-        prompt, guess, guess,
+        n, data.validation, data.test, Range(low, high), Range(0.2 * low, high),
+        data.question / 4, guess, guess,
     )  # fmt: skip
     console = table_console()
     if probe:
@@ -81,12 +78,8 @@ def print_plan(config: Config, probe: int = 0) -> None:
         )
     if d and parameters and config.cost.gpu and max(cost.memory(config, d, parameters, load.prompt)) > cost.GPUS[config.cost.gpu][2]:
         console.print(f"warning: that is more memory than a {config.cost.gpu} has ({_bytes(cost.GPUS[config.cost.gpu][2])})", markup=False)
-    if data.overlap:
-        console.print(
-            f"{len(data.overlap)} test questions are also training questions (evaluate.overlap: {config.evaluate.overlap})", markup=False
-        )
-    if data.problems:
-        console.print(f"{len(data.problems)} rows would be left out, for example: {data.problems[0]}", markup=False)
+    for line in data.said:
+        console.print(line, markup=False)
 
 
 def _range(r: Range) -> str:
@@ -99,4 +92,5 @@ def _bytes(n: float) -> str:
 
 def _hours(r: Range) -> str:
     unit, factor = ("h", 1.0) if r.high >= 1 else ("min", 60.0)
-    return f"{r.low * factor:,.1f} to {r.high * factor:,.1f} {unit}"
+    low, high = f"{r.low * factor:,.1f}", f"{r.high * factor:,.1f}"
+    return f"{low if low == high else f'{low} to {high}'} {unit}"

@@ -165,7 +165,7 @@ def _reproduce(view: RunView) -> str:
     made = f"gsi {view.state.get('gsi', gsi.__version__)}" + (f" (commit {sha[:12]})" if sha else "")
     versions = ", ".join(f"{k} {v}" for k, v in (view.state.get("versions") or {}).items())
     config = yaml.safe_dump(view.config, sort_keys=False, allow_unicode=True)
-    return f"Made with {made}; {versions}; seed {view.state.get('seed')}.\n\n```\ngsi run config.yaml\n```\n\n```yaml\n{config}```\n"
+    return f"Made with {made}; {versions}; seed {view.state.get('seed')}.\n\n```\ngsi run gsi_config.yaml output_dir=runs/again\n```\n\n```yaml\n{config}```\n"
 
 
 def _model_card(view: RunView, n: int) -> str:

@@ -12,7 +12,7 @@ from tokenizers import processors
 from tokenizers_of_kinds import byte_level, sentencepiece
 
 import gsi
-from gsi import metrics
+from gsi import advice, metrics
 from gsi.allocation import Fixed
 from gsi.config import ConfigError, load_config
 from gsi.config.engines import TransformersEngine
@@ -20,9 +20,11 @@ from gsi.curate import curate
 from gsi.engines.transformers import TransformersEngine as Embedded
 from gsi.guidance.state_reset import StateReset
 from gsi.ledger import Ledger
+from gsi.presets import PRESETS
 from gsi.progress import Reporter
 from gsi.prompts import Renderer
 from gsi.sampling import Sampler
+from gsi.strategies import PAPER
 from gsi.types import GsiError, Query, Sampling
 from gsi.verify import make_grader
 
@@ -87,6 +89,7 @@ def draw(queries, engine, renderer, ledger, sampling):
     return list(ledger.rows())
 
 
+BASE = {"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k", "path": "x"}]}
 QUERY = Query("q1", "gsm8k", "What is 2 + 2?", "4", "Two and two.\nThat is 4.\nThe answer is 4")
 
 
@@ -109,6 +112,10 @@ def test_a_family_is_prompted_sampled_and_trained_with_the_same_tokens(family, t
         assert example.input_ids[: len(prompt.ids)] == prompt.ids
         assert example.input_ids[-1] == tok.eos_token_id
         assert sum(example.loss_mask) == len(example.input_ids) - len(prompt.ids)
+    cut = [r.status == "truncated" for r in rows]  # a random model of any family rarely ends
+    said = advice.after_sampling(ledger, 0, load_config({**BASE, "sample": {"max_new_tokens": 12}}))
+    assert [w for w in said if "cut off at 12 tokens" in w and "raise sample.max_new_tokens" in w] == (said if any(cut) else [])
+    assert any(cut) == bool(said)
     ledger.close()
 
 
@@ -164,6 +171,48 @@ def test_state_reset_opens_the_thinking_section_or_is_refused(tmp_path):
                 parts.make_renderer(config, tokenizer("qwen3"))
         else:
             parts.make_renderer(config, tokenizer("qwen3"))
+
+
+FAMILY_OF = {"qwen3": "qwen3", "qwen3-thinking": "qwen3", "smollm3": "smollm3", "smollm3-thinking": "smollm3", "llama3": "llama3", "gemma3": "gemma3", "paper": "llama2"}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_what_its_family_needs(preset):
+    """Every strategy either knows where an opening stands with a tokenizer of the family, or is refused by the name of the key."""
+    from gsi import build as parts
+
+    tok = tokenizer(FAMILY_OF[preset])
+    thinks = preset.endswith("-thinking")
+    for strategy in (*PAPER, "adaptive", "ladder", "own_prefix", "own_correction"):
+        data = {**BASE, "preset": preset, "strategy": strategy, "teacher": {"kind": "self"}}
+        kind = load_config({**data, "preset": None}).guidance
+        if thinks and kind.continues and kind.kind != "state_reset":
+            with pytest.raises(ConfigError, match=r"prompt\.thinking"):
+                load_config(data)
+            continue
+        config = load_config(data)
+        renderer = parts.make_renderer(config, tok)
+        text = renderer.prompt(QUERY).text
+        assert renderer.may_think == thinks
+        assert ("boxed" in text) == (preset != "paper")
+        if kind.kind == "state_reset":
+            given = StateReset(renderer).hint(QUERY, [], 0).given.text
+            assert given.startswith("<think>\n") == thinks
+            assert QUERY.rationale.startswith(given.removeprefix("<think>\n"))
+    assert (config.evaluate.avg_at_k > 0) == thinks, "a mode whose makers discourage greedy decoding is evaluated by samples"
+    assert config.sample.max_new_tokens == {"paper": 1024}.get(preset, 16384 if thinks else 2048)
+    assert config.train.max_length >= config.sample.max_new_tokens
+
+
+@pytest.mark.parametrize("family", ["qwen3", "smollm3"])
+@pytest.mark.parametrize("strategy", ["state_reset", "adaptive", "ladder", "own_prefix"])
+def test_an_opening_that_could_stand_in_two_places_is_refused(family, strategy):
+    from gsi import build as parts
+
+    data = {**BASE, "strategy": strategy, "teacher": {"kind": "self"}}
+    with pytest.raises(GsiError, match=rf"prompt\.thinking: .* guidance {strategy} must know where its opening stands"):
+        parts.make_renderer(load_config(data), tokenizer(family))
+    parts.make_renderer(load_config({**data, "prompt": {"chat_template_kwargs": {"enable_thinking": False}}}), tokenizer(family))
 
 
 def think(request, model: str) -> str:

@@ -24,7 +24,7 @@ ALLOWED = {
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
     "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
     "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "files"},
-    "files": {"types"}, "runfolder": BASIC | {"files", "ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall"},
+    "files": {"types"}, "runfolder": BASIC | {"files", "ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall", "dimensions"},
     "report": BASIC | {"ledger", "metrics", "progress", "stats", "tasks", "verify"},
 }  # fmt: skip
 

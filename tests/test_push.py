@@ -53,7 +53,7 @@ def test_the_files_that_would_be_uploaded(run, tmp_path, capsys):
         f"| gsm8k | test | iteration 2 | {result['pass@1']:.1%} | {low:.1%} to {high:.1%} | 5 (1 left out: also training questions) |"
         in card
     )
-    assert "gsi run config.yaml" in card
+    assert "gsi run gsi_config.yaml" in card
     assert "tokens sampled" in card
     for part in ("train", "ledger"):
         head = yaml.safe_load((out / part / "README.md").read_text().split("---")[1])

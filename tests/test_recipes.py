@@ -70,6 +70,28 @@ def test_a_recipe_plans_without_a_hub(recipe, files, capsys):
     assert "more memory than" not in out, "a recipe fits the GPU it is for"
 
 
+@pytest.mark.parametrize("offline", [False, True], ids=["nobody answers", "offline"])
+def test_a_recipe_as_it_is_plans_where_no_hub_answers(offline, monkeypatch, capsys):
+    """Built-in data counts as large as it is on the hub, and the plan says that it was not read; what is not built in is refused."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", offline)
+    cot, math = str(ROOT / "configs" / "paper" / "mistral-7b-cot.yaml"), str(ROOT / "configs" / "small" / "qwen3-1.7b-24gb.yaml")
+    assert main(["run", cot, "--dry-run", "strategy=state_reset"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "queries │ 9,500 │" in out  # 3000 + 4000 + 3000, less 5 %
+    assert "validation queries │ 500 │" in out
+    assert f"test queries (at the end) │ │ {1319 + 5000 + 254 + 300 + 800 + 2985:,} │" in out
+    assert "warning: openai/gsm8k:main (split train): cannot be loaded" in out
+    assert "neither read nor checked" in out
+    if offline:
+        assert main(["run", math, "--dry-run", "tasks.0.weight=1", "tasks.0.limit=100", "evaluate.validation=10"]) == 0
+        assert "queries │ 90 │" in " ".join(capsys.readouterr().out.split())
+    for refused in (["tasks.0.hub=some/data"], ["tasks.0.split=dev"], ["--probe", "5"])[:: 2 if offline else 1]:
+        assert main(["run", math, "--dry-run", *refused]) == 2
+        assert "cannot be loaded from the Hugging Face hub" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("strategy", PAPER)
 def test_one_key_changes_the_strategy_of_a_paper_recipe(strategy):
     for mode in ("cot", "pot"):
@@ -115,6 +137,54 @@ def test_the_formula_counts_what_the_architecture_has(model, tmp_path):
 
     lora = get_peft_model(made, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert sum(p.numel() for p in lora.parameters() if p.requires_grad) == dimensions.lora_parameters(d, 8)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma3Text"])
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", False), ("full", True), ("lora", False), ("lora", True)])
+def test_the_memory_formula_counts_what_a_training_pass_keeps(family, method, checkpointing):
+    """All tensors that autograd holds between forward and backward of the real architectures, within 30 %; transients of the logits apart."""
+    import transformers as t
+    from peft import LoraConfig, get_peft_model
+
+    more = {"Qwen3": {"qk_norm": True}, "Gemma3Text": {"qk_norm": True, "norms": 4}}.get(family, {})
+    d = Dimensions(layers=4, hidden=128, heads=4, kv_heads=2, head_dim=48, intermediate=448, vocabulary=64, tied=True, **more)
+    config = getattr(t, f"{family}Config")(
+        vocab_size=d.vocabulary, hidden_size=d.hidden, intermediate_size=d.intermediate, num_hidden_layers=d.layers, num_attention_heads=d.heads,
+        num_key_value_heads=d.kv_heads, head_dim=d.head_dim, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = getattr(t, family.replace("Text", "") + "ForCausalLM")(config).to(torch.float32 if method == "full" else torch.bfloat16)
+    if method == "lora":
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        model.enable_input_require_grads()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.config.use_cache = False
+    model.train()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def kept(tokens: int) -> int:
+        held: dict[int, tuple[int, torch.Tensor]] = {}  # by storage, kept alive so that no address comes twice
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            storage = x.untyped_storage()
+            if storage.data_ptr() not in weights:
+                held[storage.data_ptr()] = (storage.nbytes(), x)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
+            model(input_ids=torch.zeros(1, tokens, dtype=torch.long)).logits.sum()
+        return sum(size for size, _ in held.values())
+
+    per_token = (kept(192) - kept(64)) / 128  # what does not grow with the tokens are bfloat16 copies of the weights
+    own = dimensions.activations(d, method, checkpointing) - 10.0 * d.vocabulary
+    if checkpointing:  # one layer at a time comes back in the backward pass
+        without = dimensions.activations(d, method, False) - 10.0 * d.vocabulary
+        own -= without / d.layers
+    assert per_token == pytest.approx(own, rel=0.3)
+    if method == "full" and not checkpointing:
+        copies = kept(64) - 64 * per_token
+        assert copies == pytest.approx(2 * (dimensions.parameters(d) - d.vocabulary * d.hidden), rel=0.1)
 
 
 def test_presets_fill_what_is_not_said():

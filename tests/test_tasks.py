@@ -314,6 +314,15 @@ def test_lab_tasks_check_steps():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("task", ["gsm8k", "aqua"])
+def test_the_papers_files_are_read_as_they_are(tmp_path, task):
+    program = "print(30 * 0.5)\n"
+    item = {"item_id": f"{task}_0", "question": "How much?\nAnswer Choices: (A) 15 (B) 2", "answer_cot": program, "answer_value": "A"}
+    (tmp_path / "pot.json").write_text(json.dumps([item]))
+    (query,) = load(Task(name=task, path=str(tmp_path / "pot.json"), programs=True)).queries
+    assert (query.id, query.question, query.answer, query.rationale) == (f"{task}_0", item["question"], "A", program)
+
+
 # ---------------------------------------------------------------------------------------------------- the hub
 
 

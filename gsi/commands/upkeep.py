@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
-import gsi
 from gsi.commands import Add
 
 
@@ -25,28 +23,16 @@ def add(command: Add) -> None:
 
 
 def _schema(args: argparse.Namespace) -> None:
-    from gsi.config import Config
+    from gsi.schema import schema
 
-    schema = Config.model_json_schema(by_alias=True)
-    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gsi config"} | schema, indent=1))
+    print(json.dumps(schema(), indent=1))
 
 
 def _completion(args: argparse.Namespace) -> None:
-    """Commands and options from the parser itself; files where neither fits."""
     from gsi.cli import make_parser
+    from gsi.completion import script
 
-    actions = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    cases = [
-        f"    {name}) words='{' '.join(o for a in sub._actions for o in a.option_strings if o.startswith('--'))}';;"
-        for name, sub in actions.choices.items()
-    ]
-    head = "autoload -U +X bashcompinit && bashcompinit\n" if args.shell == "zsh" else ""
-    print(
-        head + "_gsi() {\n  local current=${COMP_WORDS[COMP_CWORD]} words\n"
-        f"  if [ \"$COMP_CWORD\" = 1 ]; then words='{' '.join(actions.choices)}'; else case ${{COMP_WORDS[1]}} in\n"
-        + "\n".join(cases)
-        + '\n  esac; fi\n  COMPREPLY=( $(compgen -W "$words" -- "$current") )\n}\ncomplete -o default -F _gsi gsi'
-    )
+    print(script(make_parser(), args.shell))
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -58,13 +44,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _env(args: argparse.Namespace) -> None:
-    import platform
+    from gsi.environment import lines
 
-    from gsi.runfolder.versions import versions
-
-    for name, value in {"gsi": gsi.__version__, **versions(), "platform": platform.platform(), "cores": os.cpu_count()}.items():
+    for name, value in lines():
         print(f"{name}: {value}")
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print(f"gpus: {', '.join(gpus) or 'none'}")

@@ -1,4 +1,4 @@
-"""From a task of the config to queries: columns by mapping, by our names, by a built-in task's, or by TRL's.
+"""From a task of the config to queries: columns by mapping, by our names, by a built-in task's, by TRL's or by those of the paper's files.
 
 What is wrong with the data stops here, before anything is sampled, with file, line and field. Rows without an answer are left out and listed.
 """
@@ -28,6 +28,7 @@ TRL = {  # columns of TRL's data sets (prompt and completion, GRPO's solution, c
     "answer": ("solution", "ground_truth"),
     "rationale": ("completion", "messages", "conversations"),
 }
+PAPER = {"id": "item_id", "answer": "answer_value", "rationale": "answer_cot"}  # columns of the paper's own files, read last
 _USUAL = {  # column names that others use, for the mapping a message proposes
     "question": ("problem", "query", "prompt", "input", "question_concat", "instruction", "body", "text"),
     "answer": ("final_answer", "expected_answer", "gold", "target", "label", "correct", "solution", "output", "response"),
@@ -141,13 +142,13 @@ def _generate(task: Task, spec: TaskSpec) -> list[Query]:
 
 
 def _candidates(task: Task, spec: TaskSpec | None, field: str) -> list[str]:
-    """Columns that may hold a field: the mapped one, else our own name, else the built-in task's or those of TRL."""
+    """Columns that may hold a field: the mapped one, else our own name, else the built-in task's or those of TRL and the paper."""
     mapped = getattr(task.columns, field)
     if mapped != field:
         return [mapped]
     theirs = spec.columns.model_dump() if spec else {}
     usual = () if theirs.get(field, field) != field else [c for c in TRL.get(field, ()) if c not in theirs.values()]
-    return list(dict.fromkeys((field, theirs.get(field, field), *usual)))
+    return list(dict.fromkeys((field, theirs.get(field, field), *usual, *([PAPER[field]] if field in PAPER else []))))
 
 
 def _cell(row: dict[str, Any], column: str) -> tuple[bool, Any]:
@@ -293,4 +294,8 @@ def _missing(task: Task, spec: TaskSpec | None, at: str, field: str, columns: Se
         mapping[wanted] = next((lower[name] for name in usual if name in lower), "COLUMN")
     looked = " or ".join(repr(c) for c in dict.fromkeys(_candidates(task, spec, field)))
     paste = ", ".join(f"{key}: {value}" for key, value in mapping.items())
-    return f"{at}: field `{field}`: no column {looked}; the columns are: {', '.join(columns)}; map them in the task: `columns: {{{paste}}}`"
+    typed = ",".join(f"{key}={value}" for key, value in mapping.items())
+    return (
+        f"{at}: field `{field}`: no column {looked}; the columns are: {', '.join(columns)}; map them in the task: `columns: {{{paste}}}` "
+        f"(gsi tasks: `--columns {typed}`)"
+    )

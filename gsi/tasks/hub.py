@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import urllib.error
 from pathlib import Path
 
-from gsi.hub import knock, log_in
+from gsi.hub import HubUnreachable, knock, log_in
 from gsi.tasks.sources import LOCAL, Source
 from gsi.types import GsiError
 
@@ -12,7 +13,7 @@ from gsi.types import GsiError
 def hub_dataset(hub: str, configuration: str | None, split: str, wanted: set[str]) -> Source:
     """A split of a data set on the hub, or in a local folder of that name. Only the `wanted` columns are decoded (others may be pictures).
 
-    With HF_HUB_OFFLINE=1 only a cached copy is used. Raises GsiError, quickly where the hub cannot be reached.
+    With HF_HUB_OFFLINE=1 only a cached copy is used. Raises GsiError; HubUnreachable, and quickly, where the hub does not answer.
     """
     import datasets
 
@@ -25,7 +26,10 @@ def hub_dataset(hub: str, configuration: str | None, split: str, wanted: set[str
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         if "gated" in str(e):
             raise GsiError(f"{name}: {reason}; {log_in(f'datasets/{hub}')}, or use a local file instead with {LOCAL}") from None
-        raise GsiError(f"{name}: cannot be loaded from the Hugging Face hub: {reason}; use a local file instead with {LOCAL}") from None
+        text = f"{name}: cannot be loaded from the Hugging Face hub: {reason}; use a local file instead with {LOCAL}"
+        if isinstance(e, ConnectionError | TimeoutError | urllib.error.URLError):
+            raise HubUnreachable(f"{text}, or a copy that is in the cache with HF_HUB_OFFLINE=1") from None
+        raise GsiError(text) from None
     chosen = [column for column in data.column_names if column in wanted]
     rows = data.select_columns(chosen) if chosen else ({} for _ in range(data.num_rows))
     return Source(name, ((i, dict(row)) for i, row in enumerate(rows, 1)), unit="row", columns=tuple(data.column_names), split=split)
