@@ -25,7 +25,7 @@ from gsi.config import Config, load_config
 from gsi.progress import Reporter
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "studies" / "heading.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 # beginning of a command -> why it is not run here; all of them are parsed
@@ -132,7 +132,10 @@ def test_no_page_and_no_command_is_overlooked():
     """All Markdown that people read is in PAGES, and what reads `gsi COMMAND ARGUMENT` anywhere in it has been collected."""
     known = {p.resolve() for p in PAGES}
     written = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("studies/*.md")]
-    assert {p.resolve() for p in written} - known <= {ROOT / "CHANGELOG.md"}, "outcomes by version: what it names may be gone"
+    assert {p.resolve() for p in written} - known <= {
+        ROOT / "CHANGELOG.md",
+        ROOT / "studies" / "heading.md",
+    }  # history; a part of docs/findings.md
     for page in PAGES:
         text = re.sub(r"```(?:yaml|json|python|mermaid).*?```|```\w* title=.*?```", "", page.read_text(), flags=re.DOTALL)
         found = " \n ".join(c.text for c in ALL if c.page == page)
