@@ -45,7 +45,7 @@ def _commit() -> str | None:
 
 def _memory() -> str | None:
     try:
-        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         total, free = (int(facts[name].split()[0]) * 1024 / 1e9 for name in ("MemTotal", "MemAvailable"))
     except (OSError, KeyError, ValueError, IndexError):  # not Linux
         return None
@@ -65,7 +65,9 @@ def _gpus() -> str:
 
 def _first_line(command: list[str]) -> str | None:
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        said = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # not there, or it does not work here
         return None
     return said.splitlines()[0] if said else None

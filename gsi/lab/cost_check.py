@@ -60,7 +60,7 @@ class Results:
 
     def __init__(self, path: Path):
         self.path = path
-        self.known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+        self.known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def get(self, name: str, make: Callable[[], dict[str, float]]) -> dict[str, float]:
         if name not in self.known:
