@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check scale-check lab lab-check findings install clean
 
-demo: .venv/done  ## the main job: three arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
+demo: .venv/done  ## the main job: five arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
 
 test: .venv/dev  ## in two processes, a file in each at a time

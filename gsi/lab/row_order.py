@@ -1,6 +1,6 @@
 """`python -m gsi.lab.row_order RUN`: the same training rows in two orders, all else equal. Does grouping by length cost the tail?
 
-RUN is a run of the chain task on a lab model (an arm of `make demo`). Its base is trained on iteration 1's rows with batches drawn at random, and with
+RUN is a run of the chain task on a lab model (`gsi run configs/lab/chain.yaml`). Its base is trained on iteration 1's rows with batches drawn at random, and with
 batches of similar length as `group_by_length` of transformers makes them: stretches of 50 batches, each sorted, longest first. Prints
 greedy accuracy on fresh questions, every step right, by band of levels. A plain torch loop: nothing of the trainer takes part.
 """
