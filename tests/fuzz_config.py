@@ -139,7 +139,7 @@ def configs(draw) -> tuple[dict, list[tuple[str, ...]]]:
     paths = draw(st.lists(st.integers(0, len(KEYS) - 1), min_size=1, max_size=5, unique=True))
     for index in paths:
         path, schema = KEYS[index]
-        value = draw(fitting(schema) if draw(st.integers(0, 9)) > 0 else st.sampled_from(WRONG))
+        value = draw(fitting(schema) if draw(st.integers(0, 9)) > 0 else st.sampled_from(WRONG).map(copy.deepcopy))
         node = config
         for part in path[:-1]:
             node = node[part][0] if part == "tasks" and isinstance(node.get(part), list) and node[part] else node.setdefault(part, {})

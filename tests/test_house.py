@@ -130,6 +130,15 @@ def test_config_files_that_cannot_be_read_are_named(tmp_path):
         load_config(tmp_path / "list.yaml")
 
 
+def test_a_config_that_holds_itself_is_refused_and_one_that_repeats_itself_is_not(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.write_text("model: m\noutput_dir: o\ntasks: [{name: chain, args: &a {levels: [1], more: [*a]}}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tasks\.0\.args\.more\.0 holds itself"):
+        load_config(path)
+    path.write_text("model: m\noutput_dir: o\ntasks: [&a {name: chain, args: {levels: [1]}}]\nevaluate: {tasks: [*a]}\n", encoding="utf-8")
+    assert load_config(path).evaluate.tasks[0].name == "chain"
+
+
 def test_a_resolved_config_reads_back_as_itself():
     for name in STRATEGIES:
         config = load_config(

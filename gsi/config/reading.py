@@ -38,10 +38,30 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             raise ConfigError(f"{name}: expected a mapping of keys to values, found {type(data).__name__}")
     for item in overrides:
         _override(data, item)
+    check_finite(data, name)
     try:
         return Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError("\n".join(f"{name}: {explain(err)}" for err in e.errors())) from None
+
+
+def check_finite(data: Any, name: str) -> None:
+    """Raises ConfigError for a mapping or list that holds itself: no walk through it would end."""
+    if loop := _loop(data, set(), set()):
+        raise ConfigError(f"{name}: {loop} holds itself (a YAML alias inside its own anchor); write it out")
+
+
+def _loop(value: Any, above: set[int], seen: set[int]) -> str:
+    """The path to what holds itself; '' where there is none."""
+    if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
+        return ""
+    for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if id(part) in above | {id(value)}:
+            return str(key)
+        if deeper := _loop(part, above | {id(value)}, seen):
+            return f"{key}.{deeper}"
+    seen.add(id(value))  # may stand in several places
+    return ""
 
 
 def _override(data: dict[str, Any], item: str) -> None:
