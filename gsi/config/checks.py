@@ -25,10 +25,12 @@ def _guidance(c: Config) -> None:
     if len(set(c.guidance.rungs)) < len(c.guidance.rungs):
         raise ValueError(f"guidance.rungs: {', '.join(c.guidance.rungs)} names a rung twice; each once, in the order they are climbed")
     if c.guidance.continues and c.prompt.thinking and (c.guidance.kind != "state_reset" or c.prompt.thinking == "strip"):
-        raise ValueError(
-            f"prompt.thinking: with guidance {c.guidance.kind} the opening stands in the thinking section, which `strip` would remove from "
-            "training; use keep with state_reset, or a guidance that works by the question (answer_driven, rationale_driven)"
+        why = (
+            "the opening stands in the thinking section, which `strip` would remove from training; use keep"
+            if c.guidance.kind == "state_reset"
+            else f"guidance {c.guidance.kind} opens answers, not thinking sections; switch thinking off (prompt.chat_template_kwargs={{enable_thinking: false}})"
         )
+        raise ValueError(f"prompt.thinking: {why}, or take a guidance that works by the question (answer_driven, rationale_driven)")
     if c.guidance.sham and c.guidance.kind not in ("answer_driven", "rationale_driven", "state_reset"):
         raise ValueError(
             f"guidance.sham: guidance `{c.guidance.kind}` takes nothing from the references that could be exchanged; leave it out"
