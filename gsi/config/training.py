@@ -44,7 +44,7 @@ class Upweight(Section):
 
 class Curate(Section):
     cap: Annotated[int, Field(ge=0)] = 0  # rows per query at most; 0 = no cap
-    floor: Annotated[int, Field(ge=0)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
+    floor: Annotated[int, Field(ge=0, le=1000)] = 0  # a query with fewer rows (but at least one) has them repeated up to this
     distinct: bool | Literal["text", "steps"] = False  # of equal completions of one query keep one; true = text; steps: equal equations
     gate: Gate = Gate()
     upweight: Upweight | None = None
