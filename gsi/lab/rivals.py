@@ -204,7 +204,12 @@ def run(
                     )
                     return prompt_ids, ids
 
-            config: Any = SDFTConfig(output_dir=scratch, teacher_prompt_template="{prompt} solution {privileged_context}", **shared)
+            config: Any = SDFTConfig(
+                output_dir=scratch,
+                distillation_mode="full_logits",
+                teacher_prompt_template="{prompt} solution {privileged_context}",
+                **shared,
+            )
             rows = Dataset.from_list([{"prompt": q.question, "privileged_context": q.rationale} for q in pool])
             trainer: Any = Sdft(model=model, args=config, train_dataset=rows, processing_class=tokenizer, callbacks=[Budget()])
         else:
