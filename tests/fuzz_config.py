@@ -163,8 +163,10 @@ def attempt(config: dict, paths: list[tuple[str, ...]], folder: Path) -> str:
         return check(str(e), config, paths, "refused")
     if loaded.engine.kind != "scripted" or loaded.train.kind != "scripted" or (loaded.teacher and loaded.teacher.kind == "server"):
         return "accepted, for parts that are not here"
+    folder.mkdir()
     try:
-        gsi.run(loaded, reporter=Reporter("quiet"))
+        with contextlib.chdir(folder):  # relative names, such as a mirror's, are each attempt's own
+            gsi.run(loaded, reporter=Reporter("quiet"))
     except NothingAccepted:
         return "nothing accepted"
     except GsiError as e:

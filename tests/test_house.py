@@ -108,6 +108,7 @@ BASE = {"model": "m", "output_dir": "o", "tasks": [{"name": "gsm8k", "path": "x.
         (["tasks.3.path=y"], "no index of a list of 1"),
         (["tasks.0.hub=a/b"], "tasks[0]: has both path and hub"),
         (["tasks=[]"], "tasks: "),
+        (["evaluate.validation=.inf"], "evaluate.validation: input should be a finite number"),
         (["strategy=interactive"], "teacher: "),
         (["iterations"], "expected key=value"),
         (["train.kind=scripted"], "train.function"),

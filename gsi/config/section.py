@@ -15,7 +15,7 @@ class ConfigError(GsiError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
