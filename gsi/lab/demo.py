@@ -38,7 +38,7 @@ FRESH = (([1, 2, 3, 4, 5], 40), ([6, 7, 8], 120))
 BANDS = {"levels 1-3": range(1, 4), "levels 4-5": range(4, 6), "levels 6-8": range(6, 9)}
 NOTE = """What this shows: the machinery, the tail by level, what each arm costs, and a control: sft_refs_hard trains on the references of the questions
 that vanilla does not solve. own_prefix restarts from the last right step of the model's own attempts, which the checker of steps names.
-What it does not show: anything about other tasks or seeds. One seed proves nothing; docs/findings.md has ten, with intervals."""
+What it does not show: anything about other tasks or seeds. One seed proves nothing; docs/findings.md has more, with intervals."""
 
 console = table_console()
 
