@@ -138,6 +138,10 @@ def test_a_config_that_holds_itself_is_refused_and_one_that_repeats_itself_is_no
         load_config(path)
     path.write_text("model: m\noutput_dir: o\ntasks: [&a {name: chain, args: {levels: [1]}}]\nevaluate: {tasks: [*a]}\n", encoding="utf-8")
     assert load_config(path).evaluate.tasks[0].name == "chain"
+    with pytest.raises(ConfigError, match=r"prompt\.instruction holds half of a surrogate pair"):
+        load_config(BASE | {"prompt": {"instruction": "\ud800"}})
+    with pytest.raises(ConfigError, match="strategy: unknown"):
+        load_config(BASE | {"strategy": [[]]})
 
 
 def test_a_resolved_config_reads_back_as_itself():

@@ -46,9 +46,22 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 
 def check_finite(data: Any, name: str) -> None:
-    """Raises ConfigError for a mapping or list that holds itself: no walk through it would end."""
+    """Raises ConfigError for a mapping or list that holds itself, as no walk through it would end, and for texts that cannot be stored."""
     if loop := _loop(data, set(), set()):
         raise ConfigError(f"{name}: {loop} holds itself (a YAML alias inside its own anchor); write it out")
+    if broken := _no_text(data):
+        raise ConfigError(f"{name}: {broken} holds half of a surrogate pair, which is no text and cannot be stored; replace it")
+
+
+def _no_text(value: Any) -> str:
+    """The path to a text that UTF-8 does not have; '' where there is none."""
+    if isinstance(value, str):
+        return "a text" if any("\ud800" <= c <= "\udfff" for c in value) else ""
+    if isinstance(value, Mapping | list | tuple):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if found := _no_text(part):
+                return f"{key}.{found}".removesuffix(".a text") if isinstance(part, str) else f"{key}.{found}"
+    return ""
 
 
 def _loop(value: Any, above: set[int], seen: set[int]) -> str:

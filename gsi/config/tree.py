@@ -57,7 +57,7 @@ class Config(Section):
             return data
         data = _defaults(dict(data))
         name = data.get("strategy", "vanilla")
-        if name not in STRATEGIES:
+        if not isinstance(name, str) or name not in STRATEGIES:
             raise ValueError(f"strategy: unknown {name!r}{nearest(str(name), STRATEGIES)}; there are {', '.join(STRATEGIES)}")
         chosen = STRATEGIES[name]
         if isinstance(data.get("output_dir"), str):
