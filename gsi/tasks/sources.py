@@ -38,7 +38,7 @@ def local_file(path: str) -> Source:
     kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
     if kind not in KINDS or (kind == ".parquet" and file.suffix == ".gz"):
         raise GsiError(
-            f"{path}: cannot tell what this file is (the data, or tasks[].path); expected a name that ends in .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
+            f"{path}: cannot tell what this file is (the data; tasks[].path or evaluate.tasks[].path); expected a name that ends in .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet"
         )
     if not file.is_file():
         raise GsiError(f"{path}: {'is a folder, not a file' if file.is_dir() else 'no such file'}; set {LOCAL}")
