@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def sync_folder(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Hands a file on without a second copy of it, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def read_json(path: Path) -> Any:

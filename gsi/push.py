@@ -6,7 +6,6 @@ DIR/ledger (every attempt and the queries). Nothing of this machine is in them b
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 import gsi
+from gsi.files import link
 from gsi.hub import knock
 from gsi.ledger import Ledger, connect
 from gsi.report.read import RunView, read_run, results
@@ -41,11 +41,11 @@ def write(run: Path, output: Path, iteration: int | None = None) -> dict[str, Pa
         (part / name).mkdir(parents=True)
     for file in sorted((run / kept[n]).iterdir()):
         if file.name != "README.md":
-            _link(file, part / "model" / file.name)
+            link(file, part / "model" / file.name)
     for source, name in ((run / f"iter_{n}" / "train.parquet", "train"), (run / f"iter_{n}" / "dropped.parquet", "dropped")):
         if source.exists():
-            _link(source, part / "train" / f"{name}.parquet")
-    _link(run / "config.yaml", part / "model" / "gsi_config.yaml")
+            link(source, part / "train" / f"{name}.parquet")
+    link(run / "config.yaml", part / "model" / "gsi_config.yaml")
     counts = _ledger(run, part / "ledger")
     for name, text in (("model", _model_card(view, n)), ("train", _train_card(view, n)), ("ledger", _ledger_card(view, counts))):
         (part / name / "README.md").write_text(text, encoding="utf-8")
@@ -81,13 +81,6 @@ def upload(folders: Mapping[str, Path], repo: str, private: bool = True) -> list
 
 
 # --------------------------------------------------------------------------------------- files
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 def _ledger(run: Path, folder: Path) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,43 +38,32 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             raise ConfigError(f"{name}: expected a mapping of keys to values, found {type(data).__name__}")
     for item in overrides:
         _override(data, item)
-    check_finite(data, name)
+    check_data(data, name)
     try:
         return Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError("\n".join(f"{name}: {explain(err)}" for err in e.errors())) from None
 
 
-def check_finite(data: Any, name: str) -> None:
+def check_data(data: Any, name: str) -> None:
     """Raises ConfigError for a mapping or list that holds itself, as no walk through it would end, and for texts that cannot be stored."""
-    if loop := _loop(data, set(), set()):
-        raise ConfigError(f"{name}: {loop} holds itself (a YAML alias inside its own anchor); write it out")
-    if broken := _no_text(data):
-        raise ConfigError(f"{name}: {broken} holds half of a surrogate pair, which is no text and cannot be stored; replace it")
+    for path, part, holds_itself in _walk(data, "", frozenset(), set()):
+        if holds_itself:
+            raise ConfigError(f"{name}: {path} holds itself (a YAML alias inside its own anchor); write it out")
+        if isinstance(part, str) and any("\ud800" <= c <= "\udfff" for c in part):
+            raise ConfigError(f"{name}: {path} holds half of a surrogate pair, which is no text and cannot be stored; replace it")
 
 
-def _no_text(value: Any) -> str:
-    """The path to a text that UTF-8 does not have; '' where there is none."""
-    if isinstance(value, str):
-        return "a text" if any("\ud800" <= c <= "\udfff" for c in value) else ""
-    if isinstance(value, Mapping | list | tuple):
-        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            if found := _no_text(part):
-                return f"{key}.{found}".removesuffix(".a text") if isinstance(part, str) else f"{key}.{found}"
-    return ""
-
-
-def _loop(value: Any, above: set[int], seen: set[int]) -> str:
-    """The path to what holds itself; '' where there is none."""
+def _walk(value: Any, path: str, above: frozenset[int], seen: set[int]) -> Iterator[tuple[str, Any, bool]]:
+    """(path, value, whether it holds itself) of everything below; what stands in several places comes once."""
     if not isinstance(value, Mapping | list | tuple) or id(value) in seen:
-        return ""
+        return
+    above |= {id(value)}
     for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-        if id(part) in above | {id(value)}:
-            return str(key)
-        if deeper := _loop(part, above | {id(value)}, seen):
-            return f"{key}.{deeper}"
-    seen.add(id(value))  # may stand in several places
-    return ""
+        deeper = f"{path}.{key}" if path else str(key)
+        yield deeper, part, id(part) in above
+        yield from _walk(part, deeper, above, seen)
+    seen.add(id(value))
 
 
 def _override(data: dict[str, Any], item: str) -> None:

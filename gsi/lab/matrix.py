@@ -27,7 +27,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from gsi.config import ConfigError, load_config
-from gsi.config.reading import check_finite, explain
+from gsi.config.reading import check_data, explain
 from gsi.config.section import Section
 from gsi.presets import merge
 from gsi.strategies import CONTROLS, STRATEGIES
@@ -120,7 +120,7 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: cannot be read: {e}") from None
-    check_finite(data, str(path))
+    check_data(data, str(path))
     try:
         study = Study.model_validate(data)
     except ValidationError as e:

@@ -2,13 +2,15 @@
 
     grpo        TRL's GRPOTrainer, groups of 8, reward 1 where every step is right (arXiv 2402.03300)
     grpo_hint   the same; a group without a right response is drawn again behind half of its reference's steps, which are given and not trained
-                (as NuRL, arXiv 2509.25666, and Scaf-GRPO, arXiv 2510.19807, do with hints)
+                (in the spirit of NuRL and Scaf-GRPO, which hint where plain sampling fails)
     sdft        TRL's SDFTTrainer (arXiv 2601.19897): the base, reading the reference, corrects the responses of the model that does not read it;
                 starts from the study's base taught to read hints, since others cannot
 
 Each runs on the base, the pool and the fresh questions of the study's cell of the same seed; sampling is by the embedded engine on the live weights, which
 draws what `generate` would. One line per run is added to the results; what is there is not run again. FLOPs: 2 per parameter and token read, generated or
-scored by a teacher, 6 per trained token, as everywhere. Settings were chosen on seeds 1 and 2 (`--learning-rate`).
+scored by a teacher, 6 per trained token, as everywhere.
+Learning rate and temperature are not chosen yet: LEARNING_RATE is the studies' own. Before any reported seed they are to be tried on seeds 1 and 2
+(`--learning-rate`, `--temperature`), as the study's own settings were.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +32,7 @@ from gsi.config import load_config
 from gsi.engines.transformers import TransformersEngine
 from gsi.files import write_text
 from gsi.guidance.steps import split_steps
-from gsi.lab import dag, dag_check
+from gsi.lab import dag, dag_check, greedy
 from gsi.lab.base import resolve
 from gsi.lab.matrix import Cell, cells, load_study
 from gsi.lab.outcomes import cost
@@ -63,21 +66,15 @@ class Drawing:
     """The engine on the live weights of a trainer, and what it has cost."""
 
     def __init__(self, base: str, tokenizer: Any, seed: int):
-        self.engine, self.tokenizer, self.seed, self.round, self.scored = (
-            TransformersEngine(base, tokenizer, max_rows=256),
-            tokenizer,
-            seed,
-            0,
-            0,
-        )
+        self.engine, self.tokenizer, self.seed = TransformersEngine(base, tokenizer, max_rows=256), tokenizer, seed
+        self.round = self.scored = 0
         self._before = dict(self.engine.stats)  # the engine's check of itself is not counted
 
     def draw(self, model: Any, items: Sequence[tuple[Query, Text, Text]], temperature: float) -> list[Completion]:
         """A response to each (question, prompt, given), in order."""
         self.round += 1
-        if model is not None:
-            self.engine.model = model
-            model.config.use_cache = True  # trainers switch it off
+        self.engine.model = model
+        model.config.use_cache = True  # trainers switch it off
         sampling = Sampling(temperature, 1.0, LONGEST)
         work = Listed(
             [
@@ -91,22 +88,23 @@ class Drawing:
     def text(self, text: str) -> Text:
         return Text(text, tuple(self.tokenizer(text)["input_ids"])) if text else Text("", ())
 
+    def counted(self, what: str) -> int:
+        return int(self.engine.stats[what] - self._before[what])
+
     def spent(self, trained: int) -> float:
-        read, generated = (int(self.engine.stats[k] - self._before[k]) for k in ("prefill_tokens", "decode_tokens"))
-        return flops(self.engine.parameters, read + self.scored, generated, trained)
+        return flops(self.engine.parameters, self.counted("prefill_tokens") + self.scored, self.counted("decode_tokens"), trained)
 
 
 def right(query: Query, response: str) -> bool:
     return dag_check.check(response, query).steps_ok is True
 
 
-def accuracy(drawing: Drawing, queries: Sequence[Query], model: Any = None) -> dict[int, float]:
-    """Greedy, every step right, by level."""
-    drawn = drawing.draw(model, [(q, drawing.text(q.question), Text("", ())) for q in queries], 0.0)
-    by_level: dict[int, list[bool]] = {}
-    for query, completion in zip(queries, drawn, strict=True):
-        by_level.setdefault(query.level or 0, []).append(right(query, completion.text))
-    return {level: fmean(found) for level, found in sorted(by_level.items())}
+def accuracy(model: Any, tokenizer: Any, queries: Sequence[Query]) -> dict[int, float]:
+    """Greedy, every step right, by level. Evaluation costs nothing, as in the studies."""
+    by_level: dict[int, list[Query]] = defaultdict(list)
+    for query in queries:
+        by_level[query.level or 0].append(query)
+    return {level: greedy.right(model, tokenizer, qs, dag_check.check, LONGEST) / len(qs) for level, qs in sorted(by_level.items())}
 
 
 def opening(query: Query) -> str:
@@ -125,9 +123,9 @@ def run(
     torch.set_num_threads(1)
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True).eval()
+    before = accuracy(model, tokenizer, fresh)
     drawing = Drawing(base, tokenizer, seed)
-    before = accuracy(drawing, fresh)
-    drawing._before = dict(drawing.engine.stats)  # evaluation is free, as in the studies
     asked = {q.question: q for q in pool}
     trained = 0
 
@@ -185,7 +183,6 @@ def run(
         "bf16": False,
         "seed": seed,
     }
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     with tempfile.TemporaryDirectory() as scratch:
         from datasets import Dataset
 
@@ -229,14 +226,15 @@ def run(
             )
         trainer.train()
         spent = drawing.spent(trained)
-        generated = int(drawing.engine.stats["decode_tokens"] - drawing._before["decode_tokens"])
-        after = accuracy(drawing, fresh, trainer.accelerator.unwrap_model(trainer.model).eval())
+        final = trainer.accelerator.unwrap_model(trainer.model).eval()
+        final.config.use_cache = True
+        after = accuracy(final, tokenizer, fresh)
     seconds = round(time.perf_counter() - started, 1)
     return {
         "before": before,
         "after": after,
         "flops": spent,
-        "tokens": generated,
+        "tokens": drawing.counted("decode_tokens"),
         "trained": trained,
         "steps": trainer.state.global_step,
         "seconds": seconds,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
 from gsi.config import Config
-from gsi.files import write_text
+from gsi.files import link, write_text
 from gsi.runfolder.drift import changes, is_bound, under
 from gsi.runfolder.folder import RunFolder
 from gsi.runfolder.lock import hold_lock
@@ -42,7 +41,7 @@ def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for item in source.glob("iter_*"):
-        shutil.copytree(item, part / item.name, copy_function=_link)
+        shutil.copytree(item, part / item.name, copy_function=link)
     with sqlite3.connect(source / "ledger.sqlite") as a, sqlite3.connect(part / "ledger.sqlite") as b:
         a.backup(b)
     a.close()
@@ -60,10 +59,3 @@ def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path
     folder.close()
     part.replace(target)
     return target
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
