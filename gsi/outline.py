@@ -15,6 +15,7 @@ from gsi.config import Config
 from gsi.config.data import Task
 from gsi.hub import HubUnreachable
 from gsi.queries import load_data
+from gsi.tasks.mixture import mixed_sizes, validation_size
 
 
 class Size(NamedTuple):
@@ -98,12 +99,11 @@ def _part(task: Task) -> _Part:
 
 def _by_size(config: Config, why: HubUnreachable) -> Pool:
     parts = {t.name: _part(t) for t in config.tasks}
-    if weights := {t.name: t.weight for t in config.tasks if t.weight}:  # as tasks.mix does it
-        unit = min(parts[name].rows / weight for name, weight in weights.items())
-        parts = {name: parts[name]._replace(rows=round(unit * weight)) for name, weight in weights.items()}
+    if weights := {t.name: t.weight for t in config.tasks if t.weight}:
+        sizes = mixed_sizes({name: parts[name].rows for name in weights}, weights)
+        parts = {name: parts[name]._replace(rows=rows) for name, rows in sizes.items()}
     n = sum(p.rows for p in parts.values())
-    share = config.evaluate.validation
-    validation = min(n - 1, max(1, round(share * n)) if 0 < share < 1 else int(share))
+    validation = validation_size(n, config.evaluate.validation)
     solved = [(p.rows, p.solution) for p in parts.values() if p.solution is not None]
     return Pool(
         n - validation, validation, sum(_part(t).rows for t in config.evaluate.tasks),

@@ -179,10 +179,9 @@ def spread(
 
 
 def _actors(settings: RayEngine, actors: int | None, make: Callable[[], Any], say: Callable[[str], None]) -> Any:
-    from gsi.engines.cluster import connect, ray_replicas
+    from gsi.engines.cluster import connect, ray_replicas, workers
 
     if actors is None:
-        ray = connect(settings.address)
-        actors = max(1, sum(n["Alive"] and n["Resources"].get("CPU", 0) > 0 for n in ray.nodes()))
+        actors = max(1, len(workers(connect(settings.address))))
     # they hold no resources: engines may have taken all, and between two answers an actor does nothing
     return ray_replicas(settings.model_copy(update={"replicas": actors, "resources": {}}), make, say, "grader")

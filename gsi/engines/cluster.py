@@ -61,9 +61,8 @@ def connect(address: str | None) -> Any:
                 )
                 break
             except Exception as e:
-                late = (
-                    type(e) is Exception
-                )  # a bare one is what Ray raises when a node of its own does not come up in 30 s: the machine is busy
+                # a bare one is what Ray raises when a node of its own does not come up in 30 s: the machine is busy
+                late = type(e) is Exception
                 if late and tries < STARTS:
                     ray.shutdown()
                     continue
@@ -98,6 +97,11 @@ def _said(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v / 2**30:.1f} GiB" if k == "memory" else f"{k} {v:g}" for k, v in sorted(shown.items())) or "nothing"
 
 
+def workers(ray: Any) -> list[dict[str, Any]]:
+    """The nodes that are up and have processors."""
+    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+
+
 def see_folder(address: str | None, folder: Path, key: str) -> None:
     """Raises GsiError, naming the config key, where a node of the cluster cannot write to a folder or sees another one under its name."""
     ray = connect(address)
@@ -110,7 +114,7 @@ def see_folder(address: str | None, folder: Path, key: str) -> None:
     except OSError as e:
         raise GsiError(f"{key}: {folder} cannot be written on this machine: {e.strerror}") from None
     try:
-        nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+        nodes = workers(ray)
         look = ray.remote(_problem_with)
         there = [NodeAffinitySchedulingStrategy(n["NodeID"], soft=False) for n in nodes]
         asked = [look.options(num_cpus=0, scheduling_strategy=strategy).remote(name) for strategy in there]

@@ -20,12 +20,24 @@ def mix(queries: Sequence[Query], weights: Mapping[str, float], seed: int) -> li
     by_task: dict[str, list[Query]] = defaultdict(list)
     for query in queries:
         by_task[query.task].append(query)
-    unit = min(len(by_task[task]) / weight for task, weight in weights.items())  # queries per unit of weight
     chosen: set[str] = set()
-    for task, weight in weights.items():
+    for task, count in mixed_sizes({task: len(by_task[task]) for task in weights}, weights).items():
         ranked = sorted(by_task[task], key=lambda query: _rank(seed, f"mix/{query.id}"))
-        chosen |= {query.id for query in ranked[: round(unit * weight)]}
+        chosen |= {query.id for query in ranked[:count]}
     return [query for query in queries if query.id in chosen]
+
+
+def mixed_sizes(sizes: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
+    """Queries of each task in the largest mixture in the proportions of `weights`."""
+    unit = min(sizes[task] / weight for task, weight in weights.items())  # queries per unit of weight
+    return {task: round(unit * weight) for task, weight in weights.items()}
+
+
+def validation_size(n: int, validation: float) -> int:
+    """Of n queries, how many are asked for: a share (at least one query) below 1, else a number; at least one stays in training."""
+    if not n or validation <= 0:
+        return 0
+    return min(n - 1, max(1, round(validation * n)) if validation < 1 else int(validation))
 
 
 def split_validation(queries: Sequence[Query], validation: float, seed: int) -> tuple[list[Query], list[Query]]:
@@ -47,8 +59,7 @@ def split_validation(queries: Sequence[Query], validation: float, seed: int) -> 
         strata[first.task, first.level].append((rank, text))
         size[first.task, first.level] += len(group)
 
-    total = max(1, round(validation * len(queries))) if validation < 1 else int(validation)
-    total = min(total, len(queries) - 1)
+    total = validation_size(len(queries), validation)
     quota = {key: total * n // len(queries) for key, n in size.items()}
     by_remainder = sorted(size, key=lambda key: (-(total * size[key] % len(queries)), _rank(seed, repr(key))))
     for key in by_remainder[: total - sum(quota.values())]:
