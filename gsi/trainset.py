@@ -118,9 +118,9 @@ def _references(ctx: Context, n: int) -> Iterator[Curated]:
     queries = ctx.data.train
     if kind != "all":
         queries = controls.under_quota(ctx.folder.ledger.rows(n - 1), queries, c.sample.wanted, c.accept)
+    guidance = StateReset(ctx.renderer, c.guidance.mode)
     for query in queries:
         if kind == "prefixes":
-            guidance = StateReset(ctx.renderer, c.guidance.mode)
             yield Curated(controls.openings([query], guidance, ctx.renderer, STRATEGIES["state_reset"].max_extra), [])
         else:
             yield reference_examples([query], ctx.renderer, "reference", c.train.max_length)

@@ -48,8 +48,12 @@ class OwnPrefix:
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         if probe_due(history, index):
             return None
-        solutions = self._solutions(history) or self._solutions(self.earlier(query.id)[::-1])
-        return self._opening(query, history, solutions[index % len(solutions)]) if solutions else self._begun(query, history)
+        if solutions := self._solutions(history):
+            return self._opening(query, history, solutions[index % len(solutions)])
+        earlier = self.earlier(query.id)
+        if solutions := self._solutions(earlier[::-1]):
+            return self._opening(query, history, solutions[index % len(solutions)])
+        return self._begun(query, earlier, history)
 
     def _solutions(self, attempts: Sequence[Rollout]) -> list[str]:
         """Accepted and different, those drawn without help first."""
@@ -64,8 +68,8 @@ class OwnPrefix:
         chosen = self.controller.choose(sizes, *trials(query, history, self.past, self.accept, READ))
         return Hint(f"{SOLVED}:{sizes[chosen]:g}", given=openings[chosen - 1][0]) if chosen else None
 
-    def _begun(self, query: Query, history: Sequence[Rollout]) -> Hint | None:
-        begun = [(text, r) for r in (*self.earlier(query.id), *history) if (text := self._right_part(query, r))]
+    def _begun(self, query: Query, earlier: Sequence[Rollout], history: Sequence[Rollout]) -> Hint | None:
+        begun = [(text, r) for r in (*earlier, *history) if (text := self._right_part(query, r))]
         if not begun:
             return None
         text, source = max(begun, key=lambda b: len(b[0]))  # the first of equals
