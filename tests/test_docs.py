@@ -269,7 +269,9 @@ def prepared(words: list[str], number: int, page_files: set[str]) -> list[str]:
     if name == "run":
         config = rest[0]
         words = [*words, *SCRIPTED]
-        if config.startswith("configs/"):
+        if config.startswith("configs/lab/"):  # generated tasks, which the scripted model cannot answer
+            words += ["--dry-run"]
+        elif config.startswith("configs/"):
             found = load_config(config)
             words += [f"tasks.{i}.path=data.jsonl" for i in range(len(found.tasks))] + [
                 f"evaluate.tasks.{i}.path=test.jsonl" for i in range(len(found.evaluate.tasks))
