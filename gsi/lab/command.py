@@ -1,4 +1,4 @@
-"""What `python -m gsi.lab.NAME` does with a GsiError: it is said in a line, without a traceback."""
+"""What `python -m gsi.lab.NAME` does with a GsiError: it is said in a line, without a traceback, and the exit code is that of the `gsi` command."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ def end(main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     except GsiError as e:
-        sys.exit(f"{e}")
+        print(e, file=sys.stderr)
+        sys.exit(e.exit_code)

@@ -16,7 +16,6 @@ import functools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from gsi import build, cost
 from gsi.config import Config, load_config
 from gsi.cost import Load, Range
 from gsi.files import write_text
+from gsi.lab.command import end
 from gsi.loop import run
 from gsi.probe import probe
 from gsi.progress import Reporter, table_console
@@ -131,4 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

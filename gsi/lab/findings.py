@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from gsi.lab.command import end
 from gsi.lab.matrix import arms, load_study
 from gsi.lab.outcomes import Table, tables
 from gsi.lab.sections import ARM_HEADER, SECTIONS, agreement, arm_rows, chance
 from gsi.lab.study import Results
 from gsi.lab.texts import markdown, percent
-from gsi.types import GsiError
 
 
 def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, beside: Path = Path()) -> str:
@@ -70,12 +69,8 @@ def main() -> int:
     parser.add_argument("--heading", type=Path, help="text that goes before the tables")
     parser.add_argument("--figures", type=Path, help="folder for figures (SVG), which the text then shows")
     args = parser.parse_args()
-    try:
-        heading = args.heading.read_text(encoding="utf-8") if args.heading else ""
-        text = write(args.studies, heading, args.figures, args.output.parent if args.output else Path())
-    except GsiError as e:
-        print(e, file=sys.stderr)
-        return 2
+    heading = args.heading.read_text(encoding="utf-8") if args.heading else ""
+    text = write(args.studies, heading, args.figures, args.output.parent if args.output else Path())
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     else:
@@ -84,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

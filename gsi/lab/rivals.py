@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -34,6 +33,7 @@ from gsi.files import write_text
 from gsi.guidance.steps import split_steps
 from gsi.lab import dag, dag_check, greedy
 from gsi.lab.base import resolve
+from gsi.lab.command import end
 from gsi.lab.matrix import Cell, cells, load_study
 from gsi.lab.outcomes import cost
 from gsi.lab.study import Results
@@ -251,33 +251,29 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--results", type=Path, help="default: STUDY-rivals.jsonl beside the study's results")
     args = parser.parse_args()
-    try:
-        study, _ = load_study(args.study)
-        found = Results(study.results)
-        out = args.results or Path(study.results).with_name(f"{Path(study.results).stem}-rivals.jsonl")
-        lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
-        todo = [
-            c for c in cells(study, args.study) if c.arm == args.arm and c.key in found.records and (not args.seeds or c.seed in args.seeds)
-        ]
-        if not todo:
-            raise GsiError(f"{study.results}: no result of arm {args.arm} yet; run gsi study {args.study} first")
-        for cell in todo:
-            for rival in args.rivals:
-                rate = args.learning_rate or LEARNING_RATE[rival]
-                name = {"rival": rival, "seed": cell.seed, "learning_rate": rate, "temperature": args.temperature}
-                if any(line.items() >= name.items() for line in lines):
-                    continue
-                line = name | {"arm": args.arm} | _one(rival, cell, cost(found.records[cell.key]), rate, args.temperature)
-                lines.append(line)
-                write_text(out, "".join(json.dumps(x, separators=(",", ":")) + "\n" for x in lines))
-                before, after = (fmean(v for k, v in line[t].items() if k in dag.HARD_LEVELS) for t in ("before", "after"))
-                print(
-                    f"seed {cell.seed}, {rival} (rate {rate:g}): hard {before:.1%} -> {after:.1%}, {line['tokens']} tokens, {line['steps']} steps, {line['seconds']:.0f} s",
-                    flush=True,
-                )
-    except GsiError as e:
-        print(e, file=sys.stderr)
-        return 2
+    study, _ = load_study(args.study)
+    found = Results(study.results)
+    out = args.results or Path(study.results).with_name(f"{Path(study.results).stem}-rivals.jsonl")
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+    todo = [
+        c for c in cells(study, args.study) if c.arm == args.arm and c.key in found.records and (not args.seeds or c.seed in args.seeds)
+    ]
+    if not todo:
+        raise GsiError(f"{study.results}: no result of arm {args.arm} yet; run gsi study {args.study} first")
+    for cell in todo:
+        for rival in args.rivals:
+            rate = args.learning_rate or LEARNING_RATE[rival]
+            name = {"rival": rival, "seed": cell.seed, "learning_rate": rate, "temperature": args.temperature}
+            if any(line.items() >= name.items() for line in lines):
+                continue
+            line = name | {"arm": args.arm} | _one(rival, cell, cost(found.records[cell.key]), rate, args.temperature)
+            lines.append(line)
+            write_text(out, "".join(json.dumps(x, separators=(",", ":")) + "\n" for x in lines))
+            before, after = (fmean(v for k, v in line[t].items() if k in dag.HARD_LEVELS) for t in ("before", "after"))
+            print(
+                f"seed {cell.seed}, {rival} (rate {rate:g}): hard {before:.1%} -> {after:.1%}, {line['tokens']} tokens, {line['steps']} steps, {line['seconds']:.0f} s",
+                flush=True,
+            )
     return 0
 
 
@@ -291,4 +287,4 @@ def _one(rival: str, cell: Cell, budget: float, rate: float, temperature: float)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -6,10 +6,10 @@ import json
 import sys
 from statistics import fmean
 
+from gsi.lab.command import end
 from gsi.lab.matrix import arms, load_study
 from gsi.lab.outcomes import Table, cost, tables, tokens
 from gsi.lab.study import Results
-from gsi.types import GsiError
 
 
 def summary(table: Table) -> dict[str, dict[str, float]]:
@@ -31,14 +31,10 @@ def summary(table: Table) -> dict[str, dict[str, float]]:
 
 
 def main() -> int:
-    try:
-        study, _ = load_study(sys.argv[1])
-        print(json.dumps(summary(tables(study, Results(study.results))[0])))
-    except GsiError as e:
-        print(e, file=sys.stderr)
-        return 2
+    study, _ = load_study(sys.argv[1])
+    print(json.dumps(summary(tables(study, Results(study.results))[0])))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

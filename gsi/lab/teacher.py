@@ -26,6 +26,7 @@ from typing import Any
 
 from gsi.guidance.interactive import ASK
 from gsi.lab import dag, dag_check
+from gsi.lab.command import end
 from gsi.types import GsiError, Query
 
 # the fields of ASK, wherever its wording puts them
@@ -146,16 +147,12 @@ def main() -> int:
 
     from gsi.lab.base import parse, resolve
 
-    try:
-        if parse(args.model)[0] != "dag":
-            raise GsiError(f"{args.model}: only models of the task dag can teach")
-        solver = Solver(resolve(args.model))
-    except GsiError as e:
-        print(e, file=sys.stderr)
-        return 2
+    if parse(args.model)[0] != "dag":
+        raise GsiError(f"{args.model}: only models of the task dag can teach")
+    solver = Solver(resolve(args.model))
     uvicorn.run(app(args.model, solver), host="127.0.0.1", port=args.port, log_level="warning")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)
