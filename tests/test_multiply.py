@@ -156,7 +156,7 @@ def test_a_spoiled_solution_is_wrong_where_the_teacher_says(seed, level, rng):
 def test_queries_repeat_by_seed_and_do_not_depend_on_the_others():
     many = multiply.queries(3, 30)
     assert many == multiply.queries(3, 30)
-    assert len({q.id for q in many}) == len({q.question for q in many}) == 240
+    assert len({q.id for q in many}) == len({q.question for q in many}) == 270
     assert set(multiply.queries(3, 4, [7, 2])) <= set(many)
     assert {q.question for q in many if q.level > 2}.isdisjoint(q.question for q in multiply.queries(4, 30))
     assert multiply.chance(1) == 1 / 9
@@ -170,7 +170,7 @@ def test_hard_questions_have_many_right_solutions():
         assert len({multiply.reference(problem, random.Random(i)) for i in range(40)}) == 40
 
 
-@pytest.mark.parametrize(("level", "per_level", "message"), [(0, 1, "level 0 does not exist"), (11, 1, "level 11"), (1, 433, "too many")])
+@pytest.mark.parametrize(("level", "per_level", "message"), [(0, 1, "level 0 does not exist"), (12, 1, "level 12"), (1, 433, "too many")])
 def test_what_does_not_exist(level, per_level, message):
     with pytest.raises(GsiError, match=f"multiply: .*{message}"):
         multiply.queries(1, per_level, [level])
@@ -216,6 +216,12 @@ def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught):
         kinds["begun" if begun else (rest.split() or ["plain"])[0]] += 1
         assert bool({"of", "by", "with", "and", "is", "makes"} & {*solution.split()}) == (rest == " book")
     assert set(kinds) == {"plain", "begun", "book"} | ({"answer", "solution", "attempt", "cue"} if taught else set())
+
+
+def test_the_held_out_set():
+    made = multiply.longer(5, 20)
+    assert {(q.task, q.level) for q in made} == {("multiply_long", 10), ("multiply_long", 11)}
+    assert all(check(q.rationale, q).steps_ok for q in made)
 
 
 def test_a_run(tmp_path, check_folder):

@@ -310,7 +310,7 @@ def test_queries_made_in_python_are_checked_too(tmp_path):
 
 def test_lab_tasks_check_steps():
     assert [name for name in (*TASKS, "mine") if checks_steps(name)] == [
-        "gsm8k", "svamp", "math", "math500", "aqua", "mathqa", "chain", "dag", "dag_long", "dag_joined", "multiply", "gsm_symbolic",
+        "gsm8k", "svamp", "math", "math500", "aqua", "mathqa", "chain", "dag", "dag_long", "dag_joined", "multiply", "multiply_long", "gsm_symbolic",
     ]  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class Recipe:
 RECIPES = {
     "chain": Recipe(),
     "dag": Recipe("dag", examples=150_000, level_rate=0.7, max_level=8, max_positions=512, lr=3e-3, batch=32),
-    "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=8, layers=3, max_positions=512, batch=32, lr=3e-3),
+    "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=6, max_positions=512, batch=32, lr=3e-3),
 }
 STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}

@@ -29,8 +29,9 @@ WORDS = {"*": ("of", "by"), "+": ("with", "and"), "=": ("is", "makes")}  # the r
 NAMED = tuple(letter + digit for letter in LETTERS for digit in DIGITS)
 VOCABULARY = [*DIGITS, *NAMED, *(named.upper() for named in NAMED), *WORDS, *(word for pair in WORDS.values() for word in pair)]
 VOCABULARY += [";", "#", "?", "times", "book", "answer", "solution", "attempt", "teacher", "cue"]
-HARD_LEVELS = (6, 7, 8)
-MAX_LEVEL = 10
+HARD_LEVELS = (7, 8, 9)
+LONGER = (10, 11)
+MAX_LEVEL = 11
 
 
 def chance(level: int) -> float:
@@ -129,10 +130,10 @@ HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
 
 
 def documents(rng: random.Random, examples: int, level_rate: float, max_level: int, taught: bool = False) -> Iterator[tuple[str, str]]:
-    """(prompt, completion) pairs, level = min(max_level, 1 + floor(Exp(level_rate))) where nothing else is said.
+    """(prompt, completion) pairs, level = min(max_level, 1 + floor(Exp(level_rate))).
 
     Most are questions with a solution in own words. One in sixteen, of levels 1 to 4, is a solution in the references' words behind a question that
-    ends in `book`; one in four, of all levels alike, goes on in own words where the prompt already holds some steps in the references':
+    ends in `book`; one in four goes on in own words where the prompt already holds some steps in the references':
     so the base reads them and goes on from them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint.
     """
     for _ in range(examples):
@@ -141,7 +142,7 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
             problem = draw(rng, min(4, level))
             yield f"{problem.question} book", reference(problem, rng)
         elif kind < 0.3125:
-            yield _quoted(draw(rng, rng.randint(1, max_level)), rng)
+            yield _quoted(draw(rng, level), rng)
         elif taught and kind > 0.8:
             problem = draw(rng, min(4, level))
             yield _hinted(problem, rng), own_words(problem)
@@ -202,11 +203,13 @@ RECIPE = (Problem, draw, own_words, reference, documents, _quoted, _hinted, spoi
 # --------------------------------------------------------------------------------------- queries
 
 
-def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), prefix: str = "multiply") -> list[Query]:
+def queries(
+    seed: int, per_level: int, levels: Sequence[int] = range(1, 10), prefix: str = "multiply", task: str = "multiply"
+) -> list[Query]:
     """`per_level` queries of every level with a reference each, no question twice, ids like `multiply-s1-L3-0007`.
 
     Each is drawn from its own generator, seeded by seed, level and index; asking for more or for other levels changes none of the
-    others. Level 1 has 864 questions, so sets of different seeds share some there. Raises GsiError for a level outside 1..10, or for more
+    others. Level 1 has 864 questions, so sets of different seeds share some there. Raises GsiError for a level outside 1..11, or for more
     than half the questions a level has.
     """
     found: list[Query] = []
@@ -223,8 +226,11 @@ def queries(seed: int, per_level: int, levels: Sequence[int] = range(1, 9), pref
                 redraw += 1
             seen.add(problem.question)
             found.append(
-                Query(
-                    f"{prefix}-s{seed}-L{level}-{index:04d}", "multiply", problem.question, problem.answer, reference(problem, rng), level
-                )
+                Query(f"{prefix}-s{seed}-L{level}-{index:04d}", task, problem.question, problem.answer, reference(problem, rng), level)
             )
     return found
+
+
+def longer(seed: int, per_level: int, levels: Sequence[int] = LONGER) -> list[Query]:
+    """Held out: longer than anything that is sampled or learned from."""
+    return queries(seed, per_level, levels, prefix="multiply-long", task="multiply_long")

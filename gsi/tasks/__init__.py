@@ -140,10 +140,13 @@ TASKS: dict[str, TaskSpec] = {
     "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer),
     "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined),
     "multiply": TaskSpec(
-        "lab: long multiplication with several right schemes, levels 1 to 8",
+        "lab: long multiplication with several right schemes, levels 1 to 9",
         hard_levels=multiply.HARD_LEVELS,
         steps=True,
         generated=multiply.queries,
+    ),
+    "multiply_long": TaskSpec(
+        "lab: multiply, held out, levels 10 and 11", hard_levels=multiply.LONGER, steps=True, generated=multiply.longer
     ),
     "gsm_symbolic": TaskSpec(
         "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`, meant for pretrained models",
