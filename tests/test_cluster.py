@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -329,6 +330,11 @@ def test_training_through_ray_train_gives_the_weights_of_two_processes_here(node
         assert sorted(x["rank"] for x in log) == [0, 1]
         assert all(x["local"] <= 0.55 * x["whole"] for x in log), "each holds half"
         assert (tmp_path / name / "first_batch.json").exists()
+    placed = re.findall(r"^worker (\d) of 2 on node .* \((\w+)\)$", (tmp_path / "ray" / "work" / "train.log").read_text(), re.M)
+    assert sorted(rank for rank, _ in placed) == ["0", "1"]
+    assert {node for _, node in placed} == {n.node_id for n in nodes.list_all_nodes()[1:]}, (
+        "a worker on each node; the head has no processor"
+    )
     assert difference(models_["here"], models_["ray"]) < NOISE
     assert figures["ray"]["loss"] == pytest.approx(figures["here"]["loss"], abs=1e-5)
     assert figures["ray"]["processes"] == 2
