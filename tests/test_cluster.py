@@ -19,7 +19,9 @@ import pytest
 import scripted
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from test_training import NOISE, difference, job, rows
-from test_vllm import FAKE, groups_left, pids, wrapper
+from test_vllm import FAKE, groups_left, pids, with_vllm, wrapper
+from test_vllm import REAL as VLLM
+from test_vllm import model as llama  # noqa: F401 (a fixture)
 from transformers import AutoModelForCausalLM
 
 from gsi import Query, build
@@ -370,6 +372,45 @@ def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
     assert any("is lost" in line and "ended by signal SIGKILL" in line for line in said), said
     engine.close()
     assert groups_left(tmp_path) == []
+
+
+@with_vllm
+def test_vllm_itself_in_actors(nodes, llama, tmp_path, capsys):  # noqa: F811
+    """A copy of vLLM on each of two nodes, in an environment of its own beside Ray's; one of them is killed in the middle."""
+    two_nodes(nodes)
+    of = {"kind": "vllm", "python": wrapper(tmp_path, "OMP_NUM_THREADS=1", "VLLM_CPU_KVCACHE_SPACE=1", python=VLLM), "max_rows": 8}
+    base = {"model": llama, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=60) for i in range(200)]
+    alone = build.make_engine(load_config(base | {"engine": of}), llama, TOKENIZER)
+    expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
+    alone.close()
+    (tmp_path / "pids").unlink()
+    said: list[str] = []
+    on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
+    engine = build.make_engine(load_config(base | {"engine": on_nodes}), llama, TOKENIZER, said.append)
+    wait_for(lambda: all(e.link.poll() for e in engine.engines), 400)
+    work, errors = Once(requests), []
+    thread = threading.Thread(target=lambda: _noted(errors, engine.run, work))
+    thread.start()
+    wait_for(lambda: len(work.done) > 20 or errors)
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    thread.join(400)
+    assert not errors, errors
+    assert any("is lost" in line for line in said), said
+    same = sum(work.done[seed].ids == one.ids for seed, one in expected.items())
+    with capsys.disabled():
+        print(f"\nidentical responses, vLLM alone and in two actors with one killed: {same} of {len(expected)}")
+    assert len(work.done) == len(requests)
+    assert same >= 0.97 * len(expected)
+    engine.close()
+    assert groups_left(tmp_path) == []
+
+
+def _noted(errors: list, call, *args) -> None:
+    try:
+        call(*args)
+    except BaseException as e:
+        errors.append(e)
 
 
 def test_a_folder_that_nodes_do_not_share_is_refused(nodes, tmp_path, monkeypatch):
