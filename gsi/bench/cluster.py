@@ -3,6 +3,10 @@
     two_processes   two processes, each with its own engine and its own half of the requests
     two_replicas    the same requests through `engine: {kind: ray, replicas: 2}`
     schedule        processor time of the driver per request: 50 engines that sleep, at 50 requests/s each, as threads of 5 actors
+    alone           the same with 10 engines, each an actor of its own, so that a call carries fewer requests
+
+The driver's time is that of all its threads, Ray's among them, on processors (`time.process_time`): waiting for one is not in it. What other
+work on the machine still changes is how many requests a call carries (`requests_per_call`), since engines that come late have fewer to hand back.
 
 Engines have one thread each (OMP_NUM_THREADS=1), and starts are not counted.
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
 import os
 import random
 import subprocess
@@ -27,6 +32,7 @@ from gsi.types import Completion, Query, Request, Sampling, Text, Workload
 
 ROWS, ATTEMPTS = 64, 8
 ACTORS, ENGINES, RATE = 5, 50, 50  # engines in all; requests/s of each
+ALONE = 10  # engines that are an actor each
 LIVE = 50  # requests that a sleeping engine holds
 
 
@@ -46,14 +52,18 @@ def cluster(queries: int = 96, scheduled: int = 15_000) -> dict[str, Any]:
         engine.run(Fixed(requests(0, 4)))
         together = n / _timed(lambda: engine.run(Fixed(requests(0, queries))))
         engine.close()
-    microseconds, rate = _schedule(scheduled)
+    microseconds, rate, carried = _schedule(scheduled, ACTORS, ENGINES // ACTORS)
+    alone, _, carried_alone = _schedule(scheduled // 5, ALONE, 1)
     return {
         "two_processes_per_s": round(apart, 2),
         "two_replicas_per_s": round(together, 2),
         "ratio": round(together / apart, 3),
         "schedule_us_per_request": round(microseconds, 1),
         "scheduled_per_s": round(rate),
+        "requests_per_call": round(carried, 1),
         "replicas_at_50_per_s": int(1e6 / microseconds / RATE),
+        "alone_us_per_request": round(alone, 1),
+        "alone_requests_per_call": round(carried_alone, 1),
     }
 
 
@@ -130,14 +140,17 @@ def sleepers(n: int) -> Any:
     return Replicas([Sleeping] * n)
 
 
-def _schedule(n: int) -> tuple[float, float]:
-    """(microseconds of this process's time per request, requests per second)."""
+def _schedule(n: int, actors: int, each: int) -> tuple[float, float, float]:
+    """(microseconds of this process's time per request, requests per second, requests per call of an actor)."""
     from gsi.engines.cluster import ray_replicas
 
-    settings = RayEngine(of=ScriptedEngine(function="-"), replicas=ACTORS, resources={"CPU": 0.01})
-    engine = ray_replicas(settings, functools.partial(sleepers, ENGINES // ACTORS))
+    settings = RayEngine(of=ScriptedEngine(function="-"), replicas=actors, resources={"CPU": 0.01})
+    engine = ray_replicas(settings, functools.partial(sleepers, each))
     while not all(e.link.poll() for e in engine.engines):
         pass
+    calls = itertools.count()
+    for e in engine.engines:
+        e.link.exchange = _counted(e.link.exchange, calls)
     ids = tuple(range(200))
     work = [
         Request(Query(str(i // 8), "bench", "x" * 300, "1", "y" * 400), 0, i % 8, Text("x" * 300, ids), Text("", ()), Sampling(), i)
@@ -147,7 +160,15 @@ def _schedule(n: int) -> tuple[float, float]:
     seconds = _timed(lambda: engine.run(Fixed(work)))
     used = time.process_time() - used
     engine.close()
-    return used / n * 1e6, n / seconds
+    return used / n * 1e6, n / seconds, n / next(calls)
+
+
+def _counted(call: Any, calls: Any) -> Any:
+    def counted(*args: Any) -> Any:
+        next(calls)
+        return call(*args)
+
+    return counted
 
 
 def _timed(run: Any) -> float:

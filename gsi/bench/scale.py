@@ -59,6 +59,7 @@ def one(n: int) -> dict[str, Any]:
         run()
         figures[f"{name}_cpu_s"] = round(time.process_time() - cpu, 2)
         figures[f"{name}_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # ru_maxrss in kB
+        print(f"{name}: {figures[f'{name}_cpu_s']} s, {figures[f'{name}_peak_mb']} MB", file=sys.stderr, flush=True)
         return time.perf_counter() - clock
 
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ Ray is imported when such an engine is made, and not before.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import tempfile
 import threading
@@ -76,7 +77,8 @@ def demand(settings: Settings, ray: Any) -> dict[str, float]:
     """Resources of one replica: as configured, else its GPUs where the cluster has any, and one CPU."""
     if settings.resources is not None:
         return dict(settings.resources)
-    gpus = getattr(settings.of, "tensor_parallel", 1) if settings.of.kind in ("transformers", "vllm") else 0
+    of = settings.of
+    gpus = of.replicas * getattr(of, "tensor_parallel", 1) if of.kind in ("transformers", "vllm") else 0
     return {"CPU": 1.0, **({"GPU": float(gpus)} if gpus and ray.cluster_resources().get("GPU") else {})}
 
 
@@ -199,7 +201,7 @@ class Actor:
 
     def exchange(self, number: int, requests: Sequence[tuple[int, Request]], more: bool, wait: float, room_matters: bool) -> Reply:
         self._head.check()
-        return self._get(self._actor.exchange.remote(number, requests, more, wait, room_matters))
+        return pickle.loads(self._get(self._actor.exchanged.remote(packed((number, requests, more, wait, room_matters)))))
 
     def abandon(self) -> None:
         self._get(self._actor.abandon.remote())
@@ -261,6 +263,15 @@ class _RayHost(Host):
         import ray
 
         super().__init__(ray.get_runtime_context().get_node_id())
+
+    def exchanged(self, message: bytes) -> bytes:
+        """`exchange`, packed by us."""
+        return packed(self.exchange(*pickle.loads(message)))
+
+
+def packed(message: Any) -> bytes:
+    """Plain pickle, which takes a third of the time of Ray's own; Ray hands bytes on as they are."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
 
 class _Head:

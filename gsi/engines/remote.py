@@ -19,8 +19,9 @@ import gsi
 from gsi.types import Completion, Engine, EngineLost, GsiError, Request, Stop, Text, Workload
 
 WAIT = 0.5  # seconds an exchange waits for news, and a Stop is heard of at the latest
-LOOK = 0.05  # likewise while the engine has room that nothing was ready for
-GATHER = 0.01  # seconds that further completions are waited for once there is one
+LOOK = 0.05  # likewise while the engine has room that nothing was ready for; longer where responses are long
+GATHER = 0.01  # seconds that further completions are waited for, once there is one; longer where the engine has more to begin with
+PART = 1 / 16  # so much of the time that a response takes is "longer"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Info:
 class Reply:
     done: list[tuple[int, Completion]] = field(default_factory=list)
     room: int = 0  # requests that the engine would take now
+    takes: float = 0.0  # seconds that a response takes
     ended: bool = False  # Engine.run has returned or raised
     stats: dict[str, float] = field(default_factory=dict)
     error: tuple[str, str] | None = None  # of Engine.run: `gsi`, `lost` or `other`, and its message
@@ -112,7 +114,8 @@ class _Inbox:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._ready: deque[tuple[int, Request]] = deque()
-        self._flight: dict[int, int] = {}  # id() of a request -> its key
+        self._flight: dict[int, tuple[int, float]] = {}  # id() of a request -> its key, when the engine took it
+        self._takes = 0.0  # seconds from taken to put, the mean of the last ones
         self._held: dict[int, Request] = {}  # key -> request
         self._done: list[tuple[int, Completion]] = []
         self._asking: dict[int, int] = {}  # thread -> requests it asked for last, as an engine may have several threads
@@ -150,7 +153,8 @@ class _Inbox:
                         raise Stop
                     if self._ready and n:
                         taken = [self._ready.popleft() for _ in range(min(n, len(self._ready)))]
-                        self._flight.update((id(r), key) for key, r in taken)
+                        now = time.monotonic()
+                        self._flight.update((id(r), (key, now)) for key, r in taken)
                         if not self._ready:
                             self._changed.notify_all()
                         return [r for _, r in taken]
@@ -168,10 +172,12 @@ class _Inbox:
         with self._changed:
             if self._stopped:
                 raise Stop
-            key = self._flight.pop(id(request))
+            key, taken = self._flight.pop(id(request))
             del self._held[key]
             self._done.append((key, completion))
-            if len(self._done) == 1:
+            seconds = time.monotonic() - taken
+            self._takes += (seconds - self._takes) / (16 if self._takes else 1)
+            if len(self._done) == 1 or not self._held:
                 self._changed.notify_all()
 
     # ----------------------------------------------------------------------------------- the other side
@@ -188,12 +194,21 @@ class _Inbox:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            if self._done and not self._ended:
-                until = time.monotonic() + GATHER
-                while (left := until - time.monotonic()) > 0 and not self._ended:
-                    self._changed.wait(left)
+            if self._done:
+                self._gather(deadline)
             done, self._done = self._done, []
-            return Reply(done, max(0, self._room()), self._ended, error=self._error)
+            return Reply(done, max(0, self._room()), self._takes, self._ended, error=self._error)
+
+    def _gather(self, deadline: float) -> None:
+        """Waits for further completions, as a call costs the driver more than what it carries: while the engine has something to begin
+        with, a small part of what a response takes; then only as long as those that end together are apart."""
+        since = time.monotonic()
+        while self._held and not self._ended:
+            until = max(since + GATHER, min(deadline, since + self._takes * PART)) if self._ready else since + GATHER
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
 
     def abandon(self) -> None:
         with self._changed:
@@ -245,10 +260,10 @@ class RemoteEngine:
         flight: dict[int, Request] = {}
         key, more, ended = 0, True, False
         new: list[tuple[int, Request]] = []
-        hungry = False  # it had room, and nothing was ready
+        hungry, look = False, LOOK  # it had room, and nothing was ready
         try:
             while True:
-                reply = self.link.exchange(self._number, new, more, LOOK if hungry else WAIT, not hungry)
+                reply = self.link.exchange(self._number, new, more, look if hungry else WAIT, not hungry)
                 ended = reply.ended
                 for k, completion in reply.done:
                     work.put(flight.pop(k), completion)
@@ -267,7 +282,7 @@ class RemoteEngine:
                         new.append((key, request))
                         key += 1
                     flight.update(new)
-                    hungry = reply.room > 0 and not taken
+                    hungry, look = reply.room > 0 and not taken, min(WAIT, max(LOOK, reply.takes * PART))
         except EngineLost:
             ended = True
             raise

@@ -18,7 +18,7 @@ from gsi.types import GsiError
 
 Rows = list[tuple[Any, ...]]
 
-# What figures need of a row. n = iteration that sampled it; size = the number behind `kind:`; chars = length of the completion;
+# What figures need of a row, in the order of the ledger. n = iteration that sampled it; size = the number behind `kind:`; chars = length of the completion;
 # text = a hash of an accepted completion (white space aside); pick = a hash of what the row is, to choose rows by
 _COLUMNS = """
 SELECT rowid AS id, decoded(CAST(query_id AS BLOB)) AS q, CAST(level AS INTEGER) AS level,
@@ -28,7 +28,7 @@ SELECT rowid AS id, decoded(CAST(query_id AS BLOB)) AS q, CAST(level AS INTEGER)
   label(CAST(substr(strategy, 1, 80) AS BLOB)) AS strategy,
   {good} AS good, label(CAST(substr(status, 1, 80) AS BLOB)) AS status, generated_tokens AS tokens, given_tokens AS given, length(completion) AS chars,
   CASE WHEN {good} THEN digest(CAST(completion AS BLOB)) END AS text, pick(CAST(query_id AS BLOB), iteration, attempt) AS pick
-FROM rollouts
+FROM rollouts{where} ORDER BY rowid
 """
 
 
@@ -65,12 +65,11 @@ class Tally:
 
     def refresh(self) -> None:
         """Counts what a run has added since. Rows that a redone stage took away are noticed; then all are counted again."""
-        columns = _COLUMNS.format(good=self.good)
         if self._last and self._grown_only(*self._last):
-            self._db.execute(f"INSERT INTO slim {columns} WHERE rowid > ?", self._last[:1])
+            self._db.execute(f"INSERT INTO slim {_COLUMNS.format(good=self.good, where=' WHERE rowid > ?')}", self._last[:1])
         else:
             self._db.execute("DROP TABLE IF EXISTS slim")
-            self._db.execute(f"CREATE TEMP TABLE slim AS {columns}")
+            self._db.execute(f"CREATE TEMP TABLE slim AS {_COLUMNS.format(good=self.good, where='')}")
         newest = self._db.execute("SELECT rowid, created_at FROM rollouts WHERE rowid = (SELECT max(id) FROM slim)").fetchone()
         self._last = newest
 
@@ -195,19 +194,21 @@ class Tally:
         About `points` per iteration, the last row of each among them.
         """
         found: list[tuple[int, int, int, int]] = []
-        sizes: dict[int, int] = dict(self("SELECT n, count(*) FROM slim GROUP BY n"))
-        tokens, at, seen = 0, 0, 0
-        ever: set[int] = set()
-        for n, size in sorted(sizes.items()):
-            covered: set[int] = set()
-            every, at = max(1, size // points), 0
-            for q, good, spent in self.stream("SELECT q, good, tokens FROM slim WHERE n = ? ORDER BY id", (n,)):
-                tokens, at = tokens + (spent or 0), at + 1
-                if good:
-                    covered.add(seen := hash(q))
-                    ever.add(seen)
+        # when a query is covered first, in an iteration and in the run, sorted by SQLite: nothing here grows with the queries
+        ever = self.stream("SELECT min((n << 40) + id) FROM slim WHERE good AND n IS NOT NULL GROUP BY q ORDER BY 1")
+        next_ever = next(ever, None)
+        tokens = covered_ever = 0
+        for n, size in self("SELECT n, count(*) FROM slim GROUP BY n ORDER BY n"):
+            now = self.stream("SELECT min(id) FROM slim WHERE n = ? AND good GROUP BY q ORDER BY 1", (n,))
+            next_now, covered, every = next(now, None), 0, max(1, size // points)
+            for at, (row, spent) in enumerate(self.stream("SELECT id, tokens FROM slim WHERE n = ? ORDER BY rowid", (n,)), 1):
+                tokens += spent or 0
+                while next_now and next_now[0] <= row:
+                    next_now, covered = next(now, None), covered + 1
+                while next_ever and next_ever[0] <= (n << 40) + row:
+                    next_ever, covered_ever = next(ever, None), covered_ever + 1
                 if at % every == 0 or at == size:
-                    found.append((n, tokens, len(covered), len(ever)))
+                    found.append((n, tokens, covered, covered_ever))
         return found
 
     def teacher(self) -> tuple[int, int, int]:

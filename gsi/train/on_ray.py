@@ -44,11 +44,14 @@ class Events:
 def work(settings: dict[str, Any]) -> dict[str, float]:
     """In a worker, whose rank and process group Ray has set up: the training entry. Returns its figures."""
     import ray
+    from ray import train
 
     from gsi.train import sft
 
-    events = settings["events"]
+    events, here, context = settings["events"], ray.get_runtime_context(), train.get_context()
     sft.send = lambda line: ray.get(events.put.remote(line))  # waits: after some lines the process ends at once
+    rank, node = f"{context.get_world_rank()} of {context.get_world_size()}", f"{ray.util.get_node_ip_address()} ({here.get_node_id()})"
+    sft.send(json.dumps({"gsi": "log", "text": f"worker {rank} on node {node}"}))
     return sft.run(TrainJob(**settings["job"]))
 
 
