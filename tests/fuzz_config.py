@@ -13,6 +13,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -199,14 +200,17 @@ def fuzz(configs_: int, seed: int, folder: Path) -> collections.Counter:
     @hypothesis.given(configs())
     def one(drawn):
         config, paths = drawn
+        place = folder / str(next(number))
         try:
-            outcomes[attempt(config, paths, folder / str(next(number)))] += 1
+            outcomes[attempt(config, paths, place)] += 1
         except Exception as e:
             where = traceback.extract_tb(e.__traceback__)[-1]
             failures.setdefault(
                 f"{type(e).__name__} {Path(where.filename).name}:{where.lineno}",
                 f"{type(e).__name__}: {e}\nconfig: {json.dumps(config, default=str)}\ndrawn: {paths}",
             )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)  # it is in memory
 
     one()
     assert not failures, f"{len(failures)} kinds of failure:\n" + "\n\n".join(failures.values())
