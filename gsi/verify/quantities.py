@@ -33,21 +33,6 @@ CONTRARY = [
         ),
     )
 ]
-# families of quantities: who asks for one of a family is not answered by another
-FAMILIES = [
-    [re.compile(rf"\b(?:{member})\b", re.IGNORECASE) for member in family.split(" ")]
-    for family in (
-        "areas? perimeter|circumference volume sides?|length|width|height|radius|diameter",
-        "sum|total product difference quotient remainder",
-        "mean|average|expected|expectation median mode variance deviation",
-        "gcd|gcf|hcf|greatest lcm|least",
-        "discount price|cost",
-        "slope|gradient intercept",
-        "profit loss",
-        "numerator denominator",
-        "minimum|least|smallest maximum|greatest|largest",
-    )
-]
 # behind a number: a comparison or a share, which answers only who asks for one
 COMPARED = re.compile(
     r"\s*(?:[A-Za-z]+\s+)?(?:more|less|fewer|extra|cheaper|older|younger|taller|shorter|longer|heavier|faster|slower)\W*$"
