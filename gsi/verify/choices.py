@@ -88,7 +88,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
     text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
     text = re.sub(
-        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?\W*$",
+        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?\W*$",
         r"\1",
         text,
     )

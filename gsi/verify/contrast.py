@@ -65,9 +65,24 @@ _DENIED = re.compile(
 _DENIES = re.compile(
     r"\b(?:not|no|never|without|rest|remain\w*|other|left|neither)\b|n't\b|\b(?:un|non)-?[a-z]+|\b[a-z]+less\b", re.IGNORECASE
 )
-_HOLDS = re.compile(r"\b(?:have|left|remain\w*|still|there)\b", re.IGNORECASE)
-_HELD = re.compile(r"\b(?:has|have|had|left|leav\w+|remain\w*|still|keeps?|kept|there|is|are|was|were|now)\b", re.IGNORECASE)
+_HOLDS = re.compile(r"\b(?:have|left|remain\w*|still|surviv\w+)\b", re.IGNORECASE)
+_FINAL = re.compile(r"\b(?:they|together|both|combined|total|in\s+all|altogether|now|still|left|remain\w*)\b", re.IGNORECASE)
+_MODAL = re.compile(r"\b(?:can|could|will|would|must|should|may)\b")
+_HELD = re.compile(
+    r"\b(?:has|have|had|left|leav\w+|remain\w*|still|keeps?|kept|there|is|are|was|were|now|needs?|surviv\w+|brings?|goes|more|leftover)\b",
+    re.IGNORECASE,
+)
 _NOW = re.compile(r"\b(?:now|today|current\w*|at\s+present)\b", re.IGNORECASE)
+_GONE = re.compile(
+    r"\b(?:los[et]\w*|gave|gives?|giv\w+|s[eo]ld?l?s?|ate|eats?|eaten|us(?:e|es|ed)|spen[dt]s?|takes?|took|leaks?\w*|pick\w*|read)\b",
+    re.IGNORECASE,
+)
+_REMAINS = re.compile(r"\b(?:remain(?:s|ed|ing)?|left|kept|keeps)\b", re.IGNORECASE)
+_STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
+_STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?:still\s+)?(?!there\b)([a-z]{4,})\s*\?")
+_PLAIN_STATES = frozenset(("left", "needed", "required", "remaining", "available", "there", "total", "altogether", "used", "made", "sold"))
+_OBJECT = re.compile(r"\b(on|for|from|in|at|by|with)\s+(?:(?:the|an?|his|her|their|each|its)\s+)?([a-z]{3,})\b")
+_MUST = re.compile(r"\b(?:must|should|needs?|needed|ha(?:s|ve|d)\s+to|required?|wants?\s+to)\b", re.IGNORECASE)
 _THEN = re.compile(
     r"\b(?:in|after)\s+(?:\d+|[a-z]+)\s+(?:more\s+)?(?:years?|months?|weeks?|days?|hours?)\b|\b(?:\d+|[a-z]+)\s+(?:years?|months?|weeks?|days?|hours?)\s+(?:ago|later|earlier|before|from\s+now)\b"
     r"|\b(?:last|next)\s+(?:year|month|week)\b|\bwill\s+be\b|\b(?:yesterday|tomorrow|originally|initially|at\s+first)\b",
@@ -83,7 +98,7 @@ _MEASURES = """area|perimeter circumference|volume|side length|side width breadt
     speed velocity|acceleration|distance displacement length height|mass weight|force|energy work heat|power|voltage|resistance|temperature|pressure|density
     frequency|wavelength|slope gradient|intercept|center centre|point coordinates vertex|variance|deviation|numerator|denominator|profit gain|loss
     discount|price cost|revenue|tax|tip|interest|principal|probability chance odds|age"""
-_DONE = "sum|product|difference|quotient|remainder|average mean|median|mode|gcd gcf hcf|lcm|minimum least smallest|maximum greatest largest"
+_DONE = "sum|product|difference|quotient|remainder|average mean expected expectation|variance deviation|median|mode|gcd gcf hcf|lcm|minimum least smallest smaller lower|maximum greatest largest larger bigger"
 _KINDS: dict[str, frozenset[tuple[int, int]]] = {}
 for _class, _lines in enumerate((_MEASURES, _DONE)):
     for _i, _line in enumerate(re.split(r"[|\n]", _lines)):
@@ -127,6 +142,7 @@ class Told(NamedTuple):
     clauses: tuple[frozenset[str], ...]  # what the clauses of the rest say that give an amount
     names: frozenset[str]  # names, and what the sentences of the rest begin with: `he` may be any of them
     counted: frozenset[str]  # what its numbers are of: red and blue, of `5 red and 7 blue marbles`
+    all: frozenset[str]
     parties: frozenset[str]  # names as they are written, also those of one letter
 
 
@@ -151,12 +167,13 @@ def told(question: str) -> Told:
     parties = re.findall(
         r"\b[A-Z][a-z]+\b(?=\s+(?:can|could|and|will|has|had|takes|took|is|was)\b)|\b[a-zA-Z]\b(?=\s+(?:can|and|takes)\b)", rest
     )
-    return Told(asked, content(asked), tuple(parts), frozenset(names), frozenset(counted), frozenset(parties))
+    return Told(asked, content(asked), tuple(parts), frozenset(names), frozenset(counted), content(question), frozenset(parties))
 
 
 def contrast(clause: str, question: str) -> str | None:
     """Why an unmarked sentence speaks of something else; None where nothing shows it."""
     ask = told(question)
+    final = _FINAL.search(clause)
     clause = _AHEAD.sub("", concluded(clause))
     if (
         _ASKS_APART.search(ask.asked)
@@ -171,9 +188,15 @@ def contrast(clause: str, question: str) -> str | None:
     if periods and "=" not in clause and (said := {root(p) for p in _EVERY.findall(clause)}) and not said & periods:
         return "another period"
     if "=" not in clause:
-        if _NOW.search(ask.asked) and _THEN.search(clause) and not _NOW.search(clause):
+        if _NOW.search(ask.asked) and not _THEN.search(ask.asked) and _THEN.search(clause) and not _NOW.search(clause):
             return "another time"
-        if _alone(clause, ask) or _told_so(clause, ask) or _other_counted(clause, ask):
+        if (
+            _alone(clause, ask)
+            or (not final and _told_so(clause, ask))
+            or _other_counted(clause, ask)
+            or _other_state(clause, ask)
+            or _other_object(clause, ask)
+        ):
             return "of something else"
     return _other_quantity(clause, ask)
 
@@ -181,15 +204,47 @@ def contrast(clause: str, question: str) -> str | None:
 def _told_so(clause: str, ask: Told) -> bool:
     """Whether a sentence puts a number into something that the question told: `37 birds flew away` for `21 birds flew away`."""
     text = re.sub(r"\bit\s+(?:will\s+)?takes?\b|,\s*(?:each|with|which)\b[^,]*,", " ", clause, flags=re.IGNORECASE)
-    if _JOINT.search(text):
+    if set(_MODAL.findall(ask.asked)) & set(_MODAL.findall(text)) or (_MUST.search(ask.asked) and _MUST.search(text)):
         return False
-    if not ask.words - content(clause) - ask.names and not (_HOLDS.search(ask.asked) and not _HELD.search(clause)):
+    acts = bool(_HOLDS.search(ask.asked) and not _HELD.search(clause))  # `he gave 8` where is asked what he has left
+    missing = ask.words - content(clause) - ask.names
+    if not missing and not acts:
         return False
     for part in (_BEHIND.sub("", text), _WHY.sub("", text)):
         said = content(part) - ask.names
-        if len(said) > 1 and said - ask.words and any(said <= c for c in ask.clauses):
+        extra = said - ask.words
+        if acts and said and len(content(clause)) > 1 and any((extra or said) <= c for c in ask.clauses):
+            return True
+        if len(said) > 1 and extra and any(said <= c for c in ask.clauses):
             return True
     return False
+
+
+def _other_state(clause: str, ask: Told) -> bool:
+    """Whether `80 seats are taken`, or `the theater has 80 seats`, where the empty ones are asked for, or `12 liters remain` for those that are lost."""
+    if _GONE.search(ask.asked) and not _HOLDS.search(ask.asked) and _REMAINS.search(clause) and not _GONE.search(clause):
+        return True
+    asked, said = _STATE_ASKED.search(ask.asked), _STATE.search(clause)
+    if asked is None or root(asked[1]) in content(clause) or asked[1] in _PLAIN_STATES:
+        return False
+    return (
+        said[1] not in _PLAIN_STATES
+        if said
+        else bool(
+            re.match(r"\W*(?:so\W+)?(?:the\s+)?\w+\s+(?:has|have|had)\s+(?:an?\s+total\s+of\s+)?\d+\s+[a-z]+\W*$", clause, re.IGNORECASE)
+        )
+    )
+
+
+def _other_object(clause: str, ask: Told) -> bool:
+    """Whether `on art` stands for `on history`, both of them in the question."""
+    asked, said = dict(_OBJECT.findall(ask.asked)), dict(_OBJECT.findall(clause))
+    words = content(clause)
+    return any(
+        root(said[p]) != root(asked[p]) and root(asked[p]) not in words and root(said[p]) not in ask.words and root(said[p]) in ask.all
+        for p in said.keys() & asked.keys()
+        if not {said[p], asked[p]} & _IDLE
+    )
 
 
 def _other_counted(clause: str, ask: Told) -> bool:

@@ -46,8 +46,6 @@ SHARE = re.compile(
 )
 BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
 OF_EACH = re.compile(r"(?:\s+[A-Za-z]+){0,3}?\s+(?:on|in|for|to|at)\s+each\b", re.IGNORECASE)
-STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
-STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?!there\b)[a-z]{4,}\s*\?")
 MONEY = frozenset(("dollar", "money", "cent", "rupee", "euro", "pound", "profit", "buck"))
 OPPOSITE = {"more": {"fewer", "less"}, "fewer": {"more"}, "less": {"more"}, "older": {"younger"}, "younger": {"older"}}
 OPPOSITE |= {"longer": {"shorter"}, "taller": {"shorter"}, "shorter": {"longer", "taller"}, "heavier": {"lighter"}, "lighter": {"heavier"}}

@@ -20,8 +20,6 @@ from gsi.verify.quantities import (
     OF_EACH,
     OPPOSITE,
     SHARE,
-    STATE,
-    STATE_ASKED,
     TIMES,
     UNIT,
 )
@@ -152,9 +150,6 @@ def _of_the_story(text: str, after: str, question: str, asked: Asked) -> bool:
     """Whether a sentence gives a state or counts a thing of the question that is not asked for: `9 shells are broken` where the whole are, `25 boys` where girls are."""
     told = question.replace(asked.sentence, " ") if len(asked.sentence) < len(question) else question
     told = re.split(r"how many", told, flags=re.IGNORECASE)[0]
-    end, state = STATE.search(text), STATE_ASKED.search(asked.sentence)
-    if end and state and not re.search(rf"\b{end[1]}\b", asked.sentence) and re.search(rf"\b{end[1][:5]}", told):
-        return True
     thing = re.match(r"\s+([a-z]{3,}s)\b(?!\s+and\b)", after)
     if thing is None or not asked.noun or asked.noun & {stem(w) for w in re.findall(r"[A-Za-z]+", text)} or asked.noun <= MONEY:
         return False
@@ -258,9 +253,9 @@ def _turned(clause: str, sentence: str) -> bool:
     how, so = asked["how"].lower(), said["how"].lower()
     if how != so and so not in OPPOSITE.get(how, ()):
         return False
-    one, other = (set(re.findall(r"[a-z]{3,}", asked[part].lower())) for part in ("one", "other"))
+    one, other = (set(re.findall(r"[a-z]{2,}", asked[part].lower())) for part in ("one", "other"))
     both = one & other
-    first, second = (set(re.findall(r"[a-z]{3,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
+    first, second = (set(re.findall(r"[a-z]{2,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
     turned = bool(first & other) and not second & (other - both) and bool(not first & (one - both) or second & (one - both))
     kept = bool(second & other) and not second & (one - both)
     return turned if how == so else kept
