@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gsi.verify.asked import asking
-from gsi.verify.quantities import UNIT
+from gsi.verify.quantities import MONEY, UNIT
 from gsi.verify.statements import concluded
 from gsi.verify.words import PARTS, VALUES
 
@@ -107,6 +107,7 @@ for _class, _lines in enumerate((_MEASURES, _DONE)):
 _NAMED = "|".join(name + ("" if name == "mean" else "s?") for name in _KINDS)
 _QUANTITY = re.compile(rf"\b(?:{_NAMED})\b(?![\s-]+(?:{_NAMED})\b)", re.IGNORECASE)
 _WISH = re.compile(r"\b(?:what|find|determine|compute|calculate|evaluate|give)\b", re.IGNORECASE)
+_OF = re.compile(r"\s(?:of|at|in|on|through|for|from|if|when|that|was|did)\s", re.IGNORECASE)
 _STATED = re.compile(
     r"^(?P<what>[^=\d]{3,80}?)(?:\s(?:is|are|was|equals|would\s+be|comes\s+to)\b|=|:)|(?P<of>\b[a-z]+)\s+(?:of\s+)?\$?[\d(]", re.IGNORECASE
 )
@@ -136,6 +137,9 @@ def content(text: str) -> frozenset[str]:
     return frozenset(root(w) for w in words if w.lower() not in _IDLE)
 
 
+_UNITS = frozenset(root(word) for word in UNIT) | MONEY
+
+
 class Told(NamedTuple):
     asked: str  # the part of the question that asks
     words: frozenset[str]  # what it says
@@ -163,7 +167,7 @@ def told(question: str) -> Told:
             if (m := re.match(r"(?:(?:the|an?|his|her|their)\s+)?[a-z]+", sentence, re.IGNORECASE))
             else set()
         )
-    counted = {root(w) for w in re.findall(r"\d\s+([a-z]{3,})", rest) if w not in _IDLE} - {root(w) for w in UNIT}
+    counted = {root(w) for w in re.findall(r"\d\s+([a-z]{3,})", rest) if w not in _IDLE} - _UNITS
     parties = re.findall(
         r"\b[A-Z][a-z]+\b(?=\s+(?:can|could|and|will|has|had|takes|took|is|was)\b)|\b[a-zA-Z]\b(?=\s+(?:can|and|takes)\b)", rest
     )
@@ -172,6 +176,8 @@ def told(question: str) -> Told:
 
 def contrast(clause: str, question: str) -> str | None:
     """Why an unmarked sentence speaks of something else; None where nothing shows it."""
+    if re.search(r"\b(?:answer|correct)\b", clause, re.IGNORECASE):
+        return None
     ask = told(question)
     final = _FINAL.search(clause)
     clause = _AHEAD.sub("", concluded(clause))
@@ -182,7 +188,12 @@ def contrast(clause: str, question: str) -> str | None:
         and len(content(clause)) > 1
     ):
         return "no comparison"
-    if (m := _DENIED.search(ask.asked.replace("n't", " not"))) and content(m[1]) & content(clause) and not _DENIES.search(clause):
+    if (
+        "=" not in clause
+        and (m := _DENIED.search(ask.asked.replace("n't", " not")))
+        and content(m[1]) & content(clause)
+        and not _DENIES.search(clause)
+    ):
         return "the contrary"
     periods = {root(p) for m in _PERIODS.findall(ask.asked) for p in m if p}
     if periods and "=" not in clause and (said := {root(p) for p in _EVERY.findall(clause)}) and not said & periods:
@@ -211,7 +222,7 @@ def _told_so(clause: str, ask: Told) -> bool:
     if not missing and not acts:
         return False
     for part in (_BEHIND.sub("", text), _WHY.sub("", text)):
-        said = content(part) - ask.names
+        said = content(part) - ask.names - _UNITS
         extra = said - ask.words
         if acts and said and len(content(clause)) > 1 and any((extra or said) <= c for c in ask.clauses):
             return True
@@ -266,9 +277,9 @@ def _other_quantity(clause: str, ask: Told) -> str | None:
     stated = _STATED.search(clause)
     if stated is None:
         return None
-    said = {q[0].lower() for q in _QUANTITY.finditer(stated["what"] or stated["of"])}
+    said = {q[0].lower() for q in _QUANTITY.finditer(_OF.split(stated["what"] or stated["of"])[0])}
     wish = _WISH.search(ask.asked)
-    asked = _QUANTITY.search(ask.asked, wish.end()) if wish else None
+    asked = _QUANTITY.search(_OF.split(ask.asked[wish.end() :])[0]) if wish else None
     if asked and len(said) == 1:
         mine, theirs = _KINDS[_singular(asked[0])], _KINDS[_singular(said.pop())]
         alike = [name for name, kinds in _KINDS.items() if kinds & mine]
