@@ -31,7 +31,7 @@ from gsi.verify.statements import read_number
 from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
-FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 18)))
+FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 19)))
 
 
 # --------------------------------------------------------------------------------------- accuracy

@@ -12,32 +12,17 @@ from typing import NamedTuple
 
 from gsi.verify.asked import asking
 from gsi.verify.quantities import MONEY, UNIT
+from gsi.verify.roots import IDLE, content, root
 from gsi.verify.statements import concluded
 from gsi.verify.words import PARTS, VALUES
 
-_IDLE_WORDS = """a an the this that these those it its he she his her him hers they them their theirs we our us i you your my me of in on at to for
-    from by with as and or but so thus therefore hence then now is are was were be been being am do does did has have had having will would can
-    could shall should may might must not no how many much what which who whose whom when where why there here if than more less fewer most least
-    all total altogether both each every other another some any only just also too very still left over number amount answer result value find
-    calculate compute determine give given get gets got sum combined together per first finally means which since because equal equals need needs
-    needed order up out about into during after before long same remaining remain remains rest receive receives received none times time hour
-    minute second day week month year hours minutes days weeks months years"""
-_IDLE = frozenset(_IDLE_WORDS.split()) | frozenset(VALUES)
-# irregular forms, and words of one meaning here
-_FORM_WORDS = """sold:sell spent:cost gave:give given:give ate:eat eaten:eat bought:buy made:make took:take taken:take kept:keep lost:lose found:find
-    paid:cost pay:cost pays:cost spend:cost spends:cost spending:cost price:cost charge:cost charges:cost charged:cost drew:draw drawn:draw ran:run
-    drove:drive driven:drive won:win caught:catch flew:fly flown:fly wrote:write written:write grew:grow grown:grow brought:bring saw:see seen:see
-    sent:send built:build slept:sleep swam:swim rode:ride went:go gone:go came:come drank:drink drunk:drink earned:make earns:make earn:make
-    earning:make earnings:make feet:foot men:man women:woman children:child kids:child kid:child people:person dollars:dollar money:dollar
-    bucks:dollar broke:break broken:break stole:steal stolen:steal threw:throw thrown:throw"""
-_FORMS = dict(pair.split(":") for pair in _FORM_WORDS.split())
 # what stands behind the statement, and before it, says when, why or of what
 _BEHIND = re.compile(
     r"(?<=[a-z\d%)])[,;]?\s+(?:after|when|because|since|if|for|out\s+of|from|by|with|while|than|which|where|before|to|in|at|on|during|given|as|and|that|who|over|per|without)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _WHY = re.compile(
-    r"(?<=[a-z\d%)])[,;]?\s+(?:after|when|because|since|if|for|out\s+of|from|by|with|while|than|before|per|over|in|at|which|who|of)\b.*$",
+    r"(?<=[a-z\d%)])[,;]?\s+(?:after|when|because|since|if|for|out\s+of|from|by|with|while|than|before|per|over|which|who|of)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _AHEAD = re.compile(
@@ -52,7 +37,9 @@ _HEADING = re.compile(r"\b(?:how|what|which|who|find|calculate|determine|compute
 _PROVIDED = re.compile(r",?\s+(?:if|given|when|assuming)\b.*$", re.DOTALL)
 
 _ASKS_APART = re.compile(
-    r"\bhow\s+(?:much|many)\s+(?:[a-z]+\s+)?(?:more|fewer|less|[a-z]{2,}er)\b[^?]*\bthan\b|\bdifference\b", re.IGNORECASE
+    r"\bhow\s+much\s+(?:old|young|long|short|tall|heavi|light|fast|slow|high|low|farth|furth|bigg|larg|small|warm|cold|clos|cheap|wid)er\b|"
+    r"\bhow\s+(?:much|many)\s+(?:[a-z]+\s+)?(?:more|fewer|less|[a-z]{2,}er)\b[^?]*\bthan\b|\bdifference\b",
+    re.IGNORECASE,
 )
 _SAYS_APART = re.compile(
     r"\b(?:more|fewer|less|than|differ\w*|extra|additional|exceeds?|[a-z]{3,}er\s+than|older|younger|longer|shorter|taller|heavier|lighter|faster|slower|higher|lower|farther|further|bigger|larger|smaller|warmer|colder|closer|cheaper|by|above|below|times|ahead|advantage|gap|over|another|minus|subtract\w*)\b|\d\D{0,30}-|-\s*\$?\d",
@@ -81,7 +68,16 @@ _REMAINS = re.compile(r"\b(?:remain(?:s|ed|ing)?|left|kept|keeps)\b", re.IGNOREC
 _STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
 _STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?:still\s+)?(?!there\b)([a-z]{4,})\s*\?")
 _PLAIN_STATES = frozenset(("left", "needed", "required", "remaining", "available", "there", "total", "altogether", "used", "made", "sold"))
-_OBJECT = re.compile(r"\b(on|for|from|in|at|by|with)\s+(?:(?:the|an?|his|her|their|each|its)\s+)?([a-z]{3,})\b")
+_OBJECT = re.compile(r"\b(on|for|from|in|at|by|with)\s+(?:(?:the|an?|his|her|their|each|its)\s+)?([A-Za-z]{3,})\b")
+_ASKS_MORE = re.compile(r"\bhow\s+(?:many|much)\s+more\b", re.IGNORECASE)
+_SAYS_MORE = re.compile(
+    r"\b(?:more|another|additional\w*|extra|still|left|remain\w*|needs?|needed|short|other|rest|less|fewer|[a-z]{3,}er|than|difference)\b",
+    re.IGNORECASE,
+)
+_WHOSE = re.compile(
+    r"\W*(?:(?:so|thus|therefore|hence)\W+)?(?:his|her|their)\s+([a-z]+)\s+(?:has|have|had|is|are|was|gets?|got|ate|eats|keeps?)\b",
+    re.IGNORECASE,
+)
 _MUST = re.compile(r"\b(?:must|should|needs?|needed|ha(?:s|ve|d)\s+to|required?|wants?\s+to)\b", re.IGNORECASE)
 _THEN = re.compile(
     r"\b(?:in|after)\s+(?:\d+|[a-z]+)\s+(?:more\s+)?(?:years?|months?|weeks?|days?|hours?)\b|\b(?:\d+|[a-z]+)\s+(?:years?|months?|weeks?|days?|hours?)\s+(?:ago|later|earlier|before|from\s+now)\b"
@@ -98,7 +94,7 @@ _MEASURES = """area|perimeter circumference|volume|side length|side width breadt
     speed velocity|acceleration|distance displacement length height|mass weight|force|energy work heat|power|voltage|resistance|temperature|pressure|density
     frequency|wavelength|slope gradient|intercept|center centre|point coordinates vertex|variance|deviation|numerator|denominator|profit gain|loss
     discount|price cost|revenue|tax|tip|interest|principal|probability chance odds|age"""
-_DONE = "sum|product|difference|quotient|remainder|average mean expected expectation|variance deviation|median|mode|gcd gcf hcf|lcm|minimum least smallest smaller lower|maximum greatest largest larger bigger"
+_DONE = "sum|product|difference|quotient|remainder|average mean expected expectation|variance|deviation|median|mode|gcd gcf hcf|lcm|minimum least smallest smaller lower|maximum greatest largest larger bigger"
 _KINDS: dict[str, frozenset[tuple[int, int]]] = {}
 for _class, _lines in enumerate((_MEASURES, _DONE)):
     for _i, _line in enumerate(re.split(r"[|\n]", _lines)):
@@ -116,25 +112,6 @@ _ALTERED = re.compile(
     re.IGNORECASE,
 )
 _SIMPLER = re.compile(r"[^=\d]*\b(?:line|side|angle|number|value|area|probability|it|this|that)\b", re.IGNORECASE)
-
-
-def root(word: str) -> str:
-    """The word without the endings of plural and tense: `sells`, `sold` and `selling` are one."""
-    word = word.lower()
-    if word not in _FORMS:
-        ending = next(
-            (e for e in ("ing", "ed", "es", "s", "d") if word.endswith(e) and len(word) - len(e) >= 3 and not word.endswith("ss")), ""
-        )
-        word = word[: len(word) - len(ending)] if ending != "d" or word.endswith("ed") else word
-        if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "sl":
-            word = word[:-1]
-    return re.sub(r"(?<=..)[eyi]$", "", _FORMS.get(word, word))
-
-
-def content(text: str) -> frozenset[str]:
-    """The roots of the words that say something."""
-    words = re.findall(r"[A-Za-z]{3,}", re.sub(r"'s\b|\\[a-zA-Z]+", " ", text))
-    return frozenset(root(w) for w in words if w.lower() not in _IDLE)
 
 
 _UNITS = frozenset(root(word) for word in UNIT) | MONEY
@@ -167,7 +144,7 @@ def told(question: str) -> Told:
             if (m := re.match(r"(?:(?:the|an?|his|her|their)\s+)?[a-z]+", sentence, re.IGNORECASE))
             else set()
         )
-    counted = {root(w) for w in re.findall(r"\d\s+([a-z]{3,})", rest) if w not in _IDLE} - _UNITS
+    counted = {root(w) for w in re.findall(r"\d\s+([a-z]{3,})", rest) if w not in IDLE} - _UNITS
     parties = re.findall(
         r"\b[A-Z][a-z]+\b(?=\s+(?:can|could|and|will|has|had|takes|took|is|was)\b)|\b[a-zA-Z]\b(?=\s+(?:can|and|takes)\b)", rest
     )
@@ -217,7 +194,10 @@ def _told_so(clause: str, ask: Told) -> bool:
     text = re.sub(r"\bit\s+(?:will\s+)?takes?\b|,\s*(?:each|with|which)\b[^,]*,", " ", clause, flags=re.IGNORECASE)
     if set(_MODAL.findall(ask.asked)) & set(_MODAL.findall(text)) or (_MUST.search(ask.asked) and _MUST.search(text)):
         return False
-    acts = bool(_HOLDS.search(ask.asked) and not _HELD.search(clause))  # `he gave 8` where is asked what he has left
+    more = _ASKS_MORE.search(ask.asked)
+    acts = bool(_HOLDS.search(ask.asked) and not _HELD.search(clause)) or bool(
+        more and not _SAYS_MORE.search(clause)
+    )  # `he gave 8` for what he has left
     missing = ask.words - content(clause) - ask.names
     if not missing and not acts:
         return False
@@ -226,7 +206,7 @@ def _told_so(clause: str, ask: Told) -> bool:
         extra = said - ask.words
         if acts and said and len(content(clause)) > 1 and any((extra or said) <= c for c in ask.clauses):
             return True
-        if len(said) > 1 and extra and any(said <= c for c in ask.clauses):
+        if missing and len(said) > 1 and extra and any(said <= c for c in ask.clauses):
             return True
     return False
 
@@ -254,7 +234,7 @@ def _other_object(clause: str, ask: Told) -> bool:
     return any(
         root(said[p]) != root(asked[p]) and root(asked[p]) not in words and root(said[p]) not in ask.words and root(said[p]) in ask.all
         for p in said.keys() & asked.keys()
-        if not {said[p], asked[p]} & _IDLE
+        if not {said[p], asked[p]} & IDLE
     )
 
 
@@ -266,6 +246,13 @@ def _other_counted(clause: str, ask: Told) -> bool:
 
 def _alone(clause: str, ask: Told) -> bool:
     """Whether a sentence speaks of one alone where all together are asked for: `a can finish the work in 6 days`."""
+    if (
+        (of := _WHOSE.match(clause))
+        and root(of[1]) in ask.all
+        and root(of[1]) not in ask.words
+        and content(clause) - {root(of[1])} <= ask.words
+    ):
+        return True  # his aunt has 24
     m = re.match(r"\W*(?:so|thus|therefore|hence)?\W*([A-Za-z]\w*)\s+(?:can|could|will|has|had|takes|took|alone)\b", clause)
     return bool(
         m and m[1] in ask.parties and _JOINT.search(ask.asked) and not re.search(rf"\b{m[1]}\b", ask.asked) and not _JOINT.search(clause)

@@ -31,6 +31,10 @@ _NO_NAME_WORDS = """A An After All And As At Before But By Each Every Find For F
 _NO_NAMES = frozenset(_NO_NAME_WORDS.split())
 _SUBJECT = re.compile(r"\b(?:is|was|does|did|do|will|has|had|can|must|should|would)\s+([A-Z][a-z]+)\b(?!'|\s+(?:and|or|&)\b)")
 _POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,3}(?![A-Za-z])")
+_PRICED = re.compile(
+    r"\bhow\s+much\b[^?]*\b(?:costs?|pays?|spends?|earns?|charges?)\b(?!\s+in\b)|\bwhat\s+(?:is|was)\s+the\s+(?:\w+\s+)?(?:price|cost)\b",
+    re.IGNORECASE,
+)
 _VERTEX = re.compile(r"(?:\bangle|\\angle|∠)\s*\$?([A-Z])\b")
 _UNKNOWN = re.compile(r"\b(?:value\s+of|what\s+is|find|compute|solve\s+for|determine)\s+\$?([a-z])\$?(?=\s*[?.,]|\s*$)", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
@@ -102,6 +106,15 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
         return "another thing is counted"
     if found and found["cur"] and not mark and re.search(r"\b(?:what|which)\s+(?:\w+\s+)?(?:percent|%)|\bpercentage\b", asked.sentence):
         return "another thing is counted"
+    if (
+        found
+        and not found["cur"]
+        and not mark
+        and _PRICED.search(asked.sentence)
+        and (m := re.match(r"\s+([a-z]+s)\b", after))
+        and stem(m[1]) in asked.counted - MONEY - UNIT.keys()
+    ):
+        return "another thing is counted"
     if found and not found["pct"] and not mark and re.search(r"\bpercent", asked.sentence):
         thing = re.match(r"\s+([a-z]+s)\b", after)
         if thing and stem(thing[1]) in asked.counted:
@@ -150,7 +163,7 @@ def _of_the_story(text: str, after: str, question: str, asked: Asked) -> bool:
     """Whether a sentence gives a state or counts a thing of the question that is not asked for: `9 shells are broken` where the whole are, `25 boys` where girls are."""
     told = question.replace(asked.sentence, " ") if len(asked.sentence) < len(question) else question
     told = re.split(r"how many", told, flags=re.IGNORECASE)[0]
-    thing = re.match(r"\s+([a-z]{3,}s)\b(?!\s+and\b)", after)
+    thing = re.match(r"\s+(?:of\s+(?:the|them|his|her|their)\s+)?([a-z]{3,}s|(?:wo)?men|children|people)\b(?!\s+and\b)", after)
     if thing is None or not asked.noun or asked.noun & {stem(w) for w in re.findall(r"[A-Za-z]+", text)} or asked.noun <= MONEY:
         return False
     word = stem(thing[1])
