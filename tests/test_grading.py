@@ -31,7 +31,8 @@ from gsi.verify.statements import read_number
 from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
-FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 16)))
+# the eighteenth, nothing but sentences on something else, has its own share in docs/grading.md
+FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 18)))
 
 
 # --------------------------------------------------------------------------------------- accuracy
@@ -71,6 +72,12 @@ TICKETS = "Tickets cost $8 for adults and $5 for children. A family of 2 adults 
         ("math", "28", "The area is 49. What is the perimeter?", ["The side is 28.", "The perimeter is 28 times the side."], "The perimeter is 28."),
         ("math", "12", "How many?", ["$1 + \\boxed{12}$", "$\\boxed{12}^2$", "$\\boxed{12}$ is not an integer", "$2 \\cdot \\boxed{12}$"], "$\\boxed{12}$ is right"),
         ("theoremqa", "3.45", "Find the voltage (in V).", ["V = 3.45 mV"], "V = 3.45 V"),
+        ("svamp", "37", "There were 58 birds. 21 birds flew away. How many birds are still there?", ["37 birds flew away."], "37 birds are left."),
+        ("svamp", "15", "He got 42 points, then 27. How many fewer points did he get in the second game than in the first?", ["He got 15 points in the second game."], "He got 15 fewer points."),
+        ("gsm8k", "14", "In 4 years Ben will be 12. Nadia is 6 years older. How old is Nadia now?", ["In 4 years, Nadia will be 14."], "Nadia is 14 now."),
+        ("gsm8k", "200", "Iris earns $800 and spends $600 on rent each week. How much does she save each week?", ["She saves $200 each month.", "She spends $200 on rent."], "She saves $200."),
+        ("gsm8k", "80", "A hall has 320 seats. 240 tickets have been sold. How many seats are empty?", ["80 seats are taken.", "The hall has 80 seats."], "80 seats are empty."),
+        ("math", "28", "What is the perimeter of a square with an area of 49?", ["The area is 28."], "The perimeter of the square is 28."),
     ],
 )  # fmt: skip
 def test_the_right_number_of_something_else_is_no_right_answer(task, answer, question, beside, right):

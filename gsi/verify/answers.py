@@ -26,6 +26,7 @@ from gsi.verify.cues import (
     OPERAND,
     OPERATED,
     OTHERS,
+    PLAN,
     POLITE,
     QUOTED,
     RECONSIDERED,
@@ -79,7 +80,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if (
         len(text) <= 60
         and "\n" not in text.strip()
-        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|\d[.!?]\s+[a-z]", text, re.IGNORECASE)
+        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|[\d%)][.!?]\s+[a-z]", text, re.IGNORECASE)
         and text.strip()
     ):
         return Clause(_reconsidered(text), "")  # nothing but an answer
@@ -91,7 +92,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         if explained := EXPLAINS.search(text):
             text = text[: explained.start()] if text[: explained.start()].strip() else text
         found = _last_sentence(text, readable)
-        if found and UNFINISHED.search(text[-60:]):
+        if found and (UNFINISHED.search(text[-60:]) or PLAN.match(found)):
             return None
         if found and question and len(found) > 20 and bare(found) in bare(question):
             return None  # a piece of the question

@@ -115,6 +115,7 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
             return Verdict(status, None if status == "no_answer" else got[:200], detail=f"no single value in {clause[:80]!r}")
         plainly = re.fullmatch(r"-?[\d.]+", query.answer) or "\\" in query.answer  # else `1e-3` would be read as e - 3
         return Symbolic(query.answer if plainly else f"{gold.value.numerator}/{gold.value.denominator}", got[:1000], relative)
+    clause = re.sub(r"[,\s]+(?:and\s+)?not\s+[\s$]*[\[(][^\[\]()]*[\])][\s$]*$", "", clause)
     in_words = _words(query.answer)
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")

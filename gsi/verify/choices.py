@@ -35,6 +35,7 @@ _ELIMINATED = re.compile(r"\b(?:eliminate|rule\s+out|discard|reject|exclude|cros
 _OUT = re.compile(
     r"\(?\b[A-H]\)?\s+(?:is|are|was|were)\s+(?:clearly\s+|also\s+)?(?:wrong|incorrect|false|tempting|too\s+\w+)\b\W*(?:(?:and|so|but)\s+)?"
 )
+_OTHERS_OUT = re.compile(r"\s*,?\s*(?:and|while|but)\s+(?:the\s+)?(?:options?|others?|choices?)\b[^.]*\b(?:is|are)\s+not\b\W*$")
 _PRAISED = re.compile(r"\s+is\s+(?:\w+\s+){0,3}?(?:right|correct|true|answer|ans|best|choice|option|closest|valid|left|one|it)\b")
 _REFUSED = re.compile(
     r"\b(?:either|neither|both|not|cannot|none of (?!the|these)|maybe|perhaps|possibly|probably|might|could be)\b|n't\b",
@@ -73,7 +74,7 @@ def check_choice(response: str, query: Query) -> Verdict:
         letter = None  # the options again
     if clause is not None and letter and not clause.mark and choose(clause.text, (), query.question) is None:  # by its value
         number = read_number(clause.text)
-        if difference(clause.text, query.question) is False or beside(clause.text, query.question, number, ""):
+        if query.question and (difference(clause.text, query.question) is False or beside(clause.text, query.question, number, "")):
             letter = None
     if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
         letter = None
@@ -87,11 +88,17 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
     text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
     text = re.sub(
-        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?\W*$",
+        r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?\W*$",
         r"\1",
         text,
     )
-    text = _OUT.sub("", text)
+    text = _OTHERS_OUT.sub("", _OUT.sub("", text))
+    if (
+        options
+        and (then := re.split(r",\s*(?:so|hence|thus|therefore)\s+", text)[-1]) != text
+        and any(_squeeze(then) == _squeeze(o) for o in options)
+    ):
+        text = then
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
@@ -113,6 +120,8 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
         letter, rest = m[1], text[m.end() :]
+        if letter == "A" and re.match(r"\s+\$?\d\S*\s+[a-z]", rest) and _by_value(rest, options, "=") != letter:
+            return None  # A 20% profit
         if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
         if (
@@ -184,6 +193,9 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact and not doubtful(text):  # by its own words at the end: `By the chain rule, J_g = 2 J_f`
         exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
+        exact = exact or [
+            i for i, o in enumerate(options) if re.fullmatch(r"[A-Za-z]{3,20}", o.strip()) and re.search(rf"\bis\s+{o.strip()}\W*$", text)
+        ]
     if not exact:
         got = read_number(_join(text))
         if doubtful(text):

@@ -10,7 +10,7 @@ OPERAND = re.compile(
     r"(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:[-+/]|\\pm\b)\s*$|^[^=]*(?:[\d})]|(?<![A-Za-z])[a-z])\s*(?:\*|\\(?:cdot|times)\b)\s*$|\\(?:sqrt|ln|log|sin|cos|tan)\s*\{?\s*$"
 )
 OPERATED = re.compile(
-    r"\s*(?:\^(?!\s*\{?\s*\\circ)|\\(?:cdot|times)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:(?:does|do|did)(?:n't|\s+not)\s+(?:satisfy|work|fit|hold)|(?:is|was)(?:n't|\s+not)\s+(?:the|an?|right|correct|valid|possible)\b))"
+    r"\s*(?:\^(?!\s*\{?\s*\\circ)|[\s$]*(?:is|was)\s+what\b[^.\n]*\bif\b|\\(?:cdot|times)\b|[-+*/]\s*\d|[\s$}.)]{0,4}\?|[\s$]*(?:(?:does|do|did)(?:n't|\s+not)\s+(?:satisfy|work|fit|hold)|(?:is|was)(?:n't|\s+not)\s+(?:the|an?|right|correct|valid|possible)\b))"
 )
 MARK = re.compile(
     r"(?:####"
@@ -116,8 +116,13 @@ DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|ei
 SAYS = re.compile(r"\d|\\\w|\$|(?-i:\b[A-E]\b)|=|\b(?:true|false)\b|^(?:yes|no)\b", re.IGNORECASE)
 
 UNFINISHED = re.compile(
-    r"\b(?:and|or|the|an|of|to|(?<!\bit )is|are|was|were|by|with|for|from|because|so|that|which|than|then|if|but|per|his|her|their|its|he|she|they|we)\s*\Z"
+    r":\s*\Z|\b(?:and|or|the|an|of|to|(?<!\bit )is|are|was|were|by|with|for|from|because|so|that|which|than|then|if|but|per|his|her|their|its|he|she|they|we)\s*\Z"
     r"|\b(?:and|then|so|he|she|they|we|which|who)\s+(?:earn|get|need|give|take|buy|sell|ha|do|pay|make|spend|use|want|eat|leave|find|can|will|must|have)\w{0,2}\s*\Z",
+    re.IGNORECASE,
+)
+# a first step is announced, not an answer
+PLAN = re.compile(
+    r"\W*(?:(?:\w+\s+)?first(?:ly)?,\s|to\s+(?:solve|answer|find|begin|start|calculate|determine)\b[^.]*?\b(?:first|start|begin)\b|let(?:'s|\s+us)\s+(?:first|start|begin)\b)",
     re.IGNORECASE,
 )
 TAGS = re.compile(r"</?(?:s|b|i|u|p|br|em|strong|answer|span|div|sup|sub)\s*/?>", re.IGNORECASE)

@@ -33,21 +33,6 @@ CONTRARY = [
         ),
     )
 ]
-# families of quantities: who asks for one of a family is not answered by another
-FAMILIES = [
-    [re.compile(rf"\b(?:{member})\b", re.IGNORECASE) for member in family.split(" ")]
-    for family in (
-        "areas? perimeter|circumference volume sides?|length|width|height|radius|diameter",
-        "sum|total product difference quotient remainder",
-        "mean|average|expected|expectation median mode variance deviation",
-        "gcd|gcf|hcf|greatest lcm|least",
-        "discount price|cost",
-        "slope|gradient intercept",
-        "profit loss",
-        "numerator denominator",
-        "minimum|least|smallest maximum|greatest|largest",
-    )
-]
 # behind a number: a comparison or a share, which answers only who asks for one
 COMPARED = re.compile(
     r"\s*(?:[A-Za-z]+\s+)?(?:more|less|fewer|extra|cheaper|older|younger|taller|shorter|longer|heavier|faster|slower)\W*$"
@@ -61,8 +46,6 @@ SHARE = re.compile(
 )
 BACK = re.compile(r"\s*(?:[A-Za-z]+\s+)?back\b", re.IGNORECASE)
 OF_EACH = re.compile(r"(?:\s+[A-Za-z]+){0,3}?\s+(?:on|in|for|to|at)\s+each\b", re.IGNORECASE)
-STATE = re.compile(r"\b(?:are|were|is|was)\s+([a-z]{4,})\W*$")
-STATE_ASKED = re.compile(r"\b(?:are|were|is|was)\s+(?!there\b)[a-z]{4,}\s*\?")
 MONEY = frozenset(("dollar", "money", "cent", "rupee", "euro", "pound", "profit", "buck"))
 OPPOSITE = {"more": {"fewer", "less"}, "fewer": {"more"}, "less": {"more"}, "older": {"younger"}, "younger": {"older"}}
 OPPOSITE |= {"longer": {"shorter"}, "taller": {"shorter"}, "shorter": {"longer", "taller"}, "heavier": {"lighter"}, "lighter": {"heavier"}}

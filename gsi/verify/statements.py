@@ -26,8 +26,8 @@ _COMPARED = re.compile(
 )
 # a number behind one of these says when, where or for what; the answer is the other one
 _CONTEXT = re.compile(
-    r"\b(?:in|at|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their))\s+"
-    r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
+    r"(?:^\W*with|\b(?:in|at|after|during|within|over|before|from|out\s+of|goal\s+of|by\s+selling|giving|every|each|per|for|on|each\s+of|of\s+(?:the|his|her|their)))\s+"
+    r"(?:about\s+|\w+ing\s+|(?:the|a|an|his|her|their|its|all|remaining|day|year|step|week|next|first|last|those|these)\s+){0,3}$",
     re.IGNORECASE,
 )
 _ROUNDED = re.compile(
@@ -35,7 +35,7 @@ _ROUNDED = re.compile(
 )
 # `16 students don't read novels` says how many they are; `16 dollars are not enough` takes them back
 _OTHERS = re.compile(
-    r"(?<=\d)(?P<who>(?:\s+[a-z]+){1,6}?)\s+(?:do|did|are|were|have|had|can|could|will|would)(?:n't|\s+not)\s+(?!enough|right|correct|possible|the\s|it\b|be\b|have\b)[a-z][^\d]*$",
+    r"(?<=\d)(?P<who>(?:\s+[a-z]+){0,6}?)\s+(?:do|did|are|were|have|had|can|could|will|would)(?:n't|\s+not)\s+(?!enough|right|correct|possible|the\s|it\b|be\b|have\b)[a-z][^\d]*$",
     re.IGNORECASE,
 )
 _SINCE = re.compile(r"^\W*(?:since|as|because)\b[^,]*(?<!\d),\s+(?=[^,]*\d)", re.IGNORECASE)
@@ -54,7 +54,7 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _THEREFORE = re.compile(
-    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
+    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|leaves(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(
@@ -91,7 +91,7 @@ def read_number(clause: str) -> Number | None:
     text = re.sub(r"(?P<n>-?\d[\d,]*(?:\.\d+)?)\s*=\s*(?P<x>[A-Za-z])\W*$", r"\g<x> = \g<n>", text)  # 20 = A
     text = _without_workings(_AFTERTHOUGHT.sub("", re.sub(r"(?<=\d)/-(?!\d)", "", text)))  # Rs. 120/-
     last = _THEREFORE.split(text)[-1]
-    text = last if re.search(r"\d", last) else re.sub(r",\s+(?:since|because)\s.*$", "", text)
+    text = last if re.search(r"\d", last) or in_words(last) is not None else re.sub(r",\s+(?:since|because)\s.*$", "", text)
     head = _REASON.sub("", _COMPARED.sub("", text), count=1)
     text = head if (re.search(r"\d", head) or in_words(head) is not None) and not re.match(r"\W*(?:not|as)\b", text) else text
     text = _INSTEAD.sub("", text)
@@ -225,7 +225,7 @@ def _without_workings(text: str) -> str:
 def concluded(text: str) -> str:
     """What a sentence concludes, if that has a number: the part behind `, so` or `, leaving`."""
     last = _THEREFORE.split(text)[-1]
-    return last if re.search(r"\d", last) else text
+    return last if re.search(r"\d", last) or in_words(last) is not None else text
 
 
 def without_reason(clause: str) -> str:

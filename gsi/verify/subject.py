@@ -8,89 +8,36 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gsi.verify.asked import COMPARES, asking, stem, wanted
+from gsi.verify.contrast import contrast
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
 from gsi.verify.quantities import (
     BACK,
     COMPARED,
     CONTRARY,
     EACH,
-    FAMILIES,
     MEASURE,
     MONEY,
     OF_EACH,
     OPPOSITE,
     SHARE,
-    STATE,
-    STATE_ASKED,
     TIMES,
     UNIT,
 )
 from gsi.verify.words import digits, in_words
 
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
-_NO_NAMES = frozenset(
-    [
-        "A",
-        "An",
-        "After",
-        "All",
-        "And",
-        "As",
-        "At",
-        "Before",
-        "But",
-        "By",
-        "Each",
-        "Every",
-        "Find",
-        "For",
-        "From",
-        "He",
-        "Her",
-        "His",
-        "How",
-        "If",
-        "In",
-        "It",
-        "Its",
-        "On",
-        "One",
-        "She",
-        "Since",
-        "Some",
-        "The",
-        "Their",
-        "Then",
-        "There",
-        "They",
-        "This",
-        "To",
-        "Two",
-        "Three",
-        "What",
-        "When",
-        "Where",
-        "Which",
-        "Who",
-        "With",
-        "Question",
-        "Answer",
-        "Choices",
-        "Total",
-        "Let",
-        "We",
-        "So",
-        "Thus",
-        "Therefore",
-        "Hence",
-        "Finally",
-    ]
-)
+_NO_NAME_WORDS = """A An After All And As At Before But By Each Every Find For From He Her His How If In It Its On One She Since Some The Their Then
+    There They This To Two Three What When Where Which Who With Question Answer Choices Total Let We So Thus Therefore Hence Finally"""
+_NO_NAMES = frozenset(_NO_NAME_WORDS.split())
 _SUBJECT = re.compile(r"\b(?:is|was|does|did|do|will|has|had|can|must|should|would)\s+([A-Z][a-z]+)\b(?!'|\s+(?:and|or|&)\b)")
 _POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,3}(?![A-Za-z])")
+_PRICED = re.compile(
+    r"\bhow\s+much\b[^?]*\b(?:costs?|pays?|spends?|earns?|charges?)\b(?!\s+in\b)|\bwhat\s+(?:is|was)\s+the\s+(?:\w+\s+)?(?:price|cost)\b",
+    re.IGNORECASE,
+)
+_VERTEX = re.compile(r"(?:\bangle|\\angle|∠)\s*\$?([A-Z])\b")
 _UNKNOWN = re.compile(r"\b(?:value\s+of|what\s+is|find|compute|solve\s+for|determine)\s+\$?([a-z])\$?(?=\s*[?.,]|\s*$)", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|them|their|I|you|we)\b", re.IGNORECASE)
-_IS = re.compile(r"^([^=\d]{3,60}?)\s(?:is|are|was|equals|would\s+be|comes\s+to)\b", re.IGNORECASE)
 _IN = re.compile(r"\b(?:in|[Uu]nit:?)\s+(V|A|W|J|N|Pa|Hz|F|C|T|m|g|s|L|K|eV|mol)\b")
 _SUM_OF = re.compile(  # he gives away 12 + 8 = 20 marbles
     r"^\W*(?:(?:so|thus|therefore|hence)\W+)?(?:he|she|they|[A-Z][a-z]+)\s+(?:has\s+|have\s+)?(?:ate|eats?|gave|given?s?|sold|sells?|used|uses|lost|loses?|spent|spends?)\b[^,;]*=",
@@ -138,9 +85,11 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
     if _other_name(clause, asked.sentence):
         return None if mark else "of something else"
     if number is None:
-        return None if mark else _of_another(clause, asked)
+        return None if mark else contrast(clause, question) or _of_another(clause, asked)
     if _other_scale(clause, question):
         return "another unit"
+    if not mark and (why := contrast(clause, question)):
+        return why
     if "=" in clause:
         sums = not mark and _SUM_OF.match(clause)
         return "of something else" if sums and _contrary(clause, asked.sentence, CONTRARY[-1:]) else None
@@ -155,14 +104,27 @@ def beside(clause: str, question: str, number: Number | None, mark: str) -> str 
         and not re.search(r"\b(?:cost|pay|spen|charge|price)", asked.sentence)
     ):
         return "another thing is counted"
+    if found and found["cur"] and not mark and re.search(r"\b(?:what|which)\s+(?:\w+\s+)?(?:percent|%)|\bpercentage\b", asked.sentence):
+        return "another thing is counted"
+    if (
+        found
+        and not found["cur"]
+        and not mark
+        and _PRICED.search(asked.sentence)
+        and (m := re.match(r"\s+([a-z]+s)\b", after))
+        and stem(m[1]) in asked.counted - MONEY - UNIT.keys()
+    ):
+        return "another thing is counted"
     if found and not found["pct"] and not mark and re.search(r"\bpercent", asked.sentence):
         thing = re.match(r"\s+([a-z]+s)\b", after)
         if thing and stem(thing[1]) in asked.counted:
             return "another thing is counted"
-    if m := re.match(r"\s*-?\s*([A-Za-z]+)((?:\s+[a-z]+){0,4})", after):
+    if m := re.match(r"\s*-?\s*(?:more\s+|other\s+|extra\s+|additional\s+|full\s+|whole\s+)?([A-Za-z]+)((?:\s+[a-z]+){0,4})", after):
         word, rest = stem(m[1]), [stem(w) for w in m[2].split()]
         unit = UNIT.get(word)
         if asked.unit and unit and unit[0] == asked.unit[0] and unit != asked.unit and not _mentions(text, asked.unit):
+            return "another unit"
+        if asked.unit and unit and unit[0] != asked.unit[0] and (mark or len(m[1]) > 2) and not _mentions(text, asked.unit):
             return "another unit"
         elsewhere = asked.noun and not asked.noun & {word, *rest} and "and" not in rest[:2]
         measured = asked.unit is None and asked.noun != {"dollar"} and (m[1] in MEASURE or (unit and len(m[1]) > 3))
@@ -187,12 +149,6 @@ def _of_another(clause: str, asked: Asked) -> str | None:
             return "of somebody else"
     if _contrary(clause, asked.sentence):
         return "of something else"
-    if said := _IS.match(clause):
-        for family in FAMILIES:
-            wanted_ones = [i for i, member in enumerate(family) if member.search(asked.sentence)]
-            given_ones = [i for i, member in enumerate(family) if member.search(said[1])]
-            if len(wanted_ones) == len(given_ones) == 1 and wanted_ones != given_ones:
-                return "of something else"
     return "the comparison is turned round" if _turned(clause, asked.sentence) else None
 
 
@@ -207,10 +163,7 @@ def _of_the_story(text: str, after: str, question: str, asked: Asked) -> bool:
     """Whether a sentence gives a state or counts a thing of the question that is not asked for: `9 shells are broken` where the whole are, `25 boys` where girls are."""
     told = question.replace(asked.sentence, " ") if len(asked.sentence) < len(question) else question
     told = re.split(r"how many", told, flags=re.IGNORECASE)[0]
-    end, state = STATE.search(text), STATE_ASKED.search(asked.sentence)
-    if end and state and not re.search(rf"\b{end[1]}\b", asked.sentence) and re.search(rf"\b{end[1][:5]}", told):
-        return True
-    thing = re.match(r"\s+([a-z]{3,}s)\b(?!\s+and\b)", after)
+    thing = re.match(r"\s+(?:of\s+(?:the|them|his|her|their)\s+)?([a-z]{3,}s|(?:wo)?men|children|people)\b(?!\s+and\b)", after)
     if thing is None or not asked.noun or asked.noun & {stem(w) for w in re.findall(r"[A-Za-z]+", text)} or asked.noun <= MONEY:
         return False
     word = stem(thing[1])
@@ -273,6 +226,8 @@ def _mentions(text: str, unit: tuple[str, str]) -> bool:
 
 def _other_name(clause: str, sentence: str) -> bool:
     """Whether a clause gives the value of another line, angle or unknown than the one that is asked for: `x = 5` for y, `CBD = 72` for `ABC`."""
+    if (angle := _VERTEX.findall(sentence)) and len(set(angle)) == 1 and (said := _VERTEX.findall(clause)) and set(said).isdisjoint(angle):
+        return True
     points = {"".join(sorted((p[0], p[-1]))) + p[1:-1] for p in _POINTS.findall(sentence)}
     if points and (given := _POINTS.findall(clause.rpartition("=")[0])):
         p = given[-1]
@@ -311,9 +266,9 @@ def _turned(clause: str, sentence: str) -> bool:
     how, so = asked["how"].lower(), said["how"].lower()
     if how != so and so not in OPPOSITE.get(how, ()):
         return False
-    one, other = (set(re.findall(r"[a-z]{3,}", asked[part].lower())) for part in ("one", "other"))
+    one, other = (set(re.findall(r"[a-z]{2,}", asked[part].lower())) for part in ("one", "other"))
     both = one & other
-    first, second = (set(re.findall(r"[a-z]{3,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
+    first, second = (set(re.findall(r"[a-z]{2,}", part.lower())) - both for part in (said["one"] + said["what"], said["other"]))
     turned = bool(first & other) and not second & (other - both) and bool(not first & (one - both) or second & (one - both))
     kept = bool(second & other) and not second & (one - both)
     return turned if how == so else kept
