@@ -140,6 +140,8 @@ def test_a_config_that_holds_itself_is_refused_and_one_that_repeats_itself_is_no
     assert load_config(path).evaluate.tasks[0].name == "chain"
     with pytest.raises(ConfigError, match=r"prompt\.instruction holds half of a surrogate pair"):
         load_config(BASE | {"prompt": {"instruction": "\ud800"}})
+    with pytest.raises(ConfigError, match=r"evaluate\.avg_at_k is a whole number beyond 64 bits"):
+        load_config(BASE | {"evaluate": {"avg_at_k": 10**400}})
     with pytest.raises(ConfigError, match="strategy: unknown"):
         load_config(BASE | {"strategy": [[]]})
 

@@ -15,6 +15,8 @@ from gsi.config.engines import Engine
 from gsi.config.section import ConfigError, Section, nearest
 from gsi.config.tree import Config
 
+STORED = 2**63  # what SQLite and Parquet hold
+
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Reads a YAML file (or takes a mapping), applies `a.b=c` overrides and checks everything.
@@ -46,12 +48,14 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 
 def check_data(data: Any, name: str) -> None:
-    """Raises ConfigError for a mapping or list that holds itself, as no walk through it would end, and for texts that cannot be stored."""
+    """Raises ConfigError for a mapping or list that holds itself, as no walk through it would end, and for texts and numbers that cannot be stored."""
     for path, part, holds_itself in _walk(data, "", frozenset(), set()):
         if holds_itself:
             raise ConfigError(f"{name}: {path} holds itself (a YAML alias inside its own anchor); write it out")
         if isinstance(part, str) and any("\ud800" <= c <= "\udfff" for c in part):
             raise ConfigError(f"{name}: {path} holds half of a surrogate pair, which is no text and cannot be stored; replace it")
+        if isinstance(part, int) and not -STORED <= part < STORED:
+            raise ConfigError(f"{name}: {path} is a whole number beyond 64 bits, which cannot be stored; make it smaller")
 
 
 def _walk(value: Any, path: str, above: frozenset[int], seen: set[int]) -> Iterator[tuple[str, Any, bool]]:
