@@ -9,6 +9,7 @@ from typing import Any
 
 from gsi import tasks
 from gsi.config import Config
+from gsi.config.data import Task
 from gsi.config.engines import RayEngine
 from gsi.seeds import seed_of
 from gsi.spread import spread
@@ -51,8 +52,8 @@ def load_data(
         queries = [replace(q, task=config.tasks[0].name) for q in queries]
         loaded = [tasks.from_queries(queries, config.tasks[0])]
     else:
-        loaded = [tasks.load(t) for t in config.tasks]
-    tests = [tasks.load(t) for t in config.evaluate.tasks]
+        loaded = _load("tasks", config.tasks)
+    tests = _load("evaluate.tasks", config.evaluate.tasks)
     _unique_ids([t for data in loaded for t in data.queries], "tasks")
     _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
     checks: dict[str, Any] = {t.name: t.check or check for t in (*config.tasks, *config.evaluate.tasks)}
@@ -167,4 +168,15 @@ def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
 
 def warm_start_pool(config: Config) -> list[Query]:
     """The queries of `warm_start.tasks`; empty = it uses the training queries."""
-    return [q for t in config.warm_start.tasks for q in tasks.load(t).queries] if config.warm_start else []
+    return [q for data in _load("warm_start.tasks", config.warm_start.tasks) for q in data.queries] if config.warm_start else []
+
+
+def _load(where: str, given: Sequence[Task]) -> list[tasks.TaskData]:
+    """What the tasks of a list in the config hold. Raises GsiError that says which of them it is."""
+    found = []
+    for number, task in enumerate(given):
+        try:
+            found.append(tasks.load(task))
+        except GsiError as e:
+            raise GsiError(f"{where}.{number}: {e}") from e
+    return found

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,11 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scripted
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gsi
 from gsi.config import load_config
 from gsi.config.data import Task
+from gsi.progress import Reporter
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify import make_grader
@@ -591,3 +595,10 @@ def test_a_rationale_that_ends_in_another_answer_leaves_its_query_out():
             assert check_golds(queries, grader, **unread) == (queries, [])
     finally:
         grader.close()
+
+
+@pytest.mark.parametrize("place", ["tasks", "evaluate.tasks", "warm_start.tasks"])
+def test_a_message_says_which_list_of_the_config_a_task_is_in(place, tmp_path):
+    changes = {"tasks": [{"name": "gms8k"}]} if place == "tasks" else {place.split(".")[0]: {"tasks": [{"name": "gms8k"}]}}
+    with pytest.raises(GsiError, match=rf"^{re.escape(place)}\.0: unknown task 'gms8k'"):
+        gsi.run(scripted.config(tmp_path / "run", **changes), reporter=Reporter("quiet"))
