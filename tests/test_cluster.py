@@ -403,7 +403,7 @@ def test_vllm_itself_in_actors(nodes, llama, tmp_path, capsys):  # noqa: F811
     assert len(work.done) == len(requests)
     assert same >= 0.97 * len(expected)
     engine.close()
-    assert groups_left(tmp_path) == []
+    wait_for(lambda: not groups_left(tmp_path))  # an actor that ends takes its copy with it a moment later
 
 
 def _noted(errors: list, call, *args) -> None:
