@@ -178,5 +178,5 @@ def _load(where: str, given: Sequence[Task]) -> list[tasks.TaskData]:
         try:
             found.append(tasks.load(task))
         except GsiError as e:
-            raise GsiError(f"{where}.{number}: {e}") from e
+            raise type(e)(f"{where}.{number}: {e}") from e
     return found

@@ -82,7 +82,7 @@ def test_a_recipe_as_it_is_plans_where_no_hub_answers(offline, monkeypatch, caps
     assert "queries │ 9,500 │" in out  # 3000 + 4000 + 3000, less 5 %
     assert "validation queries │ 500 │" in out
     assert f"test queries (at the end) │ │ {1319 + 5000 + 254 + 300 + 800 + 2985:,} │" in out
-    assert "warning: openai/gsm8k:main (split train): cannot be loaded" in out
+    assert "warning: tasks.0: openai/gsm8k:main (split train): cannot be loaded" in out
     assert "neither read nor checked" in out
     if offline:
         assert main(["run", math, "--dry-run", "tasks.0.weight=1", "tasks.0.limit=100", "evaluate.validation=10"]) == 0
