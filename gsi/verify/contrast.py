@@ -158,38 +158,30 @@ def contrast(clause: str, question: str) -> str | None:
     ask = told(question)
     final = _FINAL.search(clause)
     clause = _AHEAD.sub("", concluded(clause))
-    if (
-        _ASKS_APART.search(ask.asked)
-        and not _SAYS_APART.search(clause)
-        and re.search(r"[a-z]{3}\s*[a-z]", clause)
-        and len(content(clause)) > 1
-    ):
+    words = content(clause)
+    if _ASKS_APART.search(ask.asked) and not _SAYS_APART.search(clause) and re.search(r"[a-z]{3}\s*[a-z]", clause) and len(words) > 1:
         return "no comparison"
-    if (
-        "=" not in clause
-        and (m := _DENIED.search(ask.asked.replace("n't", " not")))
-        and content(m[1]) & content(clause)
-        and not _DENIES.search(clause)
-    ):
+    if "=" in clause:
+        return _other_quantity(clause, ask)
+    if (m := _DENIED.search(ask.asked.replace("n't", " not"))) and content(m[1]) & words and not _DENIES.search(clause):
         return "the contrary"
     periods = {root(p) for m in _PERIODS.findall(ask.asked) for p in m if p}
-    if periods and "=" not in clause and (said := {root(p) for p in _EVERY.findall(clause)}) and not said & periods:
+    if periods and (said := {root(p) for p in _EVERY.findall(clause)}) and not said & periods:
         return "another period"
-    if "=" not in clause:
-        if _NOW.search(ask.asked) and not _THEN.search(ask.asked) and _THEN.search(clause) and not _NOW.search(clause):
-            return "another time"
-        if (
-            _alone(clause, ask)
-            or (not final and _told_so(clause, ask))
-            or _other_counted(clause, ask)
-            or _other_state(clause, ask)
-            or _other_object(clause, ask)
-        ):
-            return "of something else"
+    if _NOW.search(ask.asked) and not _THEN.search(ask.asked) and _THEN.search(clause) and not _NOW.search(clause):
+        return "another time"
+    if (
+        _alone(clause, words, ask)
+        or (not final and _told_so(clause, words, ask))
+        or _other_counted(clause, words, ask)
+        or _other_state(clause, words, ask)
+        or _other_object(clause, words, ask)
+    ):
+        return "of something else"
     return _other_quantity(clause, ask)
 
 
-def _told_so(clause: str, ask: Told) -> bool:
+def _told_so(clause: str, words: frozenset[str], ask: Told) -> bool:
     """Whether a sentence puts a number into something that the question told: `37 birds flew away` for `21 birds flew away`."""
     text = re.sub(r"\bit\s+(?:will\s+)?takes?\b|,\s*(?:each|with|which)\b[^,]*,", " ", clause, flags=re.IGNORECASE)
     if set(_MODAL.findall(ask.asked)) & set(_MODAL.findall(text)) or (_MUST.search(ask.asked) and _MUST.search(text)):
@@ -198,25 +190,25 @@ def _told_so(clause: str, ask: Told) -> bool:
     acts = bool(_HOLDS.search(ask.asked) and not _HELD.search(clause)) or bool(
         more and not _SAYS_MORE.search(clause)
     )  # `he gave 8` for what he has left
-    missing = ask.words - content(clause) - ask.names
+    missing = ask.words - words - ask.names
     if not missing and not acts:
         return False
     for part in (_BEHIND.sub("", text), _WHY.sub("", text)):
         said = content(part) - ask.names - _UNITS
         extra = said - ask.words
-        if acts and said and len(content(clause)) > 1 and any((extra or said) <= c for c in ask.clauses):
+        if acts and said and len(words) > 1 and any((extra or said) <= c for c in ask.clauses):
             return True
         if missing and len(said) > 1 and extra and any(said <= c for c in ask.clauses):
             return True
     return False
 
 
-def _other_state(clause: str, ask: Told) -> bool:
+def _other_state(clause: str, words: frozenset[str], ask: Told) -> bool:
     """Whether `80 seats are taken`, or `the theater has 80 seats`, where the empty ones are asked for, or `12 liters remain` for those that are lost."""
     if _GONE.search(ask.asked) and not _HOLDS.search(ask.asked) and _REMAINS.search(clause) and not _GONE.search(clause):
         return True
     asked, said = _STATE_ASKED.search(ask.asked), _STATE.search(clause)
-    if asked is None or root(asked[1]) in content(clause) or asked[1] in _PLAIN_STATES:
+    if asked is None or root(asked[1]) in words or asked[1] in _PLAIN_STATES:
         return False
     return (
         said[1] not in _PLAIN_STATES
@@ -227,10 +219,9 @@ def _other_state(clause: str, ask: Told) -> bool:
     )
 
 
-def _other_object(clause: str, ask: Told) -> bool:
+def _other_object(clause: str, words: frozenset[str], ask: Told) -> bool:
     """Whether `on art` stands for `on history`, both of them in the question."""
     asked, said = dict(_OBJECT.findall(ask.asked)), dict(_OBJECT.findall(clause))
-    words = content(clause)
     return any(
         root(said[p]) != root(asked[p]) and root(asked[p]) not in words and root(said[p]) not in ask.words and root(said[p]) in ask.all
         for p in said.keys() & asked.keys()
@@ -238,20 +229,15 @@ def _other_object(clause: str, ask: Told) -> bool:
     )
 
 
-def _other_counted(clause: str, ask: Told) -> bool:
+def _other_counted(clause: str, words: frozenset[str], ask: Told) -> bool:
     """Whether of the things that the question counts another one is named than the asked one: blue marbles for red ones."""
     asked, said = ask.counted & ask.words, ask.counted & content(_BEHIND.sub("", clause))
-    return bool(asked and said and not asked & content(clause))
+    return bool(asked and said and not asked & words)
 
 
-def _alone(clause: str, ask: Told) -> bool:
+def _alone(clause: str, words: frozenset[str], ask: Told) -> bool:
     """Whether a sentence speaks of one alone where all together are asked for: `a can finish the work in 6 days`."""
-    if (
-        (of := _WHOSE.match(clause))
-        and root(of[1]) in ask.all
-        and root(of[1]) not in ask.words
-        and content(clause) - {root(of[1])} <= ask.words
-    ):
+    if (of := _WHOSE.match(clause)) and root(of[1]) in ask.all and root(of[1]) not in ask.words and words - {root(of[1])} <= ask.words:
         return True  # his aunt has 24
     m = re.match(r"\W*(?:so|thus|therefore|hence)?\W*([A-Za-z]\w*)\s+(?:can|could|will|has|had|takes|took|alone)\b", clause)
     return bool(
