@@ -73,9 +73,9 @@ def test_a_recipe_plans_without_a_hub(recipe, files, capsys):
 @pytest.mark.parametrize("offline", [False, True], ids=["nobody answers", "offline"])
 def test_a_recipe_as_it_is_plans_where_no_hub_answers(offline, monkeypatch, capsys):
     """Built-in data counts as large as it is on the hub, and the plan says that it was not read; what is not built in is refused."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", offline)  # first: importing `datasets` copies what the hub's constants say
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", offline)
     cot, math = str(ROOT / "configs" / "paper" / "mistral-7b-cot.yaml"), str(ROOT / "configs" / "small" / "qwen3-1.7b-24gb.yaml")
     assert main(["run", cot, "--dry-run", "strategy=state_reset"]) == 0
     out = " ".join(capsys.readouterr().out.split())
