@@ -347,21 +347,26 @@ def test_training_through_ray_train_gives_the_weights_of_two_processes_here(node
         TrlTrainer().train(broken)
 
 
-def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
-    """`of: vllm`: each actor holds a child process of its own; one of these is killed in the middle."""
+def alone_and_in_actors(of, model, requests, nodes, folder):
+    """What an engine answers to the requests alone, its capabilities, two copies of it in actors, and what these say."""
     two_nodes(nodes)
-    model = str(models.build(tmp_path / "model"))
-    of = {"kind": "vllm", "python": wrapper(tmp_path, f"PYTHONPATH='{FAKE}'", "FAKE_VLLM=''"), "max_rows": 2}
-    base = {"model": model, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
-    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=40) for i in range(400)]
+    base = {"model": model, "output_dir": str(folder / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
     alone = build.make_engine(load_config(base | {"engine": of}), model, TOKENIZER)
     expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
     alone.close()
-    (tmp_path / "pids").unlink()
+    (folder / "pids").unlink()
     said: list[str] = []
     on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
-    engine = build.make_engine(load_config(base | {"engine": on_nodes}), model, TOKENIZER, said.append)
-    assert engine.capabilities == alone.capabilities
+    return expected, alone.capabilities, build.make_engine(load_config(base | {"engine": on_nodes}), model, TOKENIZER, said.append), said
+
+
+def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
+    """`of: vllm`: each actor holds a child process of its own; one of these is killed in the middle."""
+    model = str(models.build(tmp_path / "model"))
+    of = {"kind": "vllm", "python": wrapper(tmp_path, f"PYTHONPATH='{FAKE}'", "FAKE_VLLM=''"), "max_rows": 2}
+    requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=40) for i in range(400)]
+    expected, capabilities, engine, said = alone_and_in_actors(of, model, requests, nodes, tmp_path)
+    assert engine.capabilities == capabilities
     work = Once(requests)
     thread = threading.Thread(target=engine.run, args=(work,))
     thread.start()
@@ -377,17 +382,9 @@ def test_vllm_in_actors_by_the_stand_in(nodes, tmp_path):
 @with_vllm
 def test_vllm_itself_in_actors(nodes, llama, tmp_path, capsys):  # noqa: F811
     """A copy of vLLM on each of two nodes, in an environment of its own beside Ray's; one of them is killed in the middle."""
-    two_nodes(nodes)
     of = {"kind": "vllm", "python": wrapper(tmp_path, "OMP_NUM_THREADS=1", "VLLM_CPU_KVCACHE_SPACE=1", python=VLLM), "max_rows": 8}
-    base = {"model": llama, "output_dir": str(tmp_path / "run"), "tasks": [{"name": "gsm8k", "path": "x"}]}
     requests = [request(PROMPTS[i % 5], i, temperature=1.0, max_new_tokens=60) for i in range(200)]
-    alone = build.make_engine(load_config(base | {"engine": of}), llama, TOKENIZER)
-    expected = dict(zip((r.seed for r in requests), run(alone, requests), strict=True))
-    alone.close()
-    (tmp_path / "pids").unlink()
-    said: list[str] = []
-    on_nodes = {"kind": "ray", "of": of, "replicas": 2, "address": nodes.address}
-    engine = build.make_engine(load_config(base | {"engine": on_nodes}), llama, TOKENIZER, said.append)
+    expected, _, engine, said = alone_and_in_actors(of, llama, requests, nodes, tmp_path)
     wait_for(lambda: all(e.link.poll() for e in engine.engines), 400)
     work, errors = Once(requests), []
     thread = threading.Thread(target=lambda: _noted(errors, engine.run, work))
