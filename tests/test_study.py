@@ -119,6 +119,52 @@ def test_breadth_is_drawn_from_final_models_on_fresh_queries(tmp_path, capsys):
     assert "pass_at.arms: unknown arm 'vanila'" in capsys.readouterr().err
 
 
+def test_final_models_are_tested_again_on_other_questions(tmp_path, capsys):
+    tasks = [{"name": "chain", "args": {"seed": "{again}", "per_level": 3, "levels": [1, 2]}}]
+    path = study(tmp_path, strategies=["vanilla"], seeds=[1, 2])
+    assert main(["study", path]) == 0
+    first = findings.write([path])
+    assert "Tested again" not in first
+    other = study(tmp_path, strategies=["vanilla"], seeds=[1, 2], again={"arms": ["vanilla"], "than": "base", "tasks": tasks})
+    assert main(["study", other]) == 2
+    assert "again.than: unknown arm 'base'" in capsys.readouterr().err
+    settings = {"arms": ["brute_force"], "than": "vanilla", "tasks": tasks}
+    both = study(tmp_path, strategies=["vanilla", "brute_force"], seeds=[1, 2], again=settings)
+    assert main(["study", both]) == 0
+    found = results(tmp_path)
+    drawn = found["made_up/chain/s2/again:brute_force"]
+    assert (drawn["draws"], len(drawn["right"]), set(drawn["levels"])) == (1, 6, {1, 2})
+    config = yaml.safe_load((tmp_path / "runs" / "made_up" / "chain" / "s2" / "again-brute_force.yaml").read_text())
+    assert config["model"].endswith("brute_force/iter_2/model")
+    assert config["tasks"][0]["args"]["seed"] == 2_000_002
+    assert config["sample"]["temperature"] == 0
+    text = findings.write([both])
+    assert "#### Tested again" in text
+    share = [sum(found[f"made_up/chain/s{s}/again:brute_force"]["right"]) / 6 for s in (1, 2)]
+    row = next(line for line in text.splitlines() if line.startswith("| brute_force | mean |"))
+    assert f"| {50 * sum(share):.1f} " in row
+    assert next(line for line in text.splitlines() if line.startswith("| initial model | mean |")).count("|") == 8
+
+
+def test_a_study_of_helpers_shows_only_what_is_new(tmp_path):
+    def write(file, **changes):
+        folder = tmp_path / file
+        folder.mkdir()
+        data = yaml.safe_load(Path(study(tmp_path, strategies=["vanilla"], seeds=[1, 2])).read_text()) | changes
+        (folder / "s.yaml").write_text(yaml.safe_dump(data))
+        return str(folder / "s.yaml")
+
+    tasks = [{"name": "chain", "args": {"seed": "{again}", "per_level": 3, "levels": [1, 2]}}]
+    arms, more = write("arms"), write("more", name="more", again={"arms": ["vanilla"], "than": "vanilla", "tasks": tasks})
+    assert main(["study", more]) == 0
+    text = findings.write([arms, more])
+    before, after = text.split("## Study `more`")
+    assert "#### Narrowing" in before
+    assert "#### Narrowing" not in after
+    assert "#### Tested again" in after
+    assert "Not run yet" not in after
+
+
 def test_the_same_results_whatever_the_number_of_processes(tmp_path):
     texts = []
     for jobs in ("1", "2"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from gsi.lab.command import end
 from gsi.lab.matrix import arms, load_study
 from gsi.lab.outcomes import Table, tables
-from gsi.lab.sections import ARM_HEADER, SECTIONS, agreement, arm_rows, chance
+from gsi.lab.sections import ARM_HEADER, OF_MODELS, SECTIONS, agreement, arm_rows, chance
 from gsi.lab.study import Results
 from gsi.lab.texts import markdown, percent
 
@@ -29,10 +29,12 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         results = Results(study.results)
         lines += [f"## Study `{study.name}`", ""]
         found = tables(study, results)
-        own = {arm for table in found for arm in table.arms if arm in arms(study) or (study.pass_at and arm.startswith("pass:"))}
-        if own <= seen[study.results]:  # studies that share their results: what another has run is shown there
+        kinds = tuple(kind for kind, there in (("pass:", study.pass_at), ("again:", study.again)) if there)
+        own = {arm for table in found for arm in table.arms if arm in arms(study) or arm.startswith(kinds)}
+        new, seen[study.results] = own - seen[study.results], seen[study.results] | own
+        if not new:  # studies that share their results: what another has run is shown there
             found = []
-        seen[study.results] |= own
+        helped = all(arm.startswith(kinds) for arm in new)  # the arms are shown there, only what was made of their models is new
         ran, code = (sorted({r[key] for r in results.records.values() if key in r}) for key in ("study", "code"))
         hours = sum(r["seconds"] for r in results.records.values()) / 3600
         made = f" (results made under {', '.join(ran)}, by the code {', '.join(code) or 'unknown'}); {len(results.records)} cells, {hours:.1f} core-hours"
@@ -45,6 +47,12 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         if missing:
             lines += [f"**Unfinished: {missing} runs are missing, so no contrast is decided.**" if found else "**Not run yet.**", ""]
         for table in found:
+            if helped:
+                lines += [f"### {table.task}, {table.model}", ""]
+                for title, section in SECTIONS:
+                    if section in OF_MODELS and (body := section(table)):
+                        lines += [f"#### {title}", "", *body]
+                continue
             shown.append(table)
             guess = percent(chance(table))
             lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]

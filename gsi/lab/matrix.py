@@ -10,7 +10,7 @@
     arms: {brute_16: {strategy: brute_force, sample: {max_extra: 16}}}                # own arms, patches too
     config: {...}                           # what all cells share
 
-Texts may hold {seed}, {task}, {fresh} (the seed of data that no cell trains on), {teacher} (the url of the study's teacher) and {run:ARM} (the run
+Texts may hold {seed}, {task}, {fresh} (the seed of data that no cell trains on), {again} (of data that no other test has either), {teacher} (the url of the study's teacher) and {run:ARM} (the run
 folder of another arm of the same model, task and seed).
 """
 
@@ -63,6 +63,15 @@ class PassAt(Section):
     margin: float = -0.02  # not worse by more than two points
 
 
+class Again(Section):
+    """Final models tested once more, greedily, on more fresh questions: where the study's own test sets are too small to tell."""
+
+    arms: Annotated[list[str], Field(min_length=1)]
+    than: str  # the arm that the others are compared with
+    tasks: Annotated[list[dict[str, Any]], Field(min_length=1)]  # as under `tasks` of a config
+    margin: float = -0.02  # not worse by more than two points
+
+
 class Study(Section):
     name: str
     output_dir: str
@@ -79,6 +88,7 @@ class Study(Section):
     draws: Annotated[int, Field(ge=0)] = 0  # of the initial model per training query, used for strata only; 0 = none
     equal_tokens: list[str] = Field([])  # arms whose last training set is cut to equal trained tokens and steps, and trained again
     pass_at: PassAt | None = None
+    again: Again | None = None
     contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
     exclusions: list[str] = Field([])  # in words, stated beforehand
     minutes: dict[str, float] = Field({})  # assumed per cell by arm, `default` for the others; measured ones count once there are any
@@ -86,7 +96,7 @@ class Study(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the matrix, or one of its helpers: `base` (a lab model), `draws` (strata), `equal:ARM`, `pass:ARM` (`pass:base` for the initial model)."""
+    """One run of the matrix, or one of its helpers: `base` (a lab model), `draws` (strata), `equal:ARM`, `pass:ARM` and `again:ARM` (ARM may be `base`, the initial model)."""
 
     model: str
     task: str
@@ -102,7 +112,12 @@ class Cell:
     @property
     def draws_only(self) -> bool:
         """Whether plain attempts of one model are all that is run."""
-        return self.arm == "draws" or self.arm.startswith("pass:")
+        return self.arm == "draws" or self.of_model
+
+    @property
+    def of_model(self) -> bool:
+        """Whether they are of a model that another cell leaves behind (or of the base)."""
+        return self.arm.startswith(("pass:", "again:"))
 
     @property
     def mark(self) -> str:
@@ -132,7 +147,13 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         for name in (*contrast.a.split("|"), *contrast.b.split("|")):
             if name not in known:
                 raise ConfigError(f"{path}: contrasts[{i}]: unknown arm {name!r}; there are {', '.join(known)}")
-    for key, names in (("equal_tokens", study.equal_tokens), ("pass_at.arms", study.pass_at.arms if study.pass_at else ())):
+    asked = {
+        "equal_tokens": study.equal_tokens,
+        "pass_at.arms": study.pass_at.arms if study.pass_at else (),
+        "again.arms": study.again.arms if study.again else (),
+        "again.than": (study.again.than,) if study.again else (),
+    }
+    for key, names in asked.items():
         for name in names:
             if name not in known:
                 raise ConfigError(f"{path}: {key}: unknown arm {name!r}; there are {', '.join(known)}")
@@ -167,7 +188,11 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
             for task, patch in study.tasks.items():
                 place = f"{model}/{task}/s{seed}"
                 folder = Path(study.output_dir) / model / task / f"s{seed}"
-                fill = filler({"seed": seed, "fresh": seed + FRESH, "task": task} | taught | {f"run:{a}": str(folder / a) for a in known})
+                fill = filler(
+                    {"seed": seed, "fresh": seed + FRESH, "again": seed + 2 * FRESH, "task": task}
+                    | taught
+                    | {f"run:{a}": str(folder / a) for a in known}
+                )
                 entry = {"model": name} if isinstance(name, str) else name
                 if not isinstance(entry.get("model"), str):
                     raise ConfigError(f"{path}: models.{model}: no `model` in it")
@@ -202,14 +227,22 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                     found.append(
                         Cell(model, task, seed, f"equal:{arm}", source.config | {"output_dir": str(folder / f"equal-{arm}")}, needs)
                     )
+                helpers: dict[str, tuple[dict[str, Any], list[str]]] = {}
                 if study.pass_at:
-                    config = fill(_fresh(plain, study.pass_at, path))
-                    for arm in ("base", *study.pass_at.arms):
+                    helpers["pass"] = (_fresh(plain, study.pass_at, path), study.pass_at.arms)
+                if study.again:
+                    greedy = {"sample": {"k": 1, "temperature": 0.0}, "evaluate": {"tasks": []}}
+                    helpers["again"] = (
+                        merge(plain, greedy) | {"tasks": study.again.tasks},
+                        list(dict.fromkeys((study.again.than, *study.again.arms))),
+                    )
+                for kind, (patched, names) in helpers.items():
+                    for arm in ("base", *names):
                         run = next((c for c in found if c.key == f"{place}/{arm}"), None)
                         trained = str(folder / arm / f"iter_{load_config(run.config).iterations}" / "model") if run else base
                         needs = (run.key,) if run else first
-                        own = config | {"model": trained, "output_dir": str(folder / f"pass-{arm}")}
-                        found.append(Cell(model, task, seed, f"pass:{arm}", own, needs))
+                        config = fill(patched) | {"model": trained, "output_dir": str(folder / f"{kind}-{arm}")}
+                        found.append(Cell(model, task, seed, f"{kind}:{arm}", config, needs))
     return found
 
 

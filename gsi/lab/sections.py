@@ -13,8 +13,8 @@ from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
 from gsi.lab.matrix import Contrast, arms, filler
 from gsi.lab.outcomes import MEASURES, Table, accepted_per_ktoken, best, contrast, cost, cost_to_reach, slope, tokens
+from gsi.lab.retested import again, breadth
 from gsi.lab.texts import markdown, percent, points, spread
-from gsi.metrics import pass_at_k
 from gsi.report.parts import short
 from gsi.strategies import STRATEGIES
 
@@ -145,7 +145,7 @@ def guidance(table: Table) -> list[str]:
 def economy(table: Table) -> list[str]:
     """What accepted responses cost, and which share of another arm's FLOPs its final hard accuracy would have cost."""
     shown = [a for a in arms(table.study) if a in table.arms and any(tokens(r) for r in table.arms[a].values())]
-    brute = [a for a in shown if arms(table.study)[a].get("strategy") == "brute_force"]
+    brute = [a for a in shown if arms(table.study)[a].get("strategy") == "brute_force" and all(map(cost, table.arms[a].values()))]
     if not shown:
         return []
     header = ["arm", "accepted per 1000 tokens", *(f"FLOPs to reach {b}'s final hard accuracy, % of what it spent" for b in brute)]
@@ -187,33 +187,6 @@ def lost(table: Table) -> list[str]:
         return []
     note = "Share of the pool's queries that plain attempts solved in the first iteration and not in the last (expected: from separate draws of the initial model, beta-binomial, if nothing changed):"
     return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
-
-
-def breadth(table: Table) -> list[str]:
-    """pass@k by level of final models, less the initial one's."""
-    settings = table.study.pass_at
-    if settings is None or "pass:base" not in table.arms:
-        return []
-
-    def by_level(record: Record) -> dict[int, float]:
-        found = defaultdict(list)
-        for right, level in zip(record["right"], record["levels"], strict=True):
-            found[level].append(pass_at_k(record["draws"], right, settings.k))
-        return {level: fmean(values) for level, values in sorted(found.items())}
-
-    before = {seed: by_level(record) for seed, record in table.arms["pass:base"].items()}
-    rows = []
-    for arm in settings.arms:
-        after = {seed: by_level(record) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
-        for level in sorted({level for found in after.values() for level in found}):
-            there = [after[seed][level] - before[seed][level] for seed in sorted(after)]
-            held = "yes" if stats.t_interval(there)[1] > settings.margin else "no"
-            first = spread([before[seed][level] for seed in sorted(after)])
-            rows.append([arm, str(level), first, points(there), held if len(there) > 1 else "-", str(len(there))])
-    if not rows:
-        return []
-    text = f"pass@{settings.k} on fresh queries from {settings.draws} draws, every step right, %: the initial model's, and the final model's difference to it in points. Held: not worse by more than {-100 * settings.margin:g} points."
-    return [text, "", *markdown(("arm", "level", "initial model", "difference [95 %]", "held", "seeds"), rows)]
 
 
 def contrasts(table: Table) -> list[str]:
@@ -293,7 +266,9 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Held-out sets", held_out),
     ("Solved, then lost", lost),
     ("Breadth", breadth),
+    ("Tested again", again),
 )
+OF_MODELS = (breadth, again)
 
 
 def agreement(shown: Sequence[Table]) -> list[str]:

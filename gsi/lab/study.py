@@ -94,7 +94,7 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
     left = [c for c in todo if c.key not in done and not (isinstance(c, Base) and all(o.key in done for o in todo if c.key in o.needs))]
     left.sort(
         key=lambda c: ":" in c.arm
-    )  # arms before their helpers (equal:ARM, pass:ARM), so that an unfinished study has whole contrasts
+    )  # arms before their helpers (equal:ARM, pass:ARM, again:ARM), so that an unfinished study has whole contrasts
     say(estimate(study, todo, results, jobs))
     say(f"study {study.name} ({path}, hash {mark}): {len(left)} of {len(todo)} cells to run")
     failed: dict[str, str] = {}
@@ -146,7 +146,7 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
         _child(["-c", "import sys; from gsi.lab.base import resolve; resolve(sys.argv[1])", cell.config["model"]], None, stop)
         return None
     config = cell.config
-    if cell.arm.startswith("pass:") and cell.needs and not cell.needs[0].startswith("base/") and not Path(config["model"]).exists():
+    if cell.of_model and cell.needs and not cell.needs[0].startswith("base/") and not Path(config["model"]).exists():
         raise GsiError(
             f"{config['model']} is not there any more; remove the line of {cell.needs[0]} from {study.results} to have it trained again"
         )
