@@ -145,6 +145,14 @@ def test_final_models_are_tested_again_on_other_questions(tmp_path, capsys):
     assert f"| {50 * sum(share):.1f} " in row
     assert next(line for line in text.splitlines() if line.startswith("| initial model | mean |")).count("|") == 8
 
+    def easy(arm, seed):  # levels 7 to 10 are the hard ones
+        levels = found[f"made_up/chain/s{seed}/{arm}"]["iterations"][-1]["tests"]["chain"]["levels"]
+        return sum(right / asked for level, (asked, right, _) in levels.items() if int(level) < 7) / 6
+
+    less = 50 * sum(easy("brute_force", s) - easy("vanilla", s) for s in (1, 2))
+    row = next(line for line in text[text.index("Less vanilla's") :].splitlines() if line.startswith("| brute_force |"))
+    assert row.split("|")[4].split()[0] == f"{less:+.1f}"
+
 
 def test_a_study_of_helpers_shows_only_what_is_new(tmp_path):
     def write(file, **changes):

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gsi.lab.command import end
+from gsi.lab.differences import agreement
 from gsi.lab.matrix import arms, load_study
 from gsi.lab.outcomes import Table, tables
-from gsi.lab.sections import ARM_HEADER, OF_MODELS, SECTIONS, agreement, arm_rows, chance
+from gsi.lab.sections import ARM_HEADER, OF_MODELS, SECTIONS, arm_rows, chance
 from gsi.lab.study import Results
 from gsi.lab.texts import markdown, percent
 

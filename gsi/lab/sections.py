@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean, median_high
 
 from gsi import stats, tasks
 from gsi.config.data import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
-from gsi.lab.matrix import Contrast, arms, filler
-from gsi.lab.outcomes import MEASURES, Table, accepted_per_ktoken, best, contrast, cost, cost_to_reach, slope, tokens
+from gsi.lab.differences import contrasts, differences
+from gsi.lab.matrix import arms, filler
+from gsi.lab.outcomes import Table, accepted_per_ktoken, cost, cost_to_reach, slope, tokens
 from gsi.lab.retested import again, breadth
 from gsi.lab.texts import markdown, percent, points, spread
 from gsi.report.parts import short
@@ -189,45 +190,6 @@ def lost(table: Table) -> list[str]:
     return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
 
 
-def contrasts(table: Table) -> list[str]:
-    rows = []
-    for c in table.study.contrasts:
-        if (c.task or next(iter(table.study.tasks))) != table.task or (c.model or next(iter(table.study.models))) != table.model:
-            continue
-        if not all(any(name in table.arms for name in side.split("|")) for side in (c.a, c.b)):
-            rows.append([f"{c.a} - {' or '.join(c.b.split('|'))}", c.measure, "-", "-", "-", f"> {100 * c.margin:g}", "not run", "0"])
-            continue
-        against = (
-            f"best of {c.b.replace('|', ', ')} ({best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else c.b
-        )  # a bar would end the cell
-        name = f"{c.a} - {against}"
-        for way, differences in contrast(table, c).items():
-            low = stats.t_interval(differences)[1]
-            there = len(differences)
-            verdict = (
-                ("yes" if low > c.margin else "no") if there == len(table.study.seeds) else f"open ({there} of {len(table.study.seeds)})"
-            )
-            rows.append(
-                [
-                    name,
-                    c.measure,
-                    way,
-                    points(differences),
-                    f"{stats.sign_flip(differences):.3f}",
-                    f"> {100 * c.margin:g}",
-                    verdict,
-                    str(there),
-                ]
-            )
-    if not rows:
-        return []
-    return [
-        "Named before any of these seeds was run:",
-        "",
-        *markdown(("contrast", "measure", "compared at", "points [95 %]", "p", "asked for", "held", "seeds"), rows),
-    ]
-
-
 def chance(table: Table) -> float:
     """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
     entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
@@ -260,6 +222,7 @@ def held_out(table: Table) -> list[str]:
 
 SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Contrasts", contrasts),
+    ("Differences", differences),
     ("Narrowing", narrowing),
     ("Guidance", guidance),
     ("Economy", economy),
@@ -269,23 +232,3 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Tested again", again),
 )
 OF_MODELS = (breadth, again)
-
-
-def agreement(shown: Sequence[Table]) -> list[str]:
-    """The same differences on every model and task that has both arms, as they are; named beforehand only where the contrasts say so."""
-    pairs = dict.fromkeys((c.a, c.b, c.measure) for table in shown for c in table.study.contrasts if "|" not in c.b)
-    rows = []
-    for a, b, measure in pairs:
-        cells = []
-        for table in shown:
-            if table.arms.get(a) and table.arms.get(b):
-                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"]
-                cells.append(f"{points(there)} ({len(there)})" if there else "-")
-            else:
-                cells.append("-")
-        if sum(cell != "-" for cell in cells) > 1:
-            rows.append([f"{a} - {b}, {measure}", *cells])
-    if not rows:
-        return []
-    names = [f"{table.task}, {table.model} ({table.study.name})" for table in shown]
-    return ["## Agreement", "", "Differences in points as they are, with 95 % interval (seeds):", "", *markdown(("contrast", *names), rows)]
