@@ -54,6 +54,7 @@ class Query:
     rationale: str | None = None  # reference solution, where the data has one
     level: int | None = None  # difficulty as the data declares it; larger is harder
     options: tuple[str, ...] | None = None  # multiple choice: option texts in the order A, B, C, ...
+    marked: bool = False  # only a marked answer counts (`#### 7`, a box, `The answer is 7`), a last sentence without a mark is none
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from gsi.verify.steps import check_steps, failing
 
 HERE = Path(__file__).parent
 # the eighteenth, nothing but sentences on something else, has its own share in docs/grading.md
-FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in range(2, 18)))
+FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in (*range(2, 18), 19, 20)))
 
 
 # --------------------------------------------------------------------------------------- accuracy

@@ -22,6 +22,9 @@ def add(command: Add) -> None:
     p = command("grade", _grade, "grade JSONL {response, answer, options?, question?, task?} from standard input")
     p.add_argument("--task", default="auto", help="task of lines that name none (default: auto)")
     p.add_argument("--programs", action="store_true", help="responses are Python programs: run each isolated, grade its answer")
+    p.add_argument(
+        "--marked", action="store_true", help="only a marked answer counts (`#### 7`, a box, `The answer is 7`), as `tasks[].marked`"
+    )
     p.set_defaults(json=True)
 
 
@@ -71,7 +74,7 @@ def _grade(args: argparse.Namespace) -> None:
             if task not in CHECKERS:
                 flush(0)
                 raise GsiError(f"standard input, line {number}: unknown task {task!r}; there are {', '.join(CHECKERS)}")
-            query = Query(f"line-{number}", task, row.get("question") or "", answer, options=options)
+            query = Query(f"line-{number}", task, row.get("question") or "", answer, options=options, marked=args.marked)
             waiting.append((row, grader.submit(query, response)))
             flush(256)
         flush(0)

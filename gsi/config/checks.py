@@ -78,6 +78,8 @@ def _tasks(c: Config) -> None:
                 f"{where}.shuffle_options: not with programs: code written for another order of the options would be trained with the plain "
                 "question, and cannot be mapped back; leave one of the two out"
             )
+        if task.marked and (task.check or task.programs):
+            raise ValueError(f"{where}.marked: answers are read by {'your own check' if task.check else 'running programs'}; leave it out")
         if task.path and task.hub:
             raise ValueError(f"{where}: has both path and hub; keep one")
 

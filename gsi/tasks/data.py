@@ -55,6 +55,10 @@ def load(task: Task, every: bool = False) -> TaskData:
     generated = spec is not None and spec.generated is not None and not task.path and not task.hub
     if task.args and not generated and (spec or task.path or task.hub):
         raise GsiError(f"task {task.name}: `args` are for generated lab tasks without path and hub ({', '.join(_lab())}); remove them")
+    if task.marked and spec and spec.generated and not task.check:
+        raise GsiError(
+            f"task {task.name}: `marked` is for tasks whose answers are read from text; a lab task's check knows one form only: leave it out"
+        )
     problems: list[Problem] = []
     if spec and generated:
         queries = _generate(task, spec)
@@ -232,7 +236,7 @@ def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -
         question = with_choices(question, options)
     if task.programs and rationale and not _is_program(rationale):
         rationale = None  # a solution in words is no reference for programs
-    return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options)
+    return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options, task.marked)
 
 
 def _talk(raw: Fields) -> Fields:

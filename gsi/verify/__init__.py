@@ -43,13 +43,16 @@ _shared: GraderPool | None = None
 _lock = threading.Lock()
 
 
-def grade(response: str, answer: str, task: str, options: Sequence[str] | None = None, question: str | None = None) -> Verdict:
+def grade(
+    response: str, answer: str, task: str, options: Sequence[str] | None = None, question: str | None = None, marked: bool = False
+) -> Verdict:
     """Checks one response against a reference answer.
 
     Args:
         task: one of CHECKERS; `auto` goes by the form of the answer.
         options: multiple choice, in the order A, B, C, ...
         question: lets `20%` count as 20 where a percentage is asked for, and a repeated question as no answer.
+        marked: only a marked answer counts (`#### 7`, a box, `The answer is 7`), as `tasks[].marked`.
 
     Answers within about 5 seconds. Raises GsiError for an unknown task.
     """
@@ -58,7 +61,9 @@ def grade(response: str, answer: str, task: str, options: Sequence[str] | None =
     with _lock:
         if _shared is None:
             _shared = GraderPool(CHECKERS, steps=STEPS)
-    return _shared.submit(Query("grade", task, question or "", answer, options=tuple(options) if options else None), response).result()
+    return _shared.submit(
+        Query("grade", task, question or "", answer, options=tuple(options) if options else None, marked=marked), response
+    ).result()
 
 
 def make_grader(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
+from gsi.types import Query
 from gsi.verify.cues import (
     ASIDE,
     BOX,
@@ -47,6 +48,10 @@ MAX_CLAUSE = 1000
 
 _BLAMES = re.compile(r"wrong|incorrect|mistake", re.IGNORECASE)
 _ADMITS = re.compile(r"sorry|oops|scratch|correction|mistake|wrong|incorrect|i\s+mean", re.IGNORECASE)
+_DENIED = re.compile(
+    r"[\s$.]*,\s*(?:which|but\s+(?:that|this|it))\s+(?:is|was)(?:\s+not|n't)\s+(?:right|correct|(?:the|my|our)\s+(?:\w+\s+)?(?:answer|value|result))\b",
+    re.IGNORECASE,
+)
 _ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
 
 
@@ -57,10 +62,11 @@ class Clause(NamedTuple):
     mark: str  # what marks it as the answer (`The answer is`, `####`, a box); "" = nothing but its place at the end
 
 
-def commitment(response: str, question: str | None, readable: Callable[[str], bool]) -> Clause | None:
+def commitment(response: str, question: str | None, readable: Callable[[str], bool], marked_only: bool = False) -> Clause | None:
     """The clause that states the final answer; None where there is none (empty, cut off, the question repeated).
 
-    A sentence after the marked answer replaces it where `readable` finds an answer in that sentence. Reads the last
+    A sentence after the marked answer replaces it where `readable` finds an answer in that sentence; with `marked_only`
+    there is no answer then, nor where nothing is marked and the response is more than an answer. Reads the last
     20,000 characters, from the end of a `<think>` part up to the point where a further question begins.
     """
     text = response.rpartition("</think>")[2] if "</think>" in response else response
@@ -89,6 +95,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         text, marks = text[: marks[-1].start()], marks[:-1]
     marked, end, mark = _last_marked(text, marks)
     if marked is None:
+        if marked_only:
+            return None
         if explained := EXPLAINS.search(text):
             text = text[: explained.start()] if text[: explained.start()].strip() else text
         found = _last_sentence(text, readable)
@@ -117,6 +125,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             r"\W*(?:no\W+)?(?:(?:it(?:'s|\s+is)|make\s+(?:it|that)|i\s+mean|option)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected, re.IGNORECASE
         ):
             later = _strip(re.sub(r"^\W*no\W+", "", corrected))
+        if later is None and (gives := re.search(r"\b(?:which|that|this)\s+(?:gives|makes|leaves)\b([^.\n]*\d[^.\n]*)", corrected)):
+            later = _strip(gives[1])
         if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):
@@ -125,7 +135,14 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             return None  # taken back, nothing put in its place
         return Clause(later or marked, mark)
     later = _last_sentence(after)
-    return Clause(later, "") if later is not None and not ASIDE.match(later) and readable(later) else Clause(marked, mark)
+    if later is not None and not ASIDE.match(later) and readable(later):
+        return None if marked_only else Clause(later, "")
+    return Clause(marked, mark)
+
+
+def without(query: Query) -> str:
+    """The detail of a verdict on a response that commits to nothing."""
+    return "no marked answer" if query.marked else ""
 
 
 def bare(text: str) -> str:
@@ -193,6 +210,8 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
         )
         if OPERAND.search(text[max(0, parts[first][0] - 20) : parts[first][0]]) or OPERATED.match(text, parts[-1][1]):
             joined = f"not {joined}"  # `1 - \\boxed{5/12}`, `\\boxed{3}^2`: no more than a part of an answer
+        elif _DENIED.match(text, parts[-1][1]):
+            joined = f"not {joined}"
         best, mark = (parts[first][0], parts[-1][1], (before.group(1) + " " if before else "") + joined), "boxed"
     return (best[2], best[1], mark) if best else (None, 0, "")
 

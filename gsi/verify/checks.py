@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import bare, commitment
+from gsi.verify.answers import bare, commitment, without
 from gsi.verify.asked import asked_number, difference
 from gsi.verify.choices import check_choice, choose, lettered
 from gsi.verify.cues import REVISED
@@ -56,7 +56,7 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
         return _check_bool(response, query)
     if re.fullmatch(r"\([a-z]\)", answer):
         options = lettered(query.question)
-        clause = commitment(response, query.question, lambda c: choose(c, options) is not None)
+        clause = commitment(response, query.question, lambda c: choose(c, options) is not None, query.marked)
         letter = choose(clause.text, options, query.question, clause.mark) if clause else None
         return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
     if answer.startswith("["):
@@ -81,15 +81,15 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     gold = parse_gold(query.answer)
     if gold is not None and (number := stated_at_the_end(response, query.question)) is not None:
         return Verdict("correct" if same(gold, number, query.question, relative) else "wrong", _show(number))
-    if gold is not None and (sentence := _plain_sentence(response, query.question)):
+    if gold is not None and not query.marked and (sentence := _plain_sentence(response, query.question)):
         found = _as_asked(*sentence, query.question, "") if query.question else sentence[1]
         if isinstance(found, Number):
             found = Verdict("correct" if same(gold, found, query.question, relative) else "wrong", _show(found))
         if found is not None:
             return found
-    committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics)
+    committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics, query.marked)
     if committed is None:
-        return Verdict("no_answer")
+        return Verdict("no_answer", detail=without(query))
     clause = committed.text
     if ":" in clause and re.search(r"\bratio\b", query.question):
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
@@ -189,7 +189,9 @@ def _words(text: str) -> tuple[str, ...] | None:
 
 
 def _check_bool(response: str, query: Query) -> Verdict:
-    committed = commitment(response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)))
+    committed = commitment(
+        response, query.question, lambda c: bool(re.search(r"\b(?:true|false|yes|no)\b", c, re.IGNORECASE)), query.marked
+    )
     clause = committed.text if committed else ""
     clause = _SEEMED.sub("", clause)
     clause = re.sub(
@@ -225,7 +227,7 @@ _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNOREC
 
 
 def _check_list(response: str, query: Query) -> Verdict | Symbolic:
-    clause = commitment(response, query.question, _has_mathematics)
+    clause = commitment(response, query.question, _has_mathematics, query.marked)
     if clause is None or not re.search(r"\d", clause.text):
         return Verdict("no_answer")
     got = re.sub(r"^[^=]*(?:=|\\in\b)\s*(?=[\[({\\])", "", mathematics(clause.text))

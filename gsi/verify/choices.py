@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
-from gsi.verify.answers import commitment
+from gsi.verify.answers import commitment, without
 from gsi.verify.asked import difference
 from gsi.verify.doubt import doubtful
 from gsi.verify.numbers import NUMBER, Number, plain, value_of
@@ -62,7 +62,7 @@ def check_choice(response: str, query: Query) -> Verdict:
     """Rule: one letter, or one option's text or value. A letter and a value that contradict each other are no answer."""
     options = tuple(_bare_option(o) for o in query.options or _options(query.question))
     n = len(options) or 5
-    clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None)
+    clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None, query.marked)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
     if (
         clause is not None
@@ -79,7 +79,7 @@ def check_choice(response: str, query: Query) -> Verdict:
     if clause is not None and letter and not clause.mark and _repeats(clause.text, query.question):
         letter = None
     if letter is None or ord(letter) - 65 >= n:
-        return Verdict("no_answer", detail="" if clause is None else f"no single option in {clause.text[:80]!r}")
+        return Verdict("no_answer", detail=without(query) if clause is None else f"no single option in {clause.text[:80]!r}")
     return Verdict("correct" if letter == query.answer.strip(" ().").upper() else "wrong", letter)
 
 

@@ -1,4 +1,4 @@
-"""Our checker beside math-verify called directly, on a table of cases: `python -m gsi.verify.compare tests/grading_cases.jsonl`.
+"""Our checker beside math-verify called directly, on tables of cases: `python -m gsi.verify.compare tests/grading_cases.jsonl`.
 
 A case is a JSON line: task, kind (everyday, harder, adversarial), answer, response, expected (correct or not_correct), and
 optionally question and options. Right answers are also graded against the other answers of their task, which they do not
@@ -30,9 +30,10 @@ class Case:
     expected: str  # correct | not_correct
     question: str = ""
     options: tuple[str, ...] | None = None
+    marked: bool = False  # only a marked answer counts
 
     def query(self) -> Query:
-        return Query("case", self.task, self.question, self.answer, options=self.options)
+        return Query("case", self.task, self.question, self.answer, options=self.options, marked=self.marked)
 
 
 def read(path: Path) -> list[Case]:
@@ -105,11 +106,14 @@ def table(cases: Sequence[Case], got: Sequence[str]) -> list[tuple[str, int, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("cases", type=Path, nargs="?", default=Path("tests/grading_cases.jsonl"))
+    parser.add_argument(
+        "cases", type=Path, nargs="*", default=[Path("tests/grading_cases.jsonl")], help="tables; several are counted together"
+    )
     parser.add_argument("--failures", action="store_true", help="list the cases that ours gets wrong")
     parser.add_argument("--only-ours", action="store_true", help="leave math-verify out")
+    parser.add_argument("--marked", action="store_true", help="ours accepts marked answers only (`tasks[].marked`)")
     args = parser.parse_args()
-    cases = read(args.cases)
+    cases = [replace(c, marked=args.marked) for path in args.cases for c in read(path)]
     more = list(crossed(cases))
     checkers: dict[str, Callable[[Sequence[Case]], list[str]]] = (
         {"ours": ours} if args.only_ours else {"ours": ours, "math-verify": math_verify}

@@ -19,6 +19,7 @@ MARK = re.compile(
     r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?(?::|=(?!=)))"
     r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
+    r"|\bfinal(?:\s+(?:result|value))?[ \t]*:[ \t]*(?=\S)"
     r"|\banswer\s+-\s+(?=\S)|\b(?:answer|ans)\s+(?=[a-e]\s*(?:\.\s*)?$)"
     r")",
     re.IGNORECASE,
@@ -33,6 +34,8 @@ QUOTED = re.compile(
 # a base model that goes on with the next example of its prompt: what it answers there is the answer to another question
 NEXT = re.compile(
     r"\n[ \t]*(?:[#*>]+[ \t]*)?(?:next\s+|new\s+)?(?:question|q|problem|exercise|example|user|human|instruction)\b[ \t]*#?\d*[*]*[ \t]*[:.][*]*(?=\s|\w)"
+    r"|(?:\n|(?<=[.!?])[ ])[ \t]*(?:(?:as\s+an?|an?|here(?:'s|\s+is)\s+an?)\s+)?(?:bonus|similar|related|side|follow-?up|extra)\s+(?:exercise|question|problem|puzzle)\b"
+    r"|\n[ \t]*bonus:\s+(?:if|what|how)\b"
     r"|\n[ \t]*(?:###|##|#)[ \t]*(?:question|problem|instruction|user)\b|<\|(?:im_start|im_end|endoftext|end_of_text|eot_id|eom_id|end|user|assistant|eos)\|>"
     r"|\[/?INST\]|<(?:end_of_turn|start_of_turn|eos|bos)>|<｜[^<>｜]{1,30}｜>",
     re.IGNORECASE,
@@ -59,7 +62,8 @@ POLITE = re.compile(
 REVISED = re.compile(
     r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
     r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|(?:just|only)\s+kidding|"
-    r"let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
+    r"or\s+rather|oh,\s+but|hold\s+on|hang\s+on|my\s+bad|(?:take|took)\s+(?:it|that|this)\s+back(?:\s+and\s+settle\s+(?:on|for))?|chang(?:e|ed)\s+my\s+(?:mind|answer|choice)|"
+    r"let\s+me\s+(?:correct|fix|revise)|let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
 )
 # a change of mind inside a sentence: it needs the punctuation, `the dresses that she actually has` is none

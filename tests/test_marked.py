@@ -1,0 +1,100 @@
+"""`tasks[].marked`: only a marked answer counts."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import gsi
+from gsi.cli import main
+from gsi.config import ConfigError, load_config
+from gsi.queries import load_data
+from gsi.types import GsiError
+from gsi.verify import compare
+
+HERE = Path(__file__).parent
+TABLES = sorted(HERE.glob("grading_cases*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "response", "plain", "marked"),
+    [
+        ("gsm8k", "18", "3 x 6 = 18\n#### 18", "correct", "correct"),
+        ("gsm8k", "18", "He buys 3 bags of 6. So he has 18 apples.", "correct", "no_answer"),
+        ("gsm8k", "18", "He buys 3 bags of 6. So he has 19 apples.", "wrong", "no_answer"),
+        ("gsm8k", "18", "18", "correct", "correct"),  # nothing but an answer
+        ("gsm8k", "18", "The answer is 18. Let me know if that helps!", "correct", "correct"),
+        ("gsm8k", "18", "The answer is 20. He gives 2 away, so he has 18 left.", "correct", "no_answer"),
+        ("gsm8k", "18", "The answer is 20. Wait, no, the answer is 18.", "correct", "correct"),
+        ("gsm8k", "18", "", "no_answer", "no_answer"),
+        ("math", r"\frac{3}{4}", r"We get $x = \frac{6}{8}$, so \boxed{\frac{3}{4}}.", "correct", "correct"),
+        ("math", r"\frac{3}{4}", r"Dividing both sides of the equation by 8 gives $x = \frac{3}{4}$.", "correct", "no_answer"),
+        ("aqua", "B", "Speed is 60 over 2, that is 30. Answer: (B)", "correct", "correct"),
+        ("aqua", "B", "Speed is 60 over 2, so B is right.", "correct", "no_answer"),
+        ("theoremqa", "True", "Every such map is continuous, hence the claim is true.", "correct", "no_answer"),
+        ("theoremqa", "True", "Every such map is continuous. The answer is True.", "correct", "correct"),
+        ("theoremqa", "[1, 2]", "Solving both equations of the system gives us [1, 2] as the eigenvalues.", "correct", "no_answer"),
+        ("theoremqa", "[1, 2]", "Solving both equations of the system: the answer is [1, 2].", "correct", "correct"),
+    ],
+)  # fmt: skip
+def test_an_answer_without_a_mark_is_none(task, answer, response, plain, marked):
+    assert gsi.grade(response, answer, task).status == plain
+    assert gsi.grade(response, answer, task, marked=True).status == marked
+
+
+def test_it_only_ever_takes_away():
+    """Over all tables: nothing is accepted that is not accepted without it, and hardly anything wrong is."""
+    cases = [case for path in TABLES for case in compare.read(path)]
+    plain, marked = compare.ours(cases), compare.ours([replace(c, marked=True) for c in cases])
+    assert not [c for c, a, b in zip(cases, plain, marked, strict=True) if b == "correct" != a]
+    assert {b for a, b in zip(plain, marked, strict=True) if a != b} <= {"no_answer"}
+    _, _, _, accepted, wrong = compare.table(cases, marked)[-1]
+    assert accepted <= 0.006 * wrong
+    kept = [b for c, a, b in zip(cases, plain, marked, strict=True) if c.expected == a == "correct" and c.kind == "everyday"]
+    assert kept.count("correct") > 0.75 * len(kept)  # most everyday responses do mark their answer
+
+
+def config(tmp_path, **task):
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"id": "a", "question": "How many are 9 and 9?", "answer": "18"}) + "\n")
+    run = {"model": "base", "output_dir": str(tmp_path / "run"), "evaluate": {"validation": 0}, "prompt": {"template": "{question}"}}
+    return load_config(run | {"tasks": [{"path": str(data), "marked": True} | task]})
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "auto"])
+def test_a_task_says_so_for_its_queries(tmp_path, name):
+    loaded = load_data(config(tmp_path, name=name))
+    try:
+        (query,) = loaded.train  # its own answer holds
+        assert query.marked
+        assert loaded.grader.submit(query, "Nine and nine makes them 18 in all.").result().status == "no_answer"
+        verdict = loaded.grader.submit(query, "Nine and nine makes them 18 in all. The answer is 18.").result()
+        assert verdict.correct
+    finally:
+        loaded.grader.close()
+
+
+def test_queries_given_in_python_are_marked_by_their_task(tmp_path):
+    loaded = load_data(config(tmp_path, name="gsm8k", path=None), [gsi.Query("a", "", "How many are 9 and 9?", "18")])
+    try:
+        assert [q.marked for q in loaded.train] == [True]
+    finally:
+        loaded.grader.close()
+
+
+def test_it_is_refused_where_it_would_do_nothing(tmp_path):
+    with pytest.raises(ConfigError, match=r"tasks\[0\]\.marked: answers are read by your own check"):
+        config(tmp_path, name="mine", check="json:loads")
+    with pytest.raises(ConfigError, match=r"tasks\[0\]\.marked: answers are read by running programs"):
+        config(tmp_path, name="gsm8k", programs=True)
+    with pytest.raises(GsiError, match="task chain: `marked` is for tasks whose answers are read from text"):
+        load_data(config(tmp_path, name="chain", path=None))
+
+
+def test_on_the_command_line(monkeypatch, capsys):
+    rows = [{"response": r, "answer": "18"} for r in ("So he has 18 apples in all three bags.", "He has three bags of 6.\n#### 18")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(r) + "\n" for r in rows)))
+    assert main(["grade", "--task", "gsm8k", "--marked"]) == 0
+    assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["no_answer", "correct"]
