@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -95,8 +95,8 @@ def _data(task: Task, queries: list[Query], problems: list[Problem]) -> TaskData
 
 def fingerprint(queries: Sequence[Query]) -> str:
     digest = hashlib.sha256()
-    for query in queries:
-        digest.update(json.dumps(astuple(query)).encode() + b"\n")
+    for q in queries:  # the data alone: how it is graded (`marked`) is the config's
+        digest.update(json.dumps((q.id, q.task, q.question, q.answer, q.rationale, q.level, q.options)).encode() + b"\n")
     return digest.hexdigest()
 
 
