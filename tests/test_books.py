@@ -1,8 +1,10 @@
 """Curation streams from the ledger to Parquet, query by query: the same rows and figures as when everything is looked at together."""
 
+import json
 import random
 from collections import Counter, defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -159,3 +161,15 @@ def test_trained_tokens_are_summed_row_by_row(tmp_path):
     parquet.write(tmp_path / "x.parquet", [Example("p", "c", (7,) * len(m), m, "q", 0, 0) for m in masks])
     found = [int(s) for batch in parquet.columns(tmp_path / "x.parquet", ["loss_mask"]) for s in parquet.sums(batch["loss_mask"])]
     assert found == [sum(m) for m in masks]
+
+
+def test_the_figure_of_scale_shows_what_was_measured(tmp_path):
+    from gsi.bench.scale_plot import main, plot
+
+    lines = [json.loads(line) for line in (Path(__file__).parents[1] / "docs" / "scale.jsonl").read_text().splitlines()]
+    shown = plot(lines)["hconcat"][0]["layer"][1]["data"]["values"]
+    assert {(row["x"], row["y"]) for row in shown if row["s"] == "sample"} == {(line["rollouts"], line["sample_cpu_s"]) for line in lines}
+    extrapolated = {"queries": 4_000_000, "extrapolated_from": [1, 2], "sample_cpu_s": 9e9}
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(line) for line in (*lines, extrapolated)))
+    assert main([str(tmp_path / "lines.jsonl"), str(tmp_path / "scale.svg")]) == 0
+    assert "Processor seconds" in (tmp_path / "scale.svg").read_text()
