@@ -174,6 +174,12 @@ def test_long_repetitions_are_answered(unit):
     assert grade(unit * (20_000 // len(unit)), "12", "gsm8k", question="How many?").status in ("wrong", "no_answer", "timeout")
 
 
+@pytest.mark.parametrize("times", [3, 60, 400])
+def test_a_form_that_sympy_cannot_follow_is_wrong_not_an_error(times):
+    """Found by fuzzing: the factorial of a factorial of a factorial ended in a RecursionError."""
+    assert grade("6" + "!" * times + "π", "6\\pi", "math").status == "wrong"
+
+
 def test_one_long_word_is_read_once():
     """Found by fuzzing: three words were looked for in every way to cut one of 400 letters, which took 16 s."""
     assert grade("$2{,}700 \\times 1" + "or" * 200 + " = \\$32{,}400$", "32400", "gsm8k").correct

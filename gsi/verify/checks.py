@@ -37,6 +37,8 @@ def decide(job: Symbolic) -> Verdict:
         return Verdict("correct" if equal(job.gold, job.got, job.relative) else "wrong", job.got)
     except ValueError as e:
         return Verdict("wrong", job.got, detail=str(e))
+    except RecursionError:  # `6!!!`: what sympy cannot follow is no answer to anything
+        return Verdict("wrong", job.got, detail="too large or nested too deeply to compare")
 
 
 def check_number(response: str, query: Query) -> Verdict | Symbolic:
