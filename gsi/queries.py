@@ -17,7 +17,7 @@ from gsi.tasks.overlap import Overlap, overlaps
 from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
 from gsi.types import Grader, GsiError, Query
-from gsi.verify import make_grader, with_programs
+from gsi.verify import ONE_FORM, make_grader, with_programs
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_data(
     if queries is not None:
         if len(config.tasks) != 1:
             raise GsiError(f"tasks: with queries given in Python there must be one task, found {len(config.tasks)}")
-        queries = [replace(q, task=config.tasks[0].name, marked=q.marked or config.tasks[0].marked) for q in queries]
+        queries = [replace(q, task=config.tasks[0].name) for q in queries]
         loaded = [tasks.from_queries(queries, config.tasks[0])]
     else:
         loaded = _load("tasks", config.tasks)
@@ -57,6 +57,10 @@ def load_data(
     _unique_ids([t for data in loaded for t in data.queries], "tasks")
     _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
     checks: dict[str, Any] = {t.name: t.check or check for t in (*config.tasks, *config.evaluate.tasks)}
+    for t in (*config.tasks, *config.evaluate.tasks):
+        if t.marked and (checks[t.name] or t.name in ONE_FORM):
+            why = "is for tasks whose answers are read from text; " + ("your own check" if checks[t.name] else "a lab task's check")
+            raise GsiError(f"task {t.name}: `marked` {why} decides by itself: leave it out")
     programs = {t.name for t in (*config.tasks, *config.evaluate.tasks) if t.programs}
     if mixed := programs & {t.name for t in (*config.tasks, *config.evaluate.tasks) if not t.programs}:
         raise GsiError(

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import gsi
+from gsi import tasks
 from gsi.cli import main
 from gsi.config import ConfigError, load_config
+from gsi.config.data import Task
 from gsi.queries import load_data
 from gsi.types import GsiError
-from gsi.verify import compare
+from gsi.verify import ONE_FORM, compare
 
 HERE = Path(__file__).parent
 TABLES = sorted(HERE.glob("grading_cases*.jsonl"))
@@ -76,6 +78,17 @@ def test_a_task_says_so_for_its_queries(tmp_path, name):
         loaded.grader.close()
 
 
+def test_a_generated_task_whose_answers_are_text_may_be_marked(monkeypatch):
+    """gsm_symbolic is read as gsm8k is; its generator needs a package that may not be here."""
+    spec = tasks.TASKS["gsm_symbolic"]
+    made = [gsi.Query("a", "gsm_symbolic", "How many are 9 and 9?", "18")]
+    monkeypatch.setitem(tasks.TASKS, "gsm_symbolic", replace(spec, generated=lambda **args: made))
+    (query,) = tasks.load(Task(name="gsm_symbolic", marked=True, args={"per_level": 1})).queries
+    assert query.marked
+    assert "gsm_symbolic" not in ONE_FORM
+    assert gsi.grade("So they are 18 in all of them.", "18", "gsm_symbolic", marked=True).status == "no_answer"
+
+
 def test_queries_given_in_python_are_marked_by_their_task(tmp_path):
     loaded = load_data(config(tmp_path, name="gsm8k", path=None), [gsi.Query("a", "", "How many are 9 and 9?", "18")])
     try:
@@ -90,7 +103,9 @@ def test_it_is_refused_where_it_would_do_nothing(tmp_path):
     with pytest.raises(ConfigError, match=r"tasks\[0\]\.marked: answers are read by running programs"):
         config(tmp_path, name="gsm8k", programs=True)
     with pytest.raises(GsiError, match="task chain: `marked` is for tasks whose answers are read from text"):
-        load_data(config(tmp_path, name="chain", path=None))
+        load_data(config(tmp_path, name="chain", path=None, args={"per_level": 1}))
+    with pytest.raises(GsiError, match="task gsm8k: `marked` is for tasks whose answers are read from text; your own check"):
+        load_data(config(tmp_path, name="gsm8k"), check=lambda response, query: True)
 
 
 def test_on_the_command_line(monkeypatch, capsys):

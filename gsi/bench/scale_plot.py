@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.bench.scale import LIMIT, PHASES
-from gsi.report.plots import COLOURS, GREY, resolved, theme
-
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-Spec = dict[str, Any]
+from gsi.report.plots import COLOURS, GREY, Spec, for_files
 
 
 def plot(lines: Sequence[Mapping[str, Any]]) -> Spec:
@@ -24,8 +21,6 @@ def plot(lines: Sequence[Mapping[str, Any]]) -> Spec:
     ends = (lines[0]["rollouts"], last["rollouts"])
     proportion = [{"x": x, "y": last["sample_cpu_s"] * x / last["rollouts"]} for x in ends]
     return {
-        "$schema": SCHEMA,
-        "config": theme(files=True),
         "hconcat": [
             _panel("Processor seconds by phase; dashed: in proportion", seconds, proportion),
             _panel(f"Peak memory by the end of a phase, MB; dashed: {LIMIT}", memory, [{"x": x, "y": LIMIT} for x in ends]),
@@ -59,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     source, target = map(Path, arguments)
     printed = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     measured = [line for line in printed if "rollouts" in line]  # not what was extrapolated
-    target.write_text(vl_convert.vegalite_to_svg(resolved(plot(measured))), encoding="utf-8")
+    target.write_text(vl_convert.vegalite_to_svg(for_files(plot(measured))), encoding="utf-8")
     return 0
 
 

@@ -52,7 +52,7 @@ def contrasts(table: Table) -> list[str]:
 def differences(table: Table) -> list[str]:
     """Every arm less the first, for a study that names no contrasts; nothing is decided by them."""
     first, *others = arms(table.study)
-    if table.study.contrasts or first not in table.arms:
+    if table.study.contrasts or first not in table.arms or not others:
         return []
     rows = []
     for arm in others:
@@ -64,11 +64,7 @@ def differences(table: Table) -> list[str]:
             cells += [points(ways[way]) if ways.get(way) else "-" for way in ("as is", "equal cost")]
         rows.append([arm, *cells, str(there)])
     header = ("arm", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
-    return (
-        [f"Less {first}'s, in points [95 %]; not named beforehand, so nothing is decided by them:", "", *markdown(header, rows)]
-        if rows
-        else []
-    )
+    return [f"Less {first}'s, in points [95 %]; not named beforehand, so nothing is decided by them:", "", *markdown(header, rows)]
 
 
 def agreement(shown: Sequence[Table]) -> list[str]:

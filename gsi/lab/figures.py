@@ -13,10 +13,9 @@ from typing import Any
 from gsi import stats
 from gsi.lab.matrix import arms
 from gsi.lab.outcomes import Table, cost
-from gsi.report.plots import COLOURS, GREY, axis, bars, lines, resolved, theme
+from gsi.report.plots import COLOURS, GREY, axis, bars, for_files, lines
 
 SHOWN = 6  # arms in one plot: more colours cannot be told apart
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 Spec = dict[str, Any]
 Drawn = tuple[str, str, Spec]  # name, what it shows, plot
 
@@ -28,9 +27,9 @@ def write(table: Table, folder: Path) -> list[tuple[str, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, caption, spec in (*_shares(table), *_accuracy(table), *_cost(table)):
-        whole = spec | {"$schema": SCHEMA, "title": caption, "width": 460, "height": 260, "config": theme(files=True)}
+        whole = for_files(spec | {"title": caption, "width": 460, "height": 260})
         file = f"findings-{table.study.name}-{table.model}-{table.task}-{name}.svg"
-        (folder / file).write_text(vl_convert.vegalite_to_svg(resolved(whole)), encoding="utf-8")
+        (folder / file).write_text(vl_convert.vegalite_to_svg(whole), encoding="utf-8")
         written.append((file, caption))
     return written
 

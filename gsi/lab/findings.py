@@ -48,27 +48,29 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         if missing:
             lines += [f"**Unfinished: {missing} runs are missing, so no contrast is decided.**" if found else "**Not run yet.**", ""]
         for table in found:
-            if helped:
-                lines += [f"### {table.task}, {table.model}", ""]
-                for title, section in SECTIONS:
-                    if section in OF_MODELS and (body := section(table)):
-                        lines += [f"#### {title}", "", *body]
-                continue
-            shown.append(table)
-            guess = percent(chance(table))
-            lines += [f"### {table.task}, {table.model}", "", *markdown(ARM_HEADER, arm_rows(table))]
-            lines += [
-                f"Chance, hard, answers only: {guess} % (always the commonest answer of a level). With every step checked, a guess is never right.",
-                "",
-            ]
-            if figures:
-                from gsi.lab.figures import write as draw
-
-                lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})" for file, caption in draw(table, figures)] + [""]
+            lines += [f"### {table.task}, {table.model}", ""]
+            if not helped:
+                shown.append(table)
+                lines += _arms(table, figures, beside)
             for title, section in SECTIONS:
-                if body := section(table):
+                if (section in OF_MODELS or not helped) and (body := section(table)):
                     lines += [f"#### {title}", "", *body]
     return "\n".join([*lines, *agreement(shown)]).rstrip() + "\n"
+
+
+def _arms(table: Table, figures: Path | None, beside: Path) -> list[str]:
+    """The table of the arms, the chance line and the figures."""
+    guess = percent(chance(table))
+    lines = [
+        *markdown(ARM_HEADER, arm_rows(table)),
+        f"Chance, hard, answers only: {guess} % (always the commonest answer of a level). With every step checked, a guess is never right.",
+        "",
+    ]
+    if figures:
+        from gsi.lab.figures import write as draw
+
+        lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})" for file, caption in draw(table, figures)] + [""]
+    return lines
 
 
 def main() -> int:

@@ -71,6 +71,10 @@ class Again(Section):
     tasks: Annotated[list[dict[str, Any]], Field(min_length=1)]  # as under `tasks` of a config
     margin: float = -0.02  # not worse by more than two points
 
+    @property
+    def tested(self) -> list[str]:
+        return list(dict.fromkeys((self.than, *self.arms)))
+
 
 class Study(Section):
     name: str
@@ -234,7 +238,7 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                     greedy = {"sample": {"k": 1, "temperature": 0.0}, "evaluate": {"tasks": []}}
                     helpers["again"] = (
                         merge(plain, greedy) | {"tasks": study.again.tasks},
-                        list(dict.fromkeys((study.again.than, *study.again.arms))),
+                        study.again.tested,
                     )
                 for kind, (patched, names) in helpers.items():
                     for arm in ("base", *names):

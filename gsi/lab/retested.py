@@ -12,22 +12,24 @@ from gsi.lab.texts import markdown, points, spread
 from gsi.metrics import pass_at_k
 
 
+def _by_level(record: Record, k: int) -> dict[int, float]:
+    """pass@k, mean over the queries of a level."""
+    found = defaultdict(list)
+    for right, level in zip(record["right"], record["levels"], strict=True):
+        found[level].append(pass_at_k(record["draws"], right, k))
+    return {level: fmean(values) for level, values in sorted(found.items())}
+
+
 def breadth(table: Table) -> list[str]:
     """pass@k by level of final models, less the initial one's."""
     settings = table.study.pass_at
     if settings is None or "pass:base" not in table.arms:
         return []
 
-    def by_level(record: Record) -> dict[int, float]:
-        found = defaultdict(list)
-        for right, level in zip(record["right"], record["levels"], strict=True):
-            found[level].append(pass_at_k(record["draws"], right, settings.k))
-        return {level: fmean(values) for level, values in sorted(found.items())}
-
-    before = {seed: by_level(record) for seed, record in table.arms["pass:base"].items()}
+    before = {seed: _by_level(record, settings.k) for seed, record in table.arms["pass:base"].items()}
     rows = []
     for arm in settings.arms:
-        after = {seed: by_level(record) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
+        after = {seed: _by_level(record, settings.k) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
         for level in sorted({level for found in after.values() for level in found}):
             there = [after[seed][level] - before[seed][level] for seed in sorted(after)]
             held = "yes" if stats.t_interval(there)[1] > settings.margin else "no"
@@ -45,16 +47,12 @@ def again(table: Table) -> list[str]:
     if settings is None:
         return []
 
-    def by_level(record: Record) -> dict[str, float]:
-        found = defaultdict(list)
-        for right, level in zip(record["right"], record["levels"], strict=True):
-            found[str(level)].append(right / record["draws"])
-        levels = {level: fmean(values) for level, values in sorted(found.items())}
-        return {"mean": fmean(levels.values())} | levels
+    def with_mean(record: Record) -> dict[str, float]:
+        levels = _by_level(record, 1)
+        return {"mean": fmean(levels.values())} | {str(level): share for level, share in levels.items()}
 
     tested = {
-        arm: {seed: by_level(record) for seed, record in table.arms.get(f"again:{arm}", {}).items()}
-        for arm in dict.fromkeys(("base", settings.than, *settings.arms))
+        arm: {seed: with_mean(record) for seed, record in table.arms.get(f"again:{arm}", {}).items()} for arm in ("base", *settings.tested)
     }
     than = tested[settings.than]
     rows = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.report.parts import Cell, Figure
-from gsi.report.plots import resolved, theme
+from gsi.report.plots import for_files
 from gsi.types import GsiError
 
 WIDTH, HEIGHT = 440, 260  # pixels of the plotting area; PNG at twice that
@@ -23,16 +23,7 @@ def write_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[P
         folder.mkdir(parents=True, exist_ok=True)
         for run, figure in figures:
             name = "".join(c if c.isalnum() or c in "-_" else "_" for c in f"{run}-{figure.id}" if c.isprintable())[:120]
-            spec = resolved(
-                figure.spec
-                | {
-                    "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-                    "title": figure.title,
-                    "width": WIDTH,
-                    "height": HEIGHT,
-                    "config": theme(files=True),
-                }
-            )
+            spec = for_files(figure.spec | {"title": figure.title, "width": WIDTH, "height": HEIGHT})
             for suffix, made in (("svg", vl_convert.vegalite_to_svg(spec).encode()), ("png", vl_convert.vegalite_to_png(spec, scale=2))):
                 written.append(folder / f"{name}.{suffix}")
                 written[-1].write_bytes(made)

@@ -45,6 +45,12 @@ def theme(files: bool = False) -> Spec:
     }  # fmt: skip
 
 
+def for_files(spec: Spec) -> Spec:
+    """A whole specification, with the light colours, that is drawn without a page."""
+    whole: Spec = resolved(spec | {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": theme(files=True)})
+    return whole
+
+
 def resolved(spec: Any) -> Any:
     """The spec with the light colours in place of variables."""
     if isinstance(spec, Mapping):

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -55,10 +55,6 @@ def load(task: Task, every: bool = False) -> TaskData:
     generated = spec is not None and spec.generated is not None and not task.path and not task.hub
     if task.args and not generated and (spec or task.path or task.hub):
         raise GsiError(f"task {task.name}: `args` are for generated lab tasks without path and hub ({', '.join(_lab())}); remove them")
-    if task.marked and spec and spec.generated and not task.check:
-        raise GsiError(
-            f"task {task.name}: `marked` is for tasks whose answers are read from text; a lab task's check knows one form only: leave it out"
-        )
     problems: list[Problem] = []
     if spec and generated:
         queries = _generate(task, spec)
@@ -90,6 +86,7 @@ def from_queries(queries: Sequence[Query], task: Task) -> TaskData:
 def _data(task: Task, queries: list[Query], problems: list[Problem]) -> TaskData:
     spec = TASKS.get(task.name)
     hard = task.hard_levels or (spec.hard_levels if spec else ())
+    queries = [replace(q, marked=True) for q in queries] if task.marked else queries
     return TaskData(queries, hard, problems, fingerprint(queries))
 
 
@@ -236,7 +233,7 @@ def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -
         question = with_choices(question, options)
     if task.programs and rationale and not _is_program(rationale):
         rationale = None  # a solution in words is no reference for programs
-    return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options, task.marked)
+    return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options)
 
 
 def _talk(raw: Fields) -> Fields:

@@ -15,7 +15,7 @@ from gsi.verify.choices import check_choice
 from gsi.verify.pool import Check, GraderPool, refer
 from gsi.verify.programs import with_programs
 
-__all__ = ["CHECKERS", "GraderPool", "grade", "make_grader", "with_programs"]
+__all__ = ["CHECKERS", "ONE_FORM", "GraderPool", "grade", "make_grader", "with_programs"]
 
 
 CHECKERS: dict[str, Check] = {
@@ -35,6 +35,9 @@ CHECKERS: dict[str, Check] = {
     "multiply_long": check_multiply,
     "gsm_symbolic": check_number,
 }
+
+# Tasks whose check knows one form of answer; the others read it from text.
+ONE_FORM = frozenset(task for task, check in CHECKERS.items() if check in (check_chain, check_dag, check_multiply))
 
 # Tasks whose rationales are checked step by step -> whether words and units may stand in the equations (not in MATH, where letters are unknowns).
 STEPS: dict[str, bool] = {"gsm8k": True, "svamp": True, "aqua": True, "mathqa": True, "math": False, "math500": False, "gsm_symbolic": True}

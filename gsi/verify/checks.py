@@ -37,8 +37,6 @@ def decide(job: Symbolic) -> Verdict:
         return Verdict("correct" if equal(job.gold, job.got, job.relative) else "wrong", job.got)
     except ValueError as e:
         return Verdict("wrong", job.got, detail=str(e))
-    except RecursionError:  # `6!!!`: what sympy cannot follow is no answer to anything
-        return Verdict("wrong", job.got, detail="too large or nested too deeply to compare")
 
 
 def check_number(response: str, query: Query) -> Verdict | Symbolic:
@@ -60,7 +58,11 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
         options = lettered(query.question)
         clause = commitment(response, query.question, lambda c: choose(c, options) is not None, query.marked)
         letter = choose(clause.text, options, query.question, clause.mark) if clause else None
-        return Verdict("no_answer") if letter is None else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
+        return (
+            Verdict("no_answer", detail="" if clause else without(query))
+            if letter is None
+            else Verdict("correct" if letter == answer[1].upper() else "wrong", letter)
+        )
     if answer.startswith("["):
         return _check_list(response, query)
     return _check(response, query, expressions=True, relative=True)
@@ -231,7 +233,7 @@ _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNOREC
 def _check_list(response: str, query: Query) -> Verdict | Symbolic:
     clause = commitment(response, query.question, _has_mathematics, query.marked)
     if clause is None or not re.search(r"\d", clause.text):
-        return Verdict("no_answer")
+        return Verdict("no_answer", detail=without(query) if clause is None else "")
     got = re.sub(r"^[^=]*(?:=|\\in\b)\s*(?=[\[({\\])", "", mathematics(clause.text))
     try:
         stated = json.loads(query.answer, parse_float=str)

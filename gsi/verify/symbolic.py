@@ -18,7 +18,7 @@ from gsi.verify.shapes import shape
 
 
 def equal(gold: str, got: str, relative: bool = False) -> bool:
-    """Whether `got` states the same as `gold`. Raises ValueError where either cannot be read as mathematics."""
+    """Whether `got` states the same as `gold`. Raises ValueError where either cannot be read as mathematics, or not compared."""
     if re.search(r"\d\s*:\s*\d", gold):
         got = re.sub(r"(\d)\s+to\s+(?=\d)", r"\1:", got)
         if not re.search(r"[ap]\.?m\b", gold):
@@ -29,7 +29,10 @@ def equal(gold: str, got: str, relative: bool = False) -> bool:
         got = re.sub(r"[,;]?\s*(?:\\text\{\s*(?:for|where|if|with)\s*\})?\s*[a-z]\s*\\neq?(?![a-z])\s*-?\d+\s*$", "", got) or got
     if "_" in gold + got:
         gold, got = (_BASE.sub(lambda m: f"_{_BASES[m[1].lower()]}", text) for text in (gold, got))
-    return _same(shape(gold), shape(got), relative)
+    try:
+        return _same(shape(gold), shape(got), relative)
+    except RecursionError:  # `6!!!`
+        raise ValueError("too large or nested too deeply to compare") from None
 
 
 _BASES = {
