@@ -154,6 +154,63 @@ def test_final_models_are_tested_again_on_other_questions(tmp_path, capsys):
     assert row.split("|")[4].split()[0] == f"{less:+.1f}"
 
 
+def test_a_factorial_shows_main_effects_and_interactions(tmp_path):
+    crossed = {f"{a}{b}": {"strategy": "vanilla"} for a in "xy" for b in "pq"}
+    factors = {"why": ["yp", "yq"], "queue": ["xq", "yq"]}
+    path = study(tmp_path, strategies=[], arms=crossed, factors=factors, seeds=[1, 2])
+    assert main(["study", path]) == 0
+    assert "#### Effects" in findings.write([path])
+    right = {"xp": (10, 30), "xq": (20, 40), "yp": (40, 40), "yq": (90, 70)}  # of 100, on hard levels, by seed
+    lines = []
+    for key, record in results(tmp_path).items():
+        seed, arm = int(key.split("/")[2][1:]), key.rpartition("/")[2]
+        if arm in right:
+            levels = {str(level): [100, right[arm][seed - 1] if level > 6 else 50, 0] for level in range(1, 11)}
+            record["iterations"][-1]["tests"]["chain"]["levels"] = levels
+        lines.append(json.dumps(record))
+    (tmp_path / "small.jsonl").write_text("\n".join(lines) + "\n")
+    text = findings.write([path])
+    # of the first: 65 - 15 and 55 - 35; of the second: 55 - 25 and 55 - 35; together: (90 - 20) - (40 - 10) and (70 - 40) - (40 - 30)
+    for name, mean in (("why", 35), ("queue", 25), ("why x queue", 30)):
+        row = next(line for line in text.splitlines() if line.startswith(f"| {name} |")).split("|")
+        assert row[2].split()[0] == f"{mean:+.1f}"
+        assert row[4].split()[0] == "+0.0"
+    low, high = (
+        float(x.strip("[],")) for x in next(line for line in text.splitlines() if line.startswith("| why |")).split("|")[2].split()[1:]
+    )
+    half = 12.706 * 15 * 2**0.5 / 2**0.5  # differences 50 and 20
+    assert (low, high) == (pytest.approx(35 - half, abs=0.1), pytest.approx(35 + half, abs=0.1))
+    (tmp_path / "small.jsonl").write_text("\n".join(line for line in lines if "yq" not in line) + "\n")
+    assert "#### Effects" not in findings.write([path])
+
+
+def test_methods_from_outside_stand_beside_the_arm_whose_cost_they_had(tmp_path):
+    path = study(tmp_path, seeds=[1, 2])
+    assert main(["study", path]) == 0
+    assert "#### Rivals" not in findings.write([path])
+    found = results(tmp_path)
+    ours = []
+    for seed in (1, 2):
+        iterations = found[f"made_up/chain/s{seed}/state_reset"]["iterations"]
+        levels = iterations[-1]["tests"]["chain"]["levels"]
+        ours.append(sum(levels[str(level)][1] / levels[str(level)][0] for level in range(7, 11)) / 4)
+        iterations[-1]["flops"] = 500  # a scripted model has no size, so no cost
+    line = {"rival": "grpo", "learning_rate": 0.001, "temperature": 1.0, "arm": "state_reset", "tokens": 1000}
+    before, after = ({str(level): share for level in range(1, 11)} for share in (0.0, 0.25))
+    lines = [line | {"seed": seed, "before": before, "after": after, "flops": 1000} for seed in (1, 2)]
+    lines.append(lines[0] | {"seed": 9})  # of no seed of this study
+    (tmp_path / "small-rivals.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    without = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
+    assert without[8].strip() == "-"
+    (tmp_path / "small.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found.values()))
+    row = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
+    assert row[2].strip() == "nothing"
+    assert row[5].split()[0] == "25.0"
+    assert row[8].strip() == "200.0"
+    assert row[9].split()[:2] == ["state_reset:", f"{100 * (sum(ours) / 2 - 0.25):+.1f}"]
+    assert row[-2].strip() == "2"
+
+
 def test_a_study_of_helpers_shows_only_what_is_new(tmp_path):
     def write(file, **changes):
         folder = tmp_path / file
@@ -236,6 +293,8 @@ def test_a_dry_run_checks_everything_and_runs_nothing(tmp_path, capsys):
         ({"contrasts": [{"a": "state_reset", "b": "brute"}]}, "unknown arm 'brute'"),
         ({"contrasts": [{"a": "state_reset", "b": "vanilla"}] * 6}, "contrasts"),
         ({"equal_tokens": ["x"]}, "equal_tokens"),
+        ({"factors": {"guided": ["state_rest"]}}, "factors.guided: unknown arm 'state_rest'"),
+        ({"factors": {"guided": ["state_reset"], "own": ["vanilla"]}}, "guided and own are not crossed"),
         ({"arms": {"a": {"strategy": "vanilla", "sample": {"kk": 2}}}}, "unknown key 'sample.kk'"),
         ({"arms": {"a": {"strategy": "interactive"}}}, "teacher"),
         ({"strategie": ["vanilla"]}, "unknown key 'strategie' (did you mean 'strategies'?)"),

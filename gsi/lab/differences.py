@@ -1,8 +1,10 @@
-"""Sections of the findings that compare arms of the same seed: contrasts named beforehand, any other differences, agreement between studies."""
+"""Sections of the findings that compare arms of the same seed: contrasts named beforehand, any other differences, effects of a factorial, agreement between studies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from statistics import fmean
 
 from gsi import stats
 from gsi.lab.matrix import Contrast, arms
@@ -65,6 +67,40 @@ def differences(table: Table) -> list[str]:
         rows.append([arm, *cells, str(there)])
     header = ("arm", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
     return [f"Less {first}'s, in points [95 %]; not named beforehand, so nothing is decided by them:", "", *markdown(header, rows)]
+
+
+def effects(table: Table) -> list[str]:
+    """A factorial's main effects and two-way interactions, over the seeds that have every arm."""
+    study = table.study
+    names = list(arms(study))
+    seeds = sorted(set.intersection(*(set(table.arms.get(arm, {})) for arm in names))) if study.factors else []
+    if not seeds:
+        return []
+
+    def mean(seed: int, which: str, kept: Iterable[str]) -> float:
+        return fmean(table.accuracy(table.arms[arm][seed], -1, which) for arm in kept)
+
+    def effect(seed: int, which: str, having: Sequence[str], among: Sequence[str]) -> float:
+        return mean(seed, which, [a for a in among if a in having]) - mean(seed, which, [a for a in among if a not in having])
+
+    def row(name: str, of: Callable[[int, str], float]) -> list[str]:
+        cells = [name]
+        for which in ("hard", "easy"):
+            there = [of(seed, which) for seed in seeds]
+            cells += [points(there), f"{stats.sign_flip(there):.3f}"]
+        return cells
+
+    rows = [row(name, lambda seed, which, h=having: effect(seed, which, h, names)) for name, having in study.factors.items()]  # type: ignore[misc]
+    for (one, having), (other, too) in combinations(study.factors.items(), 2):
+        without = [a for a in names if a not in too]
+        rows.append(
+            row(
+                f"{one} x {other}",
+                lambda seed, which, h=having, t=too, w=without: effect(seed, which, h, t) - effect(seed, which, h, w),  # type: ignore[misc]
+            )
+        )
+    note = f"Mean of the arms that have it less mean of those that do not, in points [95 %], {len(seeds)} seeds; `x`: the first one's effect where the other is there, less where it is not:"
+    return [note, "", *markdown(("effect", "hard accuracy", "p", "easy accuracy", "p"), rows)]
 
 
 def agreement(shown: Sequence[Table]) -> list[str]:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,6 +95,7 @@ class Study(Section):
     pass_at: PassAt | None = None
     again: Again | None = None
     contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
+    factors: dict[str, list[str]] = Field({})  # what a factorial crosses -> the arms that have it; all others have it not
     exclusions: list[str] = Field([])  # in words, stated beforehand
     minutes: dict[str, float] = Field({})  # assumed per cell by arm, `default` for the others; measured ones count once there are any
 
@@ -151,7 +153,8 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         for name in (*contrast.a.split("|"), *contrast.b.split("|")):
             if name not in known:
                 raise ConfigError(f"{path}: contrasts[{i}]: unknown arm {name!r}; there are {', '.join(known)}")
-    asked = {
+    asked: dict[str, Sequence[str]] = {f"factors.{name}": having for name, having in study.factors.items()}
+    asked |= {
         "equal_tokens": study.equal_tokens,
         "pass_at.arms": study.pass_at.arms if study.pass_at else (),
         "again.arms": study.again.arms if study.again else (),
@@ -161,6 +164,11 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         for name in names:
             if name not in known:
                 raise ConfigError(f"{path}: {key}: unknown arm {name!r}; there are {', '.join(known)}")
+    for (one, having), (other, too) in combinations(study.factors.items(), 2):
+        if any(not {arm for arm in known if (arm in having, arm in too) == case} for case in product((True, False), repeat=2)):
+            raise ConfigError(
+                f"{path}: factors: {one} and {other} are not crossed: there have to be arms with both, with either and with none"
+            )
     return study, hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -36,6 +36,7 @@ from gsi.lab.base import resolve
 from gsi.lab.command import end
 from gsi.lab.matrix import Cell, cells, load_study
 from gsi.lab.outcomes import cost
+from gsi.lab.rivals_table import read, results
 from gsi.lab.study import Results
 from gsi.metrics import flops
 from gsi.queries import load_data
@@ -253,8 +254,8 @@ def main() -> int:
     args = parser.parse_args()
     study, _ = load_study(args.study)
     found = Results(study.results)
-    out = args.results or Path(study.results).with_name(f"{Path(study.results).stem}-rivals.jsonl")
-    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+    out = args.results or results(study)
+    lines = read(out)
     todo = [
         c for c in cells(study, args.study) if c.arm == args.arm and c.key in found.records and (not args.seeds or c.seed in args.seeds)
     ]

@@ -11,10 +11,11 @@ from gsi import stats, tasks
 from gsi.config.data import Task
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
-from gsi.lab.differences import contrasts, differences
+from gsi.lab.differences import contrasts, differences, effects
 from gsi.lab.matrix import arms, filler
 from gsi.lab.outcomes import Table, accepted_per_ktoken, cost, cost_to_reach, slope, tokens
 from gsi.lab.retested import again, breadth
+from gsi.lab.rivals_table import rivals
 from gsi.lab.texts import markdown, percent, points, spread
 from gsi.report.parts import short
 from gsi.strategies import STRATEGIES
@@ -223,9 +224,11 @@ def held_out(table: Table) -> list[str]:
 SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Contrasts", contrasts),
     ("Differences", differences),
+    ("Effects", effects),
     ("Narrowing", narrowing),
     ("Guidance", guidance),
     ("Economy", economy),
+    ("Rivals", rivals),
     ("Held-out sets", held_out),
     ("Solved, then lost", lost),
     ("Breadth", breadth),
