@@ -86,7 +86,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     if (
         len(text) <= 60
         and "\n" not in text.strip()
-        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|####|[?=]\s*$|[\d%)][.!?]\s+[a-z]", text, re.IGNORECASE)
+        and not re.search(r"[a-z]{2,} [a-z]{2,}|\bans|boxed|fbox|####|[?=]\s*$|[\d%)][.!?]\s+[a-z]", text, re.IGNORECASE)
         and text.strip()
     ):
         return Clause(_reconsidered(text), "")  # nothing but an answer

@@ -257,7 +257,7 @@ def _fits(text: str, option: str, mark: str) -> bool:
 def _join(text: str) -> str:
     """Options of MathQA are spelled in pieces: `1 / 6`, `- 2`, `. 2`, `rs . 76`, `65500 $`."""
     text = re.sub(r"\brs\s*\.\s*|(?<=\d)\s*\$\s*$|\\?\$", "", plain(text), flags=re.IGNORECASE)
-    return re.sub(r"^\s*-\s+(?=[\d.])", "-", re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", re.sub(r"(?<!\d)\.\s+(?=\d)", ".", text)))
+    return re.sub(r"^\s*-\s+(?=[\d.])", "-", re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", re.sub(r"(?<![\dA-Za-z])\.\s+(?=\d)", ".", text)))
 
 
 def _squeeze(text: str) -> str:

@@ -28,7 +28,7 @@ MARK = re.compile(
 QUOTED = re.compile(
     r"\b(?:reference|gold(?:en)?|expected|official|ground[- ]truth|textbook)(?:'s)?\s+(?:final\s+)?(?:answer|solution|rationale)\b"
     r"|\b(?:the\s+)?(?:(?:correct|right|true)\s+)?answer\s+(?:\w+\s+){0,4}?(?:according\s+to|in|from)\s+(?:the|my)\s+(?:answer\s+)?(?:key|book|textbook|solutions?)\b"
-    r"|\banswer key\b",
+    r"|\banswer key\b|\banswer\s+(?:sheet|book|guide)\s+(?:says|gives|has|shows|states)\b",
     re.IGNORECASE,
 )
 # a base model that goes on with the next example of its prompt: what it answers there is the answer to another question

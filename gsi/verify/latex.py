@@ -8,7 +8,14 @@ from gsi.verify.numbers import REPEATING, repeating
 
 _FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
 
-_VERB = re.compile(r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore)\b|:", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore|sums?\s+to|adds?\s+up\s+to|comes?\s+to|simplif(?:y|ies)\s+to|reduces?\s+to|becomes?)\b|:",
+    re.IGNORECASE,
+)
+
+_PLAINLY = re.compile(
+    rf"\s*,?\s*(?:and|so|thus|hence|therefore)\b[^$]*(?:{_VERB.pattern[:-2]})\s+(-?\d[\d.,/]*\d|-?\d)\W*$", re.IGNORECASE
+)  # ... $x^2$, and the sum is 10
 
 
 def mathematics(clause: str) -> str:
@@ -22,9 +29,13 @@ def mathematics(clause: str) -> str:
     clause = re.sub(r",?[\s$]*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause)
     parts = re.split(r"\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", clause)
     if len(parts) >= 3:
+        if plainly := _PLAINLY.match(parts[-1]):
+            return plainly[1]
         glue = [p.strip() for p in parts[2:-1:2]]
         if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
             return (" or " if "or" in glue else " , ").join(p for p in parts[1::2] if p.strip())
+        if re.search(r"\b(?:since|because|as)\b[^,]*$", parts[-5] if len(parts) > 5 else "") and glue[-1] == "," and "=" in parts[-2]:
+            return parts[-2]  # since $0 < x < \pi$, $x = \pi / 2$
         stated = [i for i in range(2, len(parts) - 1, 2) if _VERB.search(parts[i])]
         return mathematics("$" + "$".join(parts[stated[-1] + 1 :])) if stated else parts[1]
     keep = "|".join(_FUNCTIONS.split())

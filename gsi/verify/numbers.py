@@ -89,7 +89,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\{,\}|,\\?!|,\s*\\!", ",", text)
     text = re.sub(r"(?<=\d),\s(?=\d{3}\b)(?!\d{3}\s*,)", ",", text) if "\\!" in text else text
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " degrees", text)
-    text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<!\w)\$(?=\d+[^$]*\$(?!\d))|\*\*(?!\d)|\\!", " ", text)
+    text = re.sub(r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$\$?(?!\d)|(?<![\w\\])\$(?=\d+[^$]*\$(?!\d))|\*\*(?!\d)|\\!", " ", text)
     text = re.sub(r"^-\s+(?=\d)", "-", text.replace("\\$", "$").replace("\\%", "%").strip())
     return re.sub(r"^[(\[{]\s*(-?[\d.,]+)\s*[)\]}]$", r"\1", text)
 

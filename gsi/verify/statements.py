@@ -50,7 +50,8 @@ _ATTAINED = re.compile(
     re.IGNORECASE,
 )
 _INSTEAD = re.compile(
-    r"^\W*not\b[^.;]*?\bbut\s+|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
+    r"^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
+    r"|^[^=]*\b(?:easy|tempting|careless|forget)\b[^=]*,\s+but\s+(?=(?:the|it|that|this)\b[^,]*\bis\s)|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
     re.IGNORECASE,
 )
 _THEREFORE = re.compile(
@@ -240,16 +241,21 @@ def _restated(text: str) -> bool:
     return rest != text and len(values) == 1 and len(NUMBER.findall(text)) == 2 and not HEDGE.search(rest)
 
 
+_BETWEEN = re.compile(r"\s+between\s+(\d{1,12})\s+and\s+(\d{1,12})(?![\d.,]*\d)")
+
+
 def new_number(clause: str, question: str) -> Number | None:
     """The only number that the question does not give, of a sentence with several: `it takes 840 minutes to groom 5 dogs and 3 cats`."""
-    text = concluded(plain(clause))
-    found = list(NUMBER.finditer(text))
-    if not 2 <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
-        return None
     known = given(question)
+    said = concluded(plain(clause))
+    text = _BETWEEN.sub(lambda m: "" if {Fraction(m[1]), Fraction(m[2])} <= known else m[0], said)
+    found = list(NUMBER.finditer(text))
+    if not (1 if text != said else 2) <= len(found) <= 5 or doubtful(text) or re.search(r"[=+*/^<>{}|\\?:]|\d\s*-\s*\d", text):
+        return None
     fresh = [i for i, m in enumerate(found) if value_of(m) not in known]
     gaps = [re.findall(r"[A-Za-z]{2,}", text[a.end() : b.start()]) for a, b in itertools.pairwise(found)]
-    if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in gaps):
+    beside = [gap for i, gap in enumerate(gaps) if fresh and fresh[0] in (i, i + 1)]
+    if len(fresh) != 1 or not all(set(map(str.lower, gap)) - {"and", "or", "to", "by"} for gap in beside):
         return None
     m = found[fresh[0]]
     after = text[m.end() : found[fresh[0] + 1].start() if fresh[0] + 1 < len(found) else len(text)]

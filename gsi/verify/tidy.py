@@ -66,5 +66,7 @@ def tidy(text: str) -> str:
         text = _BOLD.sub(r"\1", text)
     if "=" in text or not text.isascii():
         text = re.sub(r"=\s?>|[→⇒⟹⟶]|\\(?:implies|Rightarrow|Longrightarrow)\b", "\n", text)  # an arrow starts the next statement
-    text = _SPACING.sub(" ", text)
+    if "\\\\[" in text:
+        text = re.sub(r"\\\\\[\s*-?[\d.]+\s*(?:mm|cm|pt|em|ex|in)\s*\]", r"\\\\", text)  # `\\[2mm]` between the rows of a matrix
+    text = re.sub(r"(?<=\d)\\ (?=[a-z]{3})", " ", _SPACING.sub(" ", text))  # 25\ clovers
     return re.sub(r"\\[dtc]frac\b", r"\\frac", text)
