@@ -38,6 +38,7 @@ from gsi.verify.cues import (
     SENTENCE_END,
     STRONG,
     TAGS,
+    TOLD,
     UNDONE,
     UNFINISHED,
 )
@@ -53,6 +54,12 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
+
+
+# at the end of a correction: `Perimeter = 12`, `I'll go with c.`
+_STATED = re.compile(
+    r"(?:(?:^|[.\n])\s*(?:[A-Z]?[a-z]+\s+){1,4}\$?\s*=\s*([^=\n]+?)|\b(?:go|going|settle|settling|stick|sticking)\s+(?:with|on)\s+(?:option\s+)?(\(?[A-Ea-e]\)?))\$?\W*$"
+)
 
 
 class Clause(NamedTuple):
@@ -83,6 +90,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
     text = _own(text)
     if quoted := QUOTED.search(text):
         text = text[: quoted.start()]
+    if (told := TOLD.search(text)) and (first := MARK.search(text[: told.start()])) and not REVISED.search(text, first.end(), told.start()):
+        text = text[: told.start()]
     if (
         len(text) <= 60
         and "\n" not in text.strip()
@@ -122,11 +131,15 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         corrected = tail[revised[-1].end() :]
         later = _last_sentence(corrected) or _last_result(corrected)
         if later is None and re.fullmatch(
-            r"\W*(?:no\W+)?(?:(?:it(?:'s|\s+is)|make\s+(?:it|that)|i\s+mean|option)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*", corrected, re.IGNORECASE
+            r"\W*(?:no\W+)?(?:(?:it(?:'s|\s+is)|make\s+(?:it|that)|i\s+mean|option|to)\s+)?\W*(?:[A-H]|-?[\d.,]+)\W*",
+            corrected,
+            re.IGNORECASE,
         ):
             later = _strip(re.sub(r"^\W*no\W+", "", corrected))
         if later is None and (gives := re.search(r"\b(?:which|that|this)\s+(?:gives|makes|leaves)\b([^.\n]*\d[^.\n]*)", corrected)):
             later = _strip(gives[1])
+        if later is None and (stated := _STATED.search(corrected)):
+            later = _strip(stated[1] or stated[2])
         if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):

@@ -121,6 +121,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         return Symbolic(query.answer if plainly else f"{gold.value.numerator}/{gold.value.denominator}", got[:1000], relative)
     clause = re.sub(r"[,\s]+(?:and\s+)?not\s+[\s$]*[\[(][^\[\]()]*[\])][\s$]*$", "", clause)
     in_words = _words(query.answer)
+    if in_words:
+        clause = re.sub(r"(?:,|\s+and|\s+but)\s+(?:not|rather\s+than)\s+(?:an?\s+)?\w+\W*$", "", clause)  # even, not odd
     if re.search(r"\b(?:maybe|perhaps|possibly|probably|either|might|could be|not|unsure)\b|n't\b", clause, re.IGNORECASE):
         return Verdict("no_answer", detail=f"no commitment in {clause[:80]!r}")
     if query.question and not committed.mark and not in_words and (why := beside(clause, query.question, None, "")):

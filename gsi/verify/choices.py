@@ -14,6 +14,7 @@ from gsi.verify.statements import as_fraction, read_number
 from gsi.verify.subject import beside
 from gsi.verify.words import PARTS, VALUES
 
+_HALVES = str.maketrans({"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3"})  # as in a response
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
@@ -60,7 +61,7 @@ _LONG |= {"hr": "hour", "hrs": "hour", "ft": "f", "in": "inch", "lb": "pound", "
 
 def check_choice(response: str, query: Query) -> Verdict:
     """Rule: one letter, or one option's text or value. A letter and a value that contradict each other are no answer."""
-    options = tuple(_bare_option(o) for o in query.options or _options(query.question))
+    options = tuple(_bare_option(o.translate(_HALVES)) for o in query.options or _options(query.question))
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None, query.marked)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
@@ -92,7 +93,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         r"\1",
         text,
     )
-    text = _OTHERS_OUT.sub("", _OUT.sub("", text))
+    text = _OTHERS_OUT.sub("", _OUT.sub("", re.sub(r"\s*\((?:not|rather\s+than)\b[^()]*\)\W*$", "", text, flags=re.IGNORECASE)))
     if (
         options
         and (then := re.split(r",\s*(?:so|hence|thus|therefore)\s+", text)[-1]) != text
@@ -102,6 +103,12 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
     if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
         return None
+    if (
+        mark
+        and re.match(r"\W*(?:less|more|greater|fewer|smaller|larger|higher|lower)\s+than\b", text)
+        and not _by_value(text, options, "=")
+    ):
+        return None  # less than A
     if _ELIMINATED.search(text) or re.search(r"\bwould\s+be\b.*\bif\b", text):
         return None
     letter, rest = None, ""
@@ -145,6 +152,12 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter, rest = m[1], ""
         if re.search(r"\bor\b|\band\b|\b[A-H]\W*$", text[: m.start()][-6:]):
             return None
+        if (
+            not mark
+            and re.search(r"\b(?:with|of|than|to|from|by|for|in|on)\s+$", text[: m.start()])
+            and re.search(rf"(?<![\w'(]){letter}(?![\w').])", re.split(r"answer choices", question, flags=re.IGNORECASE)[0])
+        ):
+            return None  # compare D with B, whom the question names
     if letter is None:
         return _by_value(as_fraction(text, question), options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]

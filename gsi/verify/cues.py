@@ -31,6 +31,8 @@ QUOTED = re.compile(
     r"|\banswer key\b|\banswer\s+(?:sheet|book|guide)\s+(?:says|gives|has|shows|states)\b",
     re.IGNORECASE,
 )
+# behind an answer, in a paragraph of its own: it grades itself
+TOLD = re.compile(r"\n[ \t]*\n[ \t*]*(?:the\s+)?(?:correct|right|true)\s+answer[*]*\s*:", re.IGNORECASE)
 # a base model that goes on with the next example of its prompt: what it answers there is the answer to another question
 NEXT = re.compile(
     r"\n[ \t]*(?:[#*>]+[ \t]*)?(?:next\s+|new\s+)?(?:question|q|problem|exercise|example|user|human|instruction)\b[ \t]*#?\d*[*]*[ \t]*[:.][*]*(?=\s|\w)"
@@ -41,17 +43,17 @@ NEXT = re.compile(
     re.IGNORECASE,
 )
 EXPLAINS = re.compile(
-    r"(?<=[.!])[ ]+(?:sanity\s+)?(?:check|verification)\s*:(?!.*(?:\bnot\b|\bwait\b|\boops\b|\bwrong\b|\bso\b|\\ne))|"
+    r"(?<=[.!])[ \n]+(?:(?:sanity\s+)?(?:check|verification)|let\s+(?:me|us)\s+(?:verify|check))\s*:(?!(?s:.*)(?:\bnot\b|\bwait\b|\boops\b|\bwrong\b|\bso\b|\\ne))|"
     r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]",
     re.IGNORECASE,
 )
 # what is said behind an answer without being one
 REMARK = re.compile(
-    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b(?!.*,)|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
+    r"\W*(?:(?:this|that|it)\s+is\s+because\b|because\b(?!.*,)|\(?(?:note|remark|hint|nb|p\.?s|ps|fun\s+fact|recap|tip)\s*:|to\s+recap\b|(?:(?:yes|good|great|ok|okay)\b\W*)?(?:that|this|it|which|everything)\s+(?:matches|checks|works|agrees|adds\s+up|fits)\b|(?:this|the)\s+(?:solution|calculation|result|method|computation)\s+(?:uses|used|assumes|follows)\b)"
     r"(?!.*\b(?:so|thus|therefore|hence|answer|total|in\s+all|altogether)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-BRACKETED = re.compile(r"\s*\([A-Z][a-z']+\s[^()\n]*\)\W*$")  # (That makes 5 baskets.)
+BRACKETED = re.compile(r"\s*\((?:[A-Z][a-z']+|[$]?\d[\d.,]*\s+(?:would|was|is\s+not|isn't))\s[^()\n]*\)\W*$")  # (That makes 5 baskets.)
 # `Options A and C are wrong` takes back nothing
 OTHERS = re.compile(r"\b(?:options?|choices?|others?|rest|distractors?|[A-H](?:\s*,|\s+and|\s+or)|common|not)\b[^.!?\n]*$", re.IGNORECASE)
 POLITE = re.compile(

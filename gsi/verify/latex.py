@@ -24,6 +24,7 @@ def mathematics(clause: str) -> str:
     clause = re.sub(
         r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
     )
+    clause = re.sub(r"^.*,\s*i\.e\.,?\s+(?=[\[(\\$\d-])", "", clause)
     if re.search(r"[<>]|\\[lg]eq?\b", clause):
         clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
     clause = re.sub(r",?[\s$]*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause)
@@ -33,6 +34,9 @@ def mathematics(clause: str) -> str:
             return plainly[1]
         glue = [p.strip() for p in parts[2:-1:2]]
         if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
+            *before, last = parts[1::2]
+            if before and all(re.match(r"\s*[a-zA-Z]\s*=", p) for p in before) and re.match(r"[^=]*[-+*/|^\\][^=]*=", last):
+                return last  # $x = 2$, $y = 5$ and $|x - y| = 3$
             return (" or " if "or" in glue else " , ").join(p for p in parts[1::2] if p.strip())
         if re.search(r"\b(?:since|because|as)\b[^,]*$", parts[-5] if len(parts) > 5 else "") and glue[-1] == "," and "=" in parts[-2]:
             return parts[-2]  # since $0 < x < \pi$, $x = \pi / 2$
@@ -71,7 +75,7 @@ def as_latex(text: str) -> str:
     text = re.sub(
         r"(?<=[\d})])\s*\\(?:text|mbox|textnormal|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?", "", re.sub(r"\\[dtc]frac", r"\\frac", text)
     )
-    text = re.sub(r"\\(?:mathbf|mathrm|text|textbf)\s*\{\s*([\d.,/-]+)\s*\}", r"\1", text).strip(" .,;")
+    text = re.sub(r"\\(?:mathbf|mathrm|text|textbf)\s*\{\s*([\d.,/-]+(?:_\{?\d+\}?)?)\s*\}", r"\1", text).strip(" .,;")
     text = (
         re.sub(r"(?<=\d)(?:,|\{,\})\s*(?=\d{3}(?!\d))(?![^(\[]*[)\]])", "", text)
         if re.fullmatch(r"[^()\[\]]*", text) and ", " not in text

@@ -80,7 +80,10 @@ def shape(text: str) -> tuple[Any, ...]:
         return shape(re.sub(r"(?<=\S)\s*\\approx.*|^\s*\\approx", "", text))
     sides = _split(text, "=")
     if len(sides) > 1:
-        if re.fullmatch(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\s*\([a-zA-Z, ]+\))?(?:\^\{-1\}\s*\([a-zA-Z]\))?", sides[0]):
+        if re.fullmatch(
+            r"(?:\\?[a-zA-Z]+|\\(?:mathbf|vec|bm|boldsymbol|overrightarrow)\s*\{?\s*\w\s*\}?)(?:_\{?\w+\}?)?'*(?:\s*\([a-zA-Z, ]+\))?(?:\^\{-1\}\s*\([a-zA-Z]\))?",
+            sides[0],
+        ):
             return ("named", normal(sides[0]), shape(sides[-1]), sides[0], sides[-1])
         if re.fullmatch(r"\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)", sides[0]):
             return shape(sides[-1])  # (x, y) = (2, 3)
@@ -147,7 +150,8 @@ def _inequality(text: str) -> tuple[Any, ...] | None:
     terms, signs = [p.strip() for p in pieces[::2]], ["<" if p in ("<", "<=") or p.startswith("\\le") else ">" for p in pieces[1::2]]
     closed = [len(p) > 1 for p in pieces[1::2]]
     middle = 1 if len(terms) == 3 else (0 if re.fullmatch(r"\\?[a-zA-Z]+", terms[0]) else 1)
-    if not re.fullmatch(r"\\?[a-zA-Z]+(?:\([a-z]\))?", terms[middle]) or len(set(signs)) > 1:
+    around = len(terms) == 3 and re.search(r"[a-z]", terms[1]) and not re.search(r"[a-zA-Z]", terms[0] + terms[2])  # 20 < x^2 + 5x < 30
+    if not (around or re.fullmatch(r"\\?[a-zA-Z]+(?:\([a-z]\))?", terms[middle])) or len(set(signs)) > 1:
         return ("text", normal(text))
     if signs[0] == ">":
         terms, closed, middle = terms[::-1], closed[::-1], len(terms) - 1 - middle

@@ -61,6 +61,7 @@ _ELSEWHERE = (
     ],
     "\nq",
     "if the",
+    "correct answer",
 )
 
 

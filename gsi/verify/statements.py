@@ -49,6 +49,10 @@ _ATTAINED = re.compile(
     r"(?<=[\d)}])\s*,?\s+(?:(?:is\s+|which\s+is\s+)?(?:attained|achieved|reached|occurring|obtained)\s+|which\s+(?:occurs|happens)\s+)?(?:at|when|where|for)\s+\(?[a-z]\s*=[^=]*$",
     re.IGNORECASE,
 )
+_EARLIER = re.compile(
+    r"^\W*(?:my|the)\s+(?:first|earlier|previous|initial|original)\s+(?:result|answer|value|guess|attempt|calculation)\s+was\s+(?:wrong|incorrect|off)\s*[;,:]\s*(?:and\s+)?(?=.*\d)",
+    re.IGNORECASE,
+)
 _INSTEAD = re.compile(
     r"^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
     r"|^[^=]*\b(?:easy|tempting|careless|forget)\b[^=]*,\s+but\s+(?=(?:the|it|that|this)\b[^,]*\bis\s)|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
@@ -79,7 +83,7 @@ _AFTERTHOUGHT = re.compile(
 @lru_cache(maxsize=4096)
 def read_number(clause: str) -> Number | None:
     """The single number that a clause states; None where it states none, several, a range, a bound or an expression."""
-    text = re.sub(r"^\s*\\approx", "", plain(clause))
+    text = _EARLIER.sub("", re.sub(r"^\s*\\approx", "", plain(clause)))
     if taken_back(text):
         return None
     text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
