@@ -39,7 +39,7 @@ def stem(word: str) -> str:
 def asking(question: str) -> str:
     """The sentence of a question that asks, without the options."""
     sentences = re.split(
-        r"(?<=[.?!])(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)(?<!\b[A-Z].)\s+(?!\d)",
+        r"(?<=[.?!])(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)(?<!\bvs.)(?<!\b[A-Z].)\s+(?!\d)",
         re.split(r"\s*answer choices", question, flags=re.IGNORECASE)[0].strip(),
     )
     return next((s for s in reversed(sentences) if "?" in s), sentences[-1])

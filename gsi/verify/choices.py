@@ -26,7 +26,7 @@ _SAID_RIGHT = re.compile(
     r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b|(?:(?<=\s)|^)([A-H])\s+(?:remains|is\s+left|is\s+all\s+that\s+is\s+left)\b"
 )
 _PICKED = re.compile(
-    r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?\(?([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
+    r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?[$(]*([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
 )
 _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
@@ -86,7 +86,8 @@ def check_choice(response: str, query: Query) -> Verdict:
 
 def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark: str = "") -> str | None:
     """The letter of the one option that a clause names. `mark` is what marks the clause as the answer."""
-    text = _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\").strip()
+    text = re.sub(r"\\[()]", "", _WRAP.sub(r"\1", clause).replace("**", "").replace("$\\", "\\")).strip()
+    text = re.sub(r"^.*\bnot\s+\(?[A-H]\)?\s+but\s+(?=\(?[A-H]\b)", "", text)  # it is not (A) but (C)
     text = re.sub(r"\b(is|be)(?=[A-E](?:\d|\W|$))", r"\1 ", re.sub(r"(?<![\w'])['\"`]([A-Ha-h])['\"`](?!\w)", r"\1", text))
     text = re.sub(
         r"^(\W*(?:(?:option|choice)\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?)\s*,?\s+(?:and\s+)?(?:not|rather\s+than|instead\s+of)\s+(?:option\s+)?\(?[A-H]\)?(?:\s*\([^()]*\))?\W*$",
@@ -203,6 +204,8 @@ def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
         stated.add(_squeeze(ratios[0]))
     if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
         stated.add(f"{over[1]}:{over[2]}")
+    if pair := re.search(r"\(([^(),]*,[^(),]*)\)\W*$", text):
+        stated.add(_squeeze(pair[1]))
     exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
     if not exact and not doubtful(text):  # by its own words at the end: `By the chain rule, J_g = 2 J_f`
         exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
@@ -243,12 +246,21 @@ def _results(text: str) -> set[Fraction | None]:
     return {value_of(m) for m, r, i in zip(found, results, inside, strict=True) if r and not i}
 
 
+_CONTRARY = (("increase", "decrease"), ("profit", "loss"), ("gain", "loss"), ("more", "less"), ("rise", "fall"))
+
+
+def _said(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
 def _fits(text: str, option: str, mark: str) -> bool:
     """Whether a number that equals an option's can mean that option.
 
     A percentage is not an amount of money. Without a mark the last sentence has to be an equation or nothing but the
     number, or carry the option's own currency or unit: `A train travels 61 km` does not choose `$61`.
     """
+    if any({a, b} & said and not {a, b} & said & of for a, b in _CONTRARY for said, of in ((_said(option), _said(text)),) if {a, b} & of):
+        return False  # a 35 % decrease is no 35 % increase
     money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
     if not percent and not mark and re.search(r"\d\s*%\s+[a-z]", text):
         return False  # 25 % are girls
@@ -269,6 +281,7 @@ def _fits(text: str, option: str, mark: str) -> bool:
 
 def _join(text: str) -> str:
     """Options of MathQA are spelled in pieces: `1 / 6`, `- 2`, `. 2`, `rs . 76`, `65500 $`."""
+    text = re.sub(r"\\frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r" \1/\2", text)
     text = re.sub(r"\brs\s*\.\s*|(?<=\d)\s*\$\s*$|\\?\$", "", plain(text), flags=re.IGNORECASE)
     return re.sub(r"^\s*-\s+(?=[\d.])", "-", re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", re.sub(r"(?<![\dA-Za-z])\.\s+(?=\d)", ".", text)))
 

@@ -16,7 +16,7 @@ MARK = re.compile(
     r"(?:####"
     r"|\b(?:answer|ans|option|choice)(?:\s+(?:choice|option))?[ \t.\-]*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$|(?:is|as)\b|[$]?\d|rs\b))"
     r"|(?<!/)\b(?:answer|ans|(?:correct|right|final|my|best)\s+(?:option|choice|pick)|(?:true|correct|actual|real)\s+(?:value|result|total))\b(?!\s*(?:choices|options)|\s*key)"
-    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b)|[^\n.:=?!\d]{0,40}?(?::|=(?!=)))"
+    r"(?:[^\n.:=?!]{0,60}?(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|\bequals\b|\bbecomes\b)|[^\n.:=?!\d]{0,40}?(?::|=(?!=)))"
     r"|\b(?:option|choice)\s*\n\s*(?=\(?(?-i:[A-E])\)?\s*(?:[.\n]|$))"
     r"|(?:(?<=\n)|^)[ \t]*#{1,6}[ \t]*(?:\*\*)?(?:the\s+)?(?:final\s+)?answer(?:\*\*)?[ \t]*(?=\n)"
     r"|\bfinal(?:\s+(?:result|value))?[ \t]*:[ \t]*(?=\S)"
@@ -28,6 +28,7 @@ MARK = re.compile(
 QUOTED = re.compile(
     r"\b(?:reference|gold(?:en)?|expected|official|ground[- ]truth|textbook)(?:'s)?\s+(?:final\s+)?(?:answer|solution|rationale)\b"
     r"|\b(?:the\s+)?(?:(?:correct|right|true)\s+)?answer\s+(?:\w+\s+){0,4}?(?:according\s+to|in|from)\s+(?:the|my)\s+(?:answer\s+)?(?:key|book|textbook|solutions?)\b"
+    r"|(?:(?<=\n)|(?<=[.!?]\s))[ \t]*(?:reference|gold|expected|ground[- ]truth|label|target)\s*:(?!\s*\n)"
     r"|\banswer key\b|\banswer\s+(?:sheet|book|guide)\s+(?:says|gives|has|shows|states)\b",
     re.IGNORECASE,
 )
@@ -63,7 +64,7 @@ POLITE = re.compile(
 )
 REVISED = re.compile(
     r"(?<=[.!?]\s)(?:no|hmm+)\b(?!\s+(?:one|other|more))[\s,:;.!-]*"
-    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|on\s+second\s+thought|mistaken?|incorrect|wrong|(?:just|only)\s+kidding|"
+    r"|\b(?:no,?\s+wait|wait|actually|correction|oops|sorry|scratch\s+that|i\s+meant?|re-?check(?:ing|ed)|on\s+second\s+thought|mistaken?|incorrect|wrong|(?:just|only)\s+kidding|"
     r"or\s+rather|oh,\s+but|hold\s+on|hang\s+on|my\s+bad|(?:take|took)\s+(?:it|that|this)\s+back(?:\s+and\s+settle\s+(?:on|for))?|chang(?:e|ed)\s+my\s+(?:mind|answer|choice)|"
     r"let\s+me\s+(?:correct|fix|revise)|let\s+me\s+(?:re-?)?(?:check|think|do|calculate))\b[\s,:;.!-]*",
     re.IGNORECASE,
@@ -106,7 +107,7 @@ ASIDE = re.compile(
 # the character comes first and what may not stand before it after that: a pattern that begins with look-behinds tries them everywhere
 SENTENCE_END = re.compile(
     r"[.!?](?=\s|$)(?!(?<=\d!)[ ][a-z])(?<!\b[A-Za-z].)(?<!\bsq.)(?<!\blbs.)(?<!\boz.)(?<!\bft.)(?<!\bhrs.)(?<!\bvs.)(?<!\bRs.)(?<!\brs.)(?<!\bmin.)(?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)"
-    r"|[.](?=\s|$)(?<=\b[A-H].)|\n+"
+    r"|[.](?=\s|$)(?<=\b[A-H].)|[.](?=\s+(?:So|Thus|Hence|Therefore)\b)|\n+"
 )
 LEAD = re.compile(
     r"(?:[\s:=,;>\-]{0,8}(?:it(?:'s|\s+is|\s+(?:must|should|would)\s+be)|therefore|thus|hence|yes(?=[,\s]+\$?\d)|no(?=,?\s+it(?:'s|\s+is)\s+-?[$]?\d)|so|then|simply|just|exactly|approximately|about|around|roughly|equal to|given by|now|that)\b"
@@ -115,7 +116,7 @@ LEAD = re.compile(
 )
 
 CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there)\b|^[\s$\\]*-?\d|^\W*(?-i:[A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
+    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there|and\b(?=.*\b(?:so|thus|therefore|hence)\b))\b|^[\s$\\]*-?\d|^\W*(?-i:[A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
     re.IGNORECASE,
 )
 DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|either|or)\b|n't\b", re.IGNORECASE)

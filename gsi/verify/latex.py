@@ -20,11 +20,18 @@ _PLAINLY = re.compile(
 
 def mathematics(clause: str) -> str:
     """The mathematical part of a clause: its `$...$` pieces where it has some, else the clause without the words around it."""
-    clause = re.sub(r"^.*[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore)\s+(?:[^$\\]*?\b(?:is|are|equals)\s+)?(?=[-+(\[{\d])", "", clause)
+    clause = re.sub(
+        r"^.*[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore)\s+(?:[^$\\]*?\b(?:is|are|equals)\s+)?(?=[-+(\[{\d]|[a-z]\s*(?:=|[<>]|\\[lg]eq?\b))",
+        "",
+        clause,
+    )
     clause = re.sub(
         r"\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\d+)", lambda m: rf"\sqrt{'[3]' if m[1] == 'cube' else ''}{{{m[2]}}}", clause
     )
     clause = re.sub(r"^.*,\s*i\.e\.,?\s+(?=[\[(\\$\d-])", "", clause)
+    clause = re.sub(
+        r"^\s*since\b[^,$]*,\s*(?:we\s+(?:need|have|get)\s+)?(?=[a-z]\s*(?:=|[<>]|\\[lg]eq?\b))", "", clause, flags=re.IGNORECASE
+    )
     if re.search(r"[<>]|\\[lg]eq?\b", clause):
         clause = re.sub(r"^.*\b(?:with|where|such that|satisfying|for which|for)\s+", "", clause)
     clause = re.sub(r",?[\s$]*\b(?:for|where|when|with|provided(?:\s+that)?|if)\s+(?:all\s+)?\$?\s*[a-z]\s*\\n(?:e|eq)\b[^=]*$", "", clause)
@@ -35,8 +42,9 @@ def mathematics(clause: str) -> str:
         glue = [p.strip() for p in parts[2:-1:2]]
         if all(re.fullmatch(r"(?:,|;|,?\s*(?:and|or)|)", g) for g in glue):
             *before, last = parts[1::2]
-            if before and all(re.match(r"\s*[a-zA-Z]\s*=", p) for p in before) and re.match(r"[^=]*[-+*/|^\\][^=]*=", last):
-                return last  # $x = 2$, $y = 5$ and $|x - y| = 3$
+            named = [re.match(r"\s*[a-zA-Z]\s*=", p) is not None for p in (*before, last)]
+            if before and all("=" in p for p in (*before, last)) and all(n != named[-1] for n in named[:-1]):
+                return last  # $x = 2$, $y = 5$ and $|x - y| = 3$; $x^2 = 16$ and $x = \pm 4$
             return (" or " if "or" in glue else " , ").join(p for p in parts[1::2] if p.strip())
         if re.search(r"\b(?:since|because|as)\b[^,]*$", parts[-5] if len(parts) > 5 else "") and glue[-1] == "," and "=" in parts[-2]:
             return parts[-2]  # since $0 < x < \pi$, $x = \pi / 2$

@@ -149,7 +149,7 @@ def _inequality(text: str) -> tuple[Any, ...] | None:
         return None
     terms, signs = [p.strip() for p in pieces[::2]], ["<" if p in ("<", "<=") or p.startswith("\\le") else ">" for p in pieces[1::2]]
     closed = [len(p) > 1 for p in pieces[1::2]]
-    middle = 1 if len(terms) == 3 else (0 if re.fullmatch(r"\\?[a-zA-Z]+", terms[0]) else 1)
+    middle = 1 if len(terms) == 3 else (0 if re.fullmatch(r"\\?[a-zA-Z]+(?:\([a-z]\))?", terms[0]) else 1)
     around = len(terms) == 3 and re.search(r"[a-z]", terms[1]) and not re.search(r"[a-zA-Z]", terms[0] + terms[2])  # 20 < x^2 + 5x < 30
     if not (around or re.fullmatch(r"\\?[a-zA-Z]+(?:\([a-z]\))?", terms[middle])) or len(set(signs)) > 1:
         return ("text", normal(text))

@@ -53,8 +53,12 @@ _EARLIER = re.compile(
     r"^\W*(?:my|the)\s+(?:first|earlier|previous|initial|original)\s+(?:result|answer|value|guess|attempt|calculation)\s+was\s+(?:wrong|incorrect|off)\s*[;,:]\s*(?:and\s+)?(?=.*\d)",
     re.IGNORECASE,
 )
+_COMES_TO = re.compile(
+    r"(?:[-+*/]\s*\(?-?\d[\d.,]*\)?\s*|\bbut\s+we\s+(?:want|need)\s+[^,\d]*),\s+which\s+(?:is|equals|gives|makes)\s+([$]?-?\d[\d.,]*)\W*$",
+    re.IGNORECASE,
+)
 _INSTEAD = re.compile(
-    r"^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
+    r"^\W*not\b[^;=]*;\s*(?:but\s+)?it(?:'s|\s+is)\s+(?=[$]?-?\d)|^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
     r"|^[^=]*\b(?:easy|tempting|careless|forget)\b[^=]*,\s+but\s+(?=(?:the|it|that|this)\b[^,]*\bis\s)|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
     re.IGNORECASE,
 )
@@ -86,6 +90,8 @@ def read_number(clause: str) -> Number | None:
     text = _EARLIER.sub("", re.sub(r"^\s*\\approx", "", plain(clause)))
     if taken_back(text):
         return None
+    if stated := _COMES_TO.search(text):
+        text = stated[1]  # 4 + (-4), which is 0
     text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
     text = _REJECTED.sub(r"\1", text) if "=" in text else text
     if (about := _OR_ABOUT.search(text)) and _near(text[: about.start()], about[1]):
@@ -124,7 +130,7 @@ def read_number(clause: str) -> Number | None:
         parts[0] if "=" not in parts[-1] and len(NUMBER.findall(parts[-1])) > 1 and NUMBER.search(parts[0]) else parts[-1]
     )  # 560 miles, i.e. 2 trips of 280
     text = _ROUNDED.split(text)[-1]
-    if (twice := re.search(r"^([^\d]*)\((\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
+    if (twice := re.search(r"^([^\d]*)\([$]?(\d[\d,]*)\)[^\d=]*$", text)) and in_words(twice[1]) == int(twice[2].replace(",", "")):
         text = twice[2]  # ninety-six (96)
     if "=" in text:
         sides = text.split("=")

@@ -42,6 +42,7 @@ def tidy(text: str) -> str:
     """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
     text = text[-MAX_CHARS:]
     if not text.isascii():
+        text = re.sub(r"√\s?(\d+)", r"\\sqrt{\1}", text)
         text = _RAISED.sub(lambda m: f"^{{{m[0].translate(_RAISED_DIGITS)}}}", text).translate(_TRANSLATE)
     if "\x1b" in text:
         text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", text)

@@ -48,7 +48,14 @@ def in_words(text: str) -> Fraction | None:
     if (
         len(runs) != 1
         or _ORDINAL.search(text)
-        or (runs[0].lower() == "one" and not re.fullmatch(r"\W*(?:just\s+|only\s+)?one(?:\s+more)?(?:\s+[a-z]+)?\W*", text, re.IGNORECASE))
+        or (
+            runs[0].lower() == "one"
+            and not re.fullmatch(
+                r"\W*(?:just\s+|only\s+)?one(?:\s+more)?(?:\s+[a-z]+)?\W*|[^:]*:\s*one\s+[a-z]+\W*|.*\b(?:kept|keeps|ate|eats|got|gets|has|have|had|left|needs|bought|gave|received)\s+(?:just\s+|only\s+)?one\s+(?!of\b|more\b|less\b)[a-z]+\W*",
+                text,
+                re.IGNORECASE,
+            )
+        )
     ):
         return None
     return negative * Fraction(_whole(runs[0]))
