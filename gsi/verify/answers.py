@@ -64,7 +64,7 @@ _STATED = re.compile(
 
 # order counts, so it is 360; ..., so p - q should be 21
 _FOLLOWS = re.compile(
-    r"^.*,\s+(?:so|thus|therefore|hence)\s+((?:it|that|this|the\b[^,]*?|[$\w\s^+*/\\-]{1,30}?)(?:'s|\s+is|\s+should\s+be|\s+must\s+be|\s+becomes)\s+[^,]*\d[^,]*)$",
+    r",\s+(?:so|thus|therefore|hence)\s+((?:it|that|this|the\b[^,]*?|[$\w\s^+*/\\-]{1,30}?)(?:'s|\s+is|\s+should\s+be|\s+must\s+be|\s+becomes)\s+[^,]*\d[^,]*)$",
     re.DOTALL,
 )
 
@@ -147,8 +147,8 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             later = _strip(gives[1])
         if later is None and (stated := _STATED.search(corrected)):
             later = _strip(stated[1] or stated[2])
-        if later is None and _FOLLOWS.search(last := next((s for s in reversed(SENTENCE_END.split(corrected)) if s and s.strip()), "")):
-            later = _strip(_FOLLOWS.search(last)[1])  # type: ignore[index]
+        if later is None and (follows := _FOLLOWS.search(corrected[-MAX_CLAUSE:])):
+            later = _strip(follows[1])
         if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):

@@ -44,7 +44,7 @@ NEXT = re.compile(
     re.IGNORECASE,
 )
 EXPLAINS = re.compile(
-    r"(?<=[.!])[ \n]+(?:(?:sanity\s+)?(?:check|verification)|let\s+(?:me|us)\s+(?:verify|check))\s*:(?!(?s:.*)(?:\bnot\b|\bwait\b|\boops\b|\bwrong\b|\bso\b|\\ne))|"
+    r"(?<=[.!])[ \n]+(?:(?:sanity\s+)?(?:check|verification)|let\s+(?:me|us)\s+(?:verify|check))\s*:(?!(?s:.{0,400})(?:\bnot\b|\bwait\b|\boops\b|\bwrong\b|\bso\b|\\ne))|"
     r"\n[^\w\n]{0,10}(?:explanation|reasoning|justification|rationale|proof|verification|check)\W*[:\n]",
     re.IGNORECASE,
 )
