@@ -70,6 +70,11 @@ _MENTION = re.compile(
             r"\bwhere i went wrong\b|\bi previously\b|\bi (?:answer|answered|said|wrote|got)\b[^.?!]{0,40}\b(?:last time|before)\b|\b(?:errors?|mistakes?) you\b",
             r"\bthe (?:reference |given |full )?solution (?:assumes|uses|says|shows|computes|takes|counts|multiplies|divides|adds|subtracts|does|starts|goes|states|tells)\b",
             rf"\b{_KIND} (?:that )?(?:came|comes|goes|went) with\b|\b{_KIND} (?:i|we) have\b|\b(?:someone|somebody) (?:has )?(?:kindly )?(?:pointed|told|noted)\b",
+            rf"\b{_KIND} (?:is|was) (?:already )?known to be\b|\b(?:looked|looking|look) at the (?:{_KIND})\b(?! choice)|\b(?:in|at|from) the {_KIND} (?:at the|they|you|i|we|on|above|below)\b",
+            r"\b(?:i|we) (?:was|were|am|are) supposed to (?:arrive|reach|get|show|obtain)\b|\b(?:had|have) (?:i|we) not been (?:given|told|shown)\b|\bafter being (?:told|reminded|shown|corrected)\b",
+            r"\b(?:note|tip|comments?|remarks?|message|advice|help) (?:that )?(?:i|we) (?:received|got|was given|were given)\b|\bthe critique\b|\bhint used\b|\byour (?:remarks?|comments?|notes?|hints?|tips?|feedback|advice|suggestions?|correction)\b",
+            r"\b(?:on|in) my (?:second|third|next|new) (?:attempt|try)\b|\bmy (?:earlier|previous) (?:work|slip|error|mistake|reasoning)\b|\blast time around\b|\bthis (?:revised|corrected|updated) (?:answer|solution)\b|\bissues? you raised\b",
+            rf"\b(?:suggested|recommended) (?:first |next )?(?:step|approach|start|method)\b|\b(?:explain|show|see) how the {_SHOWN} (?:result|answer|value)\b|\bthe (?P<version>teacher|tutor|instructor|mentor|author)'s (?:version|way|method|approach)\b",
             r"\bprevious (?:round|turn|response|message|submission)\b|\byou (?:already |also |have )?(?:mentioned|told|said|gave|stated|noted|asked me|wrote|suggested|corrected|explained)\b",
             r"\bsame as the (?:answer|solution|ground truth|key)\b",
         )
