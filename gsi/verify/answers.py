@@ -106,6 +106,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         and text.strip()
     ):
         return Clause(_reconsidered(text), "")  # nothing but an answer
+    text = re.sub(r"(?<=[\w.$}])\s+\((?:if\s+(?:you|one|we)|not)\b[^()]*\)\W*$", "", text, flags=re.IGNORECASE)  # what a mistake would give
     marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]

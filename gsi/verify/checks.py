@@ -94,7 +94,7 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
     committed = commitment(response, query.question, _has_number if gold is not None else _has_mathematics, query.marked)
     if committed is None:
         return Verdict("no_answer", detail=without(query))
-    clause = committed.text
+    clause = re.sub(r"(?<=\d)\$(?=[A-Za-z]\W*$)", "", committed.text)  # $N = 121$k
     if ":" in clause and re.search(r"\bratio\b", query.question):
         clause = re.sub(r"\b(\d+)\s*:\s*(\d+)\b", r"\1/\2", clause) if gold is not None else clause
     if query.question and (condition := _IF.match(clause)) and bare(condition[1]) in bare(query.question):

@@ -20,13 +20,17 @@ _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
 _NAMED = re.compile(r"\b(?:(?:option|choice)\s*:?\s*\(?|(?:get|gives?|have|obtain)\s+\()([A-Ha-h])\)?(?![\w'])", re.IGNORECASE)
-_BARE = re.compile(r"^[\W_]*([A-H])(?![\w'])(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
+_BARE = re.compile(r"^[\W_]*([A-H])(?![\w']|\(\d)(?=\W*$|\s*[-=,;(]|\s+\$?\d|\s+(?:because|since|as|is|with|it is|Rs|answer)\b)")
 _LETTERS = re.compile(r"\(([A-Ha-h])\)|(?<![\w(])([A-H])(?![\w'])")
 _SAID_RIGHT = re.compile(
     r"(?:^|[\s(,])([A-Hb-h])\)?\s+(?:is|should\s+be|must\s+be|would\s+be)\s+(?:the\s+)?(?:right|correct|answer|best|true)\b|(?:(?<=\s)|^)([A-H])\s+(?:remains|is\s+left|is\s+all\s+that\s+is\s+left)\b"
 )
 _PICKED = re.compile(
     r"\b(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|go(?:ing)?\s+(?:with|for))\s+(?:option\s+)?[$(]*([A-E])\)?(?!\w|\s*(?:or|and|,)\s*[A-E]\b)"
+)
+_CHOSEN = re.compile(
+    r"[,;]\s*(?:and\s+)?(?:so\s+)?(?:I\s+|we\s+)?(?:choose|pick|select)\s+(?:option\s+)?(?:\(([A-Ha-h])\)\W*$|(?-i:([A-H]))\W*$|([a-h])\s?\)(?=\s|$))",
+    re.IGNORECASE,
 )
 _CONCLUDED = re.compile(
     r"\b(?:so|thus|therefore|hence)[,:\s]+(?:(?:it|the answer)(?:'s|\s+is|\s+must\s+be)\s+)?(?:option\s+)?(?:\(([A-Ha-h])\)|([A-H])|([b-h])\))\W*$",
@@ -115,6 +119,8 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     letter, rest = None, ""
     if m := _CONCLUDED.search(text):
         return str(m[1] or m[2] or m[3]).upper()
+    if m := _CHOSEN.search(text):
+        return str(m[1] or m[2] or m[3]).upper()
     if m := _WITH_MARK.match(text):
         letter, rest = (m[1] or m[2]).upper(), m[3]
         if (
@@ -124,7 +130,10 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
             and _by_value(rest[m.end() :], options, "=") != letter
         ):
             return None  # (D) is the original price
-    elif m := _NAMED.search(text):
+    elif named := list(_NAMED.finditer(text)):
+        m = (
+            named[-1] if re.search(r"\bbut\b", text[named[0].end() : named[-1].start()]) else named[0]
+        )  # option d, but it asks for the hens: option a
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
         letter, rest = m[1], text[m.end() :]
@@ -162,7 +171,11 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     if letter is None:
         return _by_value(as_fraction(text, question), options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]
-    if any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head)) or re.match(r"\W*(?:or|and|,|/|&)\W*[(]?[A-Ha-h]\b", rest):
+    if (
+        any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head))
+        or re.match(r"\W*(?:or|and|,|/|&)\W*[(]?[A-Ha-h]\b", rest)
+        or re.search(r"\bor\s+(?:option\s+)?\(?[A-Ha-h]\s?\)", head)
+    ):
         return None
     stated = _by_value(rest.strip(" -:=,()"), options, "letter") if rest.strip(" -:=,().") else None
     return letter if stated in (None, letter) else None

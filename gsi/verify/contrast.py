@@ -102,6 +102,9 @@ for _class, _lines in enumerate((_MEASURES, _DONE)):
             _KINDS[_name] = _KINDS.get(_name, frozenset()) | {(_class, _i)}
 _NAMED = "|".join(name + ("" if name == "mean" else "s?") for name in _KINDS)
 _QUANTITY = re.compile(rf"\b(?:{_NAMED})\b(?![\s-]+(?:{_NAMED})\b)", re.IGNORECASE)
+_COMMON = re.compile(
+    r"\b(?:(greatest|highest|largest)|(?:least|lowest|smallest))\s+common\s+(?:positive\s+)?(?:divisor|factor|multiple)\b", re.IGNORECASE
+)
 _WISH = re.compile(r"\b(?:what|find|determine|compute|calculate|evaluate|give)\b", re.IGNORECASE)
 _OF = re.compile(r"\s(?:of|at|in|on|through|for|from|if|when|that|was|did)\s", re.IGNORECASE)
 _STATED = re.compile(
@@ -250,9 +253,13 @@ def _other_quantity(clause: str, ask: Told) -> str | None:
     stated = _STATED.search(clause)
     if stated is None:
         return None
-    said = {q[0].lower() for q in _QUANTITY.finditer(_OF.split(stated["what"] or stated["of"])[0])}
-    wish = _WISH.search(ask.asked)
-    asked = _QUANTITY.search(_OF.split(ask.asked[wish.end() :])[0]) if wish else None
+    said = {
+        q[0].lower()
+        for q in _QUANTITY.finditer(_OF.split(_COMMON.sub(lambda m: "gcd" if m[1] else "lcm", stated["what"] or stated["of"]))[0])
+    }
+    question = _COMMON.sub(lambda m: "gcd" if m[1] else "lcm", ask.asked)
+    wish = _WISH.search(question)
+    asked = _QUANTITY.search(_OF.split(question[wish.end() :])[0]) if wish else None
     if asked and len(said) == 1:
         mine, theirs = _KINDS[_singular(asked[0])], _KINDS[_singular(said.pop())]
         alike = [name for name, kinds in _KINDS.items() if kinds & mine]

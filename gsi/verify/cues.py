@@ -59,7 +59,7 @@ BRACKETED = re.compile(r"\s*\((?:[A-Z][a-z']+|[$]?\d[\d.,]*\s+(?:would|was|is\s+
 OTHERS = re.compile(r"\b(?:options?|choices?|others?|rest|distractors?|[A-H](?:\s*,|\s+and|\s+or)|common|not)\b[^.!?\n]*$", re.IGNORECASE)
 POLITE = re.compile(
     r"\W*(?:i hope|hope (?:this|that)|let me know|thank|thanks|feel free|would you like|do you|is there anything|if you (?:have|need|want)|good luck|"
-    r"please|happy to|you're welcome|great job|have a )",
+    r"please|happy to|you're welcome|great job|have a |(?:right|good|great|done|ok)\W*$)",
     re.IGNORECASE,
 )
 REVISED = re.compile(
@@ -101,7 +101,7 @@ UNDONE = re.compile(
     re.IGNORECASE,
 )
 ASIDE = re.compile(
-    r"\W*(?:(?:we\s+(?:can\s+)?)?(?:check|verif)|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i hope|let me know|\[asy|\(|.*\\end\{(?![pbvB]?matrix))",
+    r"\W*(?:(?:we\s+(?:can\s+)?)?(?:check|verif)|note|because|since|this\b|here|where|indeed|for example|e\.g|i\.e|as\b|i\s+(?:also\s+)?considered\b|i hope|let me know|\[asy|\(|.*\\end\{(?![pbvB]?matrix))",
     re.IGNORECASE,
 )
 # the character comes first and what may not stand before it after that: a pattern that begins with look-behinds tries them everywhere
@@ -116,7 +116,7 @@ LEAD = re.compile(
 )
 
 CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there|and\b(?=.*\b(?:so|thus|therefore|hence)\b))\b|^[\s$\\]*-?\d|^\W*(?-i:[A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
+    r"\W*(?:so|thus|therefore|hence|finally|in total|total|in all|altogether|together|combined|overall|consequently|this|it|i|the|he|she|they|we|there|(?:and|but)\b(?=.*\b(?:so|thus|therefore|hence)\b))\b|^[\s$\\]*-?\d|^\W*(?-i:[A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)",
     re.IGNORECASE,
 )
 DOUBT = re.compile(r"\b(?:not|no|cannot|impossible|unsure|unknown|guess|maybe|either|or)\b|n't\b", re.IGNORECASE)

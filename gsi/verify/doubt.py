@@ -8,7 +8,7 @@ from gsi.verify.words import VALUES
 
 HEDGE = re.compile(
     r"\b(?:either|neither|maybe|perhaps|possibly|probably|might|could\s+be|may\s+(?:be|have)|not|cannot|never|otherwise|unsure|"
-    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
+    r"or\s+(?:more|less|fewer|so)|at\s+(?:least|most)|if|unless|no\s+(?:real\s+)?solutions?|impossible|extraneous|such\s+as)\b|n't\b|[<>]|\\(?:leq?|geq?|lt|gt|neq?)(?![a-z])|\\pm"
     r"|\b(?:over(?!\s+(?:the\s+)?(?:\d+|[a-z]+)\s+(?:day|week|month|year|hour|minute)s?\b)|under|above|below|nearly|almost|(?<!add )(?<!adds )(?<!added )up\s+to|between|(?:more|less|[a-z]+er)\s+than)\s+"
     rf"(?:about\s+)?(?:[$\\(]*-?\d|(?:a\s+)?(?:{'|'.join(VALUES)})\b)"
     r"|(?<!\\)\b(?:twice|double|triple|thrice|half|third|quarter|times)\s+(?:of\s+|that\s+of\s+)?[$]?\d"

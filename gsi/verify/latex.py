@@ -9,7 +9,7 @@ from gsi.verify.numbers import REPEATING, repeating
 _FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
 
 _VERB = re.compile(
-    r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore|sums?\s+to|adds?\s+up\s+to|comes?\s+to|simplif(?:y|ies)\s+to|reduces?\s+to|becomes?)\b|:",
+    r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore|giving|sums?\s+to|adds?\s+up\s+to|comes?\s+to|simplif(?:y|ies)\s+to|reduces?\s+to|becomes?)\b|:",
     re.IGNORECASE,
 )
 

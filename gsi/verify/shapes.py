@@ -31,7 +31,7 @@ def shape(text: str) -> tuple[Any, ...]:
         text = fewer
     if len(text) > 1000 or not text:
         raise ValueError("empty or far too long for an answer")
-    if text[0] == "(" and (m := re.fullmatch(r"\(\s*(\\begin\{array\}.*\\end\{array\})\s*\)", text, re.DOTALL)):
+    if text[0] in "([" and (m := re.fullmatch(r"[(\[]\s*(\\begin\{array\}.*\\end\{array\})\s*[)\]]", text, re.DOTALL)):
         text = m[1]
     if m := re.fullmatch(
         r"(?:(?:\w+|\\(?:mathbf|bm|mathrm|mathit)\s*\{?\s*\w\s*\}?)\s*=\s*)?\\begin\{([pbvB]?matrix|array)\}(?:\{[^}]*\})?(.*)\\end\{\1\}",

@@ -54,16 +54,16 @@ _EARLIER = re.compile(
     re.IGNORECASE,
 )
 _COMES_TO = re.compile(
-    r"(?:[-+*/]\s*\(?-?\d[\d.,]*\)?\s*|\bbut\s+we\s+(?:want|need)\s+[^,\d]*),\s+which\s+(?:is|equals|gives|makes)\s+([$]?-?\d[\d.,]*)\W*$",
+    r"(?:[-+*/]\s*\(?-?\d[\d.,]*\)?\s*|\w\([\d,\s]+\)\s*|\bbut\s+we\s+(?:want|need)\s+[^,\d]*),\s+which\s+(?:is|equals|gives|makes)\s+([$]?-?\d[\d.,]*)\W*$",
     re.IGNORECASE,
 )
 _INSTEAD = re.compile(
-    r"^\W*not\b[^;=]*;\s*(?:but\s+)?it(?:'s|\s+is)\s+(?=[$]?-?\d)|^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
+    r"^\W*neither\b[^;=]*;\s*|^\W*not\b[^;=]*;\s*(?:but\s+)?it(?:'s|\s+is)\s+(?=[$]?-?\d)|^\W*not\b(?:\.\d|[^.;])*?\bbut\s+|^(?:[a-z]+\s+){1,5}(?:isn't|is\s+not|wasn't|was\s+not)\s+[$]?-?\d(?:\.\d|[^.;=])*?\bbut\s+(?:rather\s+)?(?=[$]?-?\d)"
     r"|^[^=]*\b(?:easy|tempting|careless|forget)\b[^=]*,\s+but\s+(?=(?:the|it|that|this)\b[^,]*\bis\s)|^[^,;.=]*?\b(?:isn't|is\s+not|wasn't|was\s+not|not)\s+[^,;]*[,;]\s*(?:but\s+)?(?:rather\s+|it's\s+|it\s+is\s+)+(?=[$]?-?\d)",
     re.IGNORECASE,
 )
 _THEREFORE = re.compile(
-    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|leaves(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
+    r",\s+(?:and\s+)?(?:so|thus|therefore|hence|meaning|making|giving|which\s+(?:means|makes|gives))\s+(?!that\b|far\b)|,\s+and\s+(?=the\s+[^,=]*\bis\s+[$]?-?\d[\d.,/]*\W*$)|,?\s+(?:leaving|saving(?=\s+[$]?\d)|leaves(?=\s+[$]?\d)|which\s+leaves|resulting\s+in|for\s+a\s+(?:grand\s+)?total\s+of)\s+",
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(
@@ -90,6 +90,8 @@ def read_number(clause: str) -> Number | None:
     text = _EARLIER.sub("", re.sub(r"^\s*\\approx", "", plain(clause)))
     if taken_back(text):
         return None
+    if "=" in text:
+        text = re.sub(r"(?<=\d),\s*not\s+[\d\s.,+*/()x-]+=\s*\d[\d.]*\W*$", "", text)  # 7, not 14 - 2 = 12
     if stated := _COMES_TO.search(text):
         text = stated[1]  # 4 + (-4), which is 0
     text = _SINCE.sub("", re.sub(r"\b(it|that|there|this)'s\b", r"\1 is", text) if "'" in text else text)
