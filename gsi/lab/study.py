@@ -30,6 +30,9 @@ from gsi.types import GsiError
 SOURCE = Path(__file__).parent.parent
 
 
+BUILD = ("-c", "import sys; from gsi.lab.base import resolve; resolve(sys.argv[1])")  # + the name of a model
+
+
 def code_mark() -> str:
     """Identifies the code that made a result: a hash of all source files of `gsi`."""
     hashed = hashlib.sha256()
@@ -137,13 +140,14 @@ def _teacher(study: Study) -> AbstractContextManager[None]:
 
     if study.teacher is None:
         return nullcontext()  # a teacher of the config's own
+    _child([*BUILD, study.teacher.model], None, threading.Event())  # may take longer than a server may take to start
     return served(study.teacher.model, study.teacher.port)
 
 
 def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> Record | None:
     started = time.monotonic()
     if isinstance(cell, Base):
-        _child(["-c", "import sys; from gsi.lab.base import resolve; resolve(sys.argv[1])", cell.config["model"]], None, stop)
+        _child([*BUILD, cell.config["model"]], None, stop)
         return None
     config = cell.config
     if cell.of_model and cell.needs and not cell.needs[0].startswith("base/") and not Path(config["model"]).exists():

@@ -122,7 +122,7 @@ def served(model: str, port: int, seconds: float = 900.0) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 said = process.stderr.read()[-1000:].strip() if process.stderr else ""
-                raise GsiError(f"the study's teacher {model} did not start:\n{said}")
+                raise GsiError(f"the study's teacher {model} did not start:\n{said or f'no answer on port {port} within {seconds:.0f} s'}")
             time.sleep(0.2)
         yield
     finally:

@@ -130,9 +130,9 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
             and _by_value(rest[m.end() :], options, "=") != letter
         ):
             return None  # (D) is the original price
-    elif named := list(_NAMED.finditer(text)):
+    elif several := list(_NAMED.finditer(text)):
         m = (
-            named[-1] if re.search(r"\bbut\b", text[named[0].end() : named[-1].start()]) else named[0]
+            several[-1] if re.search(r"\bbut\b", text[several[0].end() : several[-1].start()]) else several[0]
         )  # option d, but it asks for the hens: option a
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
