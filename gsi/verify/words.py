@@ -31,7 +31,8 @@ _FRACTION = re.compile(
     rf"\b(?:(?P<whole>{_WORD}(?:[\s-]+{_WORD})*)\s+and\s+)?(?P<over>an?|one|{_WORD})[\s-]+(?P<part>{_PART})\b|\b(?P<half>half)\b",
     re.IGNORECASE,
 )
-_CENTS = re.compile(r"([a-z\s-]+?)\s+dollars?\s+and\s+([a-z\s-]+?)\s+cents?\b", re.IGNORECASE)
+_SOME = r"((?:[a-z]+[\s-]+){0,7}?[a-z]+)"  # bounded, else its time grows with the cube of a long text
+_CENTS = re.compile(rf"\b{_SOME}\s+dollars?\s+and\s+{_SOME}\s+cents?\b", re.IGNORECASE)
 _ORDINAL = re.compile(rf"\b(?:first|second|{_PART}|\w+(?:teen|tie)th)\b", re.IGNORECASE)
 
 
