@@ -55,7 +55,7 @@ _MENTION = re.compile(
             r"\b(?:answer|result|value) (?:that )?(?:i|we) (?:was|were|am|are) asked to (?:reach|get|show)\b",
             r"\bmy (?:earlier|previous|first|initial|last|wrong|old) (?:\w+ )?(?:answer|result|calculation|computation|value)\b|\bmy (?:answer|result|solution) of \$?\d|\bmy answer (?:\w+ ){0,3}was (?:marked|wrong|rejected|incorrect)\b",
             r"\b(?:my|the) mistake (?:last time|before|earlier|you (?:marked|found|pointed))|\breview of my\b|\bit was rejected\b|\bwas marked (?:as )?(?:wrong|incorrect)\b",
-            r"\b(?:in|on|at) (?:the|my) (?:first|last|previous|earlier) (?:try|attempt|submission)\b|\bi (?:did|was|had|got|have)[^.]{0,80}\b(?:the first|last) time\b|\bthis time,? i\b|\bprevious turn\b",
+            r"\b(?:in|on|at) (?:the|my) (?:first|last|previous|earlier) (?:try|attempt|submission)\b|\bi (?:did|was|had|got|have)[^.]{0,80}\b(?:the first|last) time\b|\bthis time,? i\b",
             r"\b(?:i|we) (?:previously|initially|originally|earlier) (?:had )?(?:answered|wrote|got|gave|multiplied|divided|added|subtracted|forgot|used|computed|calculated|counted|said|thought|took|assumed)\b",
             r"\b(?:initially|previously|originally|before),? (?:i|we) (?:had )?(?:answered|wrote|got|gave|multiplied|divided|added|subtracted|forgot|used|computed|calculated|counted|said|took)\b",
             r"\bi (?:had forgotten|forgot|missed|overlooked) [^.]{0,60}\bbefore\b|\bi made an? (?:error|mistake) (?:before|earlier|last)\b|\bsince i got \S+ (?:earlier|before)\b",
@@ -124,11 +124,11 @@ def early_answer(text: str, answer: str, options: Sequence[str] | None = None, q
             m = re.search(_SAYS + value, text, re.IGNORECASE)
             if m and m.start() < work.start() and _DERIVES.search(text, m.end()):
                 return m.group()
-    text, question = digits(text), digits(question)
-    if question and _NUMBER.fullmatch(answer.strip()) and (work := _CALCULATES.search(text)) is not None:
+    if question and _NUMBER.fullmatch(answer.strip()):
+        text, question = digits(text), digits(question)
         value = rf"(?<![\d.,/])\$?{_values(answer, None)[0]}"
-        m = re.search(value, text)
-        if m and m.end() <= work.start() and not re.search(value, question) and re.search(value, text[work.start() :]):
+        m, work = re.search(value, text), _CALCULATES.search(text)
+        if m and work and m.end() <= work.start() and not re.search(value, question) and re.search(value, text[work.start() :]):
             return text[: m.end()]
     return None
 

@@ -123,7 +123,7 @@ def test_what_somebody_else_wrote(kind):
         there = [case for case in cases if case["table"] == table]
         missed = [case["response"] for case in there if not right(case)]
         print(f"table {table}, {kind}: {len(there) - len(missed)} of {len(there)} right")
-        assert len(missed) <= 0.13 * len(there), missed[:5]
+        assert len(missed) <= {"mention": 0.02, "early_answer": 0.1, "copy": 0.08, "none": 0.01}[kind] * len(there), missed[:5]
 
 
 @pytest.mark.parametrize("kind", ["mention", "early_answer", "copy"])

@@ -178,7 +178,7 @@ def test_a_factorial_shows_main_effects_and_interactions(tmp_path):
     low, high = (
         float(x.strip("[],")) for x in next(line for line in text.splitlines() if line.startswith("| why |")).split("|")[2].split()[1:]
     )
-    half = 12.706 * 15 * 2**0.5 / 2**0.5  # differences 50 and 20
+    half = 12.706 * 15  # differences 50 and 20
     assert (low, high) == (pytest.approx(35 - half, abs=0.1), pytest.approx(35 + half, abs=0.1))
     (tmp_path / "small.jsonl").write_text("\n".join(line for line in lines if "yq" not in line) + "\n")
     assert "#### Effects" not in findings.write([path])
@@ -209,6 +209,17 @@ def test_methods_from_outside_stand_beside_the_arm_whose_cost_they_had(tmp_path)
     assert row[8].strip() == "200.0"
     assert row[9].split()[:2] == ["state_reset:", f"{100 * (sum(ours) / 2 - 0.25):+.1f}"]
     assert row[-2].strip() == "2"
+    for seed in (1, 2):  # another study with the same results and an arm more
+        found[f"made_up/chain/s{seed}/brute_force"] = found[f"made_up/chain/s{seed}/vanilla"] | {
+            "key": f"made_up/chain/s{seed}/brute_force"
+        }
+    (tmp_path / "small.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found.values()))
+    more = tmp_path / "more.yaml"
+    more.write_text(yaml.safe_dump(yaml.safe_load(Path(path).read_text()) | {"name": "more", "strategies": ["state_reset", "brute_force"]}))
+    assert findings.write([str(more)]).count("#### Rivals") == 1
+    text = findings.write([path, str(more)])
+    assert text.count("#### Narrowing") == 2
+    assert text.count("#### Rivals") == 1
 
 
 def test_a_study_of_helpers_shows_only_what_is_new(tmp_path):

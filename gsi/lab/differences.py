@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import fmean
 
@@ -77,28 +77,22 @@ def effects(table: Table) -> list[str]:
     if not seeds:
         return []
 
-    def mean(seed: int, which: str, kept: Iterable[str]) -> float:
-        return fmean(table.accuracy(table.arms[arm][seed], -1, which) for arm in kept)
+    def effect(which: str, having: Sequence[str], among: Sequence[str]) -> list[float]:
+        """By seed: mean of the arms that have it less mean of those that do not."""
 
-    def effect(seed: int, which: str, having: Sequence[str], among: Sequence[str]) -> float:
-        return mean(seed, which, [a for a in among if a in having]) - mean(seed, which, [a for a in among if a not in having])
+        def mean(seed: int, kept: Iterable[str]) -> float:
+            return fmean(table.accuracy(table.arms[arm][seed], -1, which) for arm in kept)
 
-    def row(name: str, of: Callable[[int, str], float]) -> list[str]:
-        cells = [name]
-        for which in ("hard", "easy"):
-            there = [of(seed, which) for seed in seeds]
-            cells += [points(there), f"{stats.sign_flip(there):.3f}"]
-        return cells
+        return [mean(s, (a for a in among if a in having)) - mean(s, (a for a in among if a not in having)) for s in seeds]
 
-    rows = [row(name, lambda seed, which, h=having: effect(seed, which, h, names)) for name, having in study.factors.items()]  # type: ignore[misc]
+    measures = ("hard", "easy")
+    found = {name: [effect(which, having, names) for which in measures] for name, having in study.factors.items()}
     for (one, having), (other, too) in combinations(study.factors.items(), 2):
         without = [a for a in names if a not in too]
-        rows.append(
-            row(
-                f"{one} x {other}",
-                lambda seed, which, h=having, t=too, w=without: effect(seed, which, h, t) - effect(seed, which, h, w),  # type: ignore[misc]
-            )
-        )
+        found[f"{one} x {other}"] = [
+            [a - b for a, b in zip(effect(which, having, too), effect(which, having, without), strict=True)] for which in measures
+        ]
+    rows = [[name, *(cell for there in both for cell in (points(there), f"{stats.sign_flip(there):.3f}"))] for name, both in found.items()]
     note = f"Mean of the arms that have it less mean of those that do not, in points [95 %], {len(seeds)} seeds; `x`: the first one's effect where the other is there, less where it is not:"
     return [note, "", *markdown(("effect", "hard accuracy", "p", "easy accuracy", "p"), rows)]
 

@@ -15,7 +15,7 @@ from gsi.lab.command import end
 from gsi.lab.differences import agreement
 from gsi.lab.matrix import arms, load_study
 from gsi.lab.outcomes import Table, tables
-from gsi.lab.sections import ARM_HEADER, OF_MODELS, SECTIONS, arm_rows, chance
+from gsi.lab.sections import ARM_HEADER, BESIDE, OF_MODELS, SECTIONS, arm_rows, chance
 from gsi.lab.study import Results
 from gsi.lab.texts import markdown, percent
 
@@ -30,6 +30,7 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         results = Results(study.results)
         lines += [f"## Study `{study.name}`", ""]
         found = tables(study, results)
+        first = study.results not in seen  # what stands beside shared results is shown once
         kinds = tuple(kind for kind, there in (("pass:", study.pass_at), ("again:", study.again)) if there)
         own = {arm for table in found for arm in table.arms if arm in arms(study) or arm.startswith(kinds)}
         new, seen[study.results] = own - seen[study.results], seen[study.results] | own
@@ -53,7 +54,7 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
                 shown.append(table)
                 lines += _arms(table, figures, beside)
             for title, section in SECTIONS:
-                if (section in OF_MODELS or not helped) and (body := section(table)):
+                if (section in OF_MODELS or not helped) and (first or section not in BESIDE) and (body := section(table)):
                     lines += [f"#### {title}", "", *body]
     return "\n".join([*lines, *agreement(shown)]).rstrip() + "\n"
 

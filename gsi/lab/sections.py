@@ -235,3 +235,4 @@ SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (
     ("Tested again", again),
 )
 OF_MODELS = (breadth, again)
+BESIDE = (rivals,)  # of a file beside the results

@@ -28,8 +28,6 @@ from gsi.queries import load_data
 from gsi.types import GsiError
 
 SOURCE = Path(__file__).parent.parent
-
-
 BUILD = ("-c", "import sys; from gsi.lab.base import resolve; resolve(sys.argv[1])")  # + the name of a model
 
 

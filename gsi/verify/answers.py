@@ -13,13 +13,19 @@ from typing import NamedTuple
 
 from gsi.types import Query
 from gsi.verify.cues import (
+    ADMITS,
     ASIDE,
+    BLAMES,
     BOX,
     BRACKETED,
     CHECKS,
     CONCLUDES,
+    DENIED,
     DOUBT,
     EXPLAINS,
+    FOLLOWS,
+    HINDSIGHT,
+    ITEM,
     LEAD,
     MARK,
     NEXT,
@@ -36,6 +42,7 @@ from gsi.verify.cues import (
     REVISED,
     SAYS,
     SENTENCE_END,
+    STATED,
     STRONG,
     TAGS,
     TOLD,
@@ -45,28 +52,6 @@ from gsi.verify.cues import (
 from gsi.verify.tidy import tidy
 
 MAX_CLAUSE = 1000
-
-
-_BLAMES = re.compile(r"wrong|incorrect|mistake", re.IGNORECASE)
-_ADMITS = re.compile(r"sorry|oops|scratch|correction|mistake|wrong|incorrect|i\s+mean", re.IGNORECASE)
-_DENIED = re.compile(
-    r"[\s$.]*,\s*(?:which|but\s+(?:that|this|it))\s+(?:is|was)(?:\s+not|n't)\s+(?:right|correct|(?:the|my|our)\s+(?:\w+\s+)?(?:answer|value|result))\b",
-    re.IGNORECASE,
-)
-_ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
-
-
-# at the end of a correction: `Perimeter = 12`, `I'll go with c.`
-_STATED = re.compile(
-    r"(?:(?:^|[.\n])\s*(?:[A-Z]?[a-z]+\s+){1,4}\$?\s*=\s*([^=\n]+?)|\b(?:go|going|settle|settling|stick|sticking)\s+(?:with|on)\s+(?:option\s+)?(\(?[A-Ea-e]\)?))\$?\W*$"
-)
-
-
-# order counts, so it is 360; ..., so p - q should be 21
-_FOLLOWS = re.compile(
-    r",\s+(?:so|thus|therefore|hence)\s+((?:it|that|this|the\b[^,]*?|[$\w\s^+*/\\-]{1,30}?)(?:'s|\s+is|\s+should\s+be|\s+must\s+be|\s+becomes)\s+[^,]*\d[^,]*)$",
-    re.DOTALL,
-)
 
 
 class Clause(NamedTuple):
@@ -106,7 +91,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         and text.strip()
     ):
         return Clause(_reconsidered(text), "")  # nothing but an answer
-    text = re.sub(r"(?<=[\w.$}])\s+\((?:if\s+(?:you|one|we)|not)\b[^()]*\)\W*$", "", text, flags=re.IGNORECASE)  # what a mistake would give
+    text = HINDSIGHT.sub("", text)
     marks = list(MARK.finditer(text))
     if len(marks) > 3 and _looped(text, marks):
         text, marks = text[: marks[-1].start()], marks[:-1]
@@ -135,7 +120,7 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
         after = after[: aside.start()] + ("\n" + after[concluded[-1].start() :] if concluded else "")
     if found := _after_revision(marked):
         return Clause(found, mark)
-    if revised := [m for m in REVISED.finditer(tail) if not (_BLAMES.match(m[0]) and OTHERS.search(tail[: m.start()]))]:
+    if revised := [m for m in REVISED.finditer(tail) if not (BLAMES.match(m[0]) and OTHERS.search(tail[: m.start()]))]:
         corrected = tail[revised[-1].end() :]
         later = _last_sentence(corrected) or _last_result(corrected)
         if later is None and re.fullmatch(
@@ -146,11 +131,11 @@ def commitment(response: str, question: str | None, readable: Callable[[str], bo
             later = _strip(re.sub(r"^\W*no\W+", "", corrected))
         if later is None and (gives := re.search(r"\b(?:which|that|this)\s+(?:gives|makes|leaves)\b([^.\n]*\d[^.\n]*)", corrected)):
             later = _strip(gives[1])
-        if later is None and (stated := _STATED.search(corrected)):
+        if later is None and (stated := STATED.search(corrected)):
             later = _strip(stated[1] or stated[2])
-        if later is None and (follows := _FOLLOWS.search(corrected[-MAX_CLAUSE:])):
+        if later is None and (follows := FOLLOWS.search(corrected[-MAX_CLAUSE:])):
             later = _strip(follows[1])
-        if later is None and _ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
+        if later is None and ADMITS.match(revised[-1][0]) and re.search(r"=\s*[$]?-?\d[\d.,]*\W*$", corrected):
             later = _strip(corrected)
         if later is None and UNDONE.search(corrected):
             return None
@@ -233,7 +218,7 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
         )
         if OPERAND.search(text[max(0, parts[first][0] - 20) : parts[first][0]]) or OPERATED.match(text, parts[-1][1]):
             joined = f"not {joined}"  # `1 - \\boxed{5/12}`, `\\boxed{3}^2`: no more than a part of an answer
-        elif _DENIED.match(text, parts[-1][1]):
+        elif DENIED.match(text, parts[-1][1]):
             joined = f"not {joined}"
         best, mark = (parts[first][0], parts[-1][1], (before.group(1) + " " if before else "") + joined), "boxed"
     return (best[2], best[1], mark) if best else (None, 0, "")
@@ -241,8 +226,8 @@ def _last_marked(text: str, marks: list[re.Match[str]]) -> tuple[str | None, int
 
 def _enumerated(text: str, found: str) -> bool:
     """Whether the last sentence is only the last of several listed values: `1. 320`, `2. 330`, `3. 340`."""
-    items = _ITEM.findall(text)
-    return len(items) > 1 and len(set(items)) > 1 and items[-1] == found.rstrip(".") and bool(_ITEM.search(text.rstrip()[-60:]))
+    items = ITEM.findall(text)
+    return len(items) > 1 and len(set(items)) > 1 and items[-1] == found.rstrip(".") and bool(ITEM.search(text.rstrip()[-60:]))
 
 
 def _looped(text: str, marks: list[re.Match[str]]) -> bool:
@@ -298,7 +283,7 @@ def _reconsidered(clause: str) -> str:
 
 def _after_revision(clause: str) -> str | None:
     cues = list(REVISED.finditer(clause))
-    if not cues or (_BLAMES.match(cues[-1][0]) and cues[-1][0].rstrip()[-1].isalpha()):
+    if not cues or (BLAMES.match(cues[-1][0]) and cues[-1][0].rstrip()[-1].isalpha()):
         return None
     return _strip(clause[cues[-1].end() :]) or None
 

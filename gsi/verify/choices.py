@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 from gsi.types import Query, Verdict
 from gsi.verify.answers import commitment, without
 from gsi.verify.asked import difference
-from gsi.verify.doubt import doubtful
-from gsi.verify.numbers import NUMBER, Number, plain, value_of
+from gsi.verify.options import by_value, squeeze
 from gsi.verify.statements import as_fraction, read_number
 from gsi.verify.subject import beside
-from gsi.verify.words import PARTS, VALUES
+from gsi.verify.tidy import FRACTIONS
 
-_HALVES = str.maketrans({"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3"})  # as in a response
+_FRACTIONS = str.maketrans(FRACTIONS)  # as in a response
 _WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 _WITH_MARK = re.compile(
     r"^\W*(?:(?:option|choice|letter)\s+)?(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])\s*[).:](?!\d))\s*(.*)$", re.DOTALL | re.IGNORECASE
@@ -48,24 +46,11 @@ _REFUSED = re.compile(
 )
 _LISTED = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:](?=\s)")
 _LISTED_END = re.compile(r"(?:^|\n)[ \t]*\(?[A-Ha-h]\s?[).:]\s[^\n]*\n[ \t]*\(?[B-Hb-h]\s?[).:]\s[^\n]*$")
-_LONG = {
-    "s": "sec",
-    "m": "met",
-    "l": "lit",
-    "g": "gram",
-    "h": "hour",
-    "cm": "cent",
-    "mm": "mill",
-    "km": "kilom",
-    "kg": "kilog",
-    "ml": "millil",
-}
-_LONG |= {"hr": "hour", "hrs": "hour", "ft": "f", "in": "inch", "lb": "pound", "lbs": "pound", "mph": "mile", "kmph": "k", "yrs": "year"}
 
 
 def check_choice(response: str, query: Query) -> Verdict:
     """Rule: one letter, or one option's text or value. A letter and a value that contradict each other are no answer."""
-    options = tuple(_bare_option(o.translate(_HALVES)) for o in query.options or _options(query.question))
+    options = tuple(_bare_option(o.translate(_FRACTIONS)) for o in query.options or _options(query.question))
     n = len(options) or 5
     clause = commitment(response, query.question, lambda c: choose(c, options, query.question) is not None, query.marked)
     letter = choose(clause.text, options, query.question, clause.mark) if clause is not None else None
@@ -102,24 +87,18 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
     if (
         options
         and (then := re.split(r",\s*(?:so|hence|thus|therefore)\s+", text)[-1]) != text
-        and any(_squeeze(then) == _squeeze(o) for o in options)
+        and any(squeeze(then) == squeeze(o) for o in options)
     ):
         text = then
     stated_part = re.split(r"\b(?:because|since|as)\b", re.sub(r"\bnone of the(?:se|m| above)\b", "", text))[0]
-    if _REFUSED.search(stated_part) and not any(_squeeze(text) == _squeeze(o) for o in options):
+    if _REFUSED.search(stated_part) and not any(squeeze(text) == squeeze(o) for o in options):
         return None
-    if (
-        mark
-        and re.match(r"\W*(?:less|more|greater|fewer|smaller|larger|higher|lower)\s+than\b", text)
-        and not _by_value(text, options, "=")
-    ):
+    if mark and re.match(r"\W*(?:less|more|greater|fewer|smaller|larger|higher|lower)\s+than\b", text) and not by_value(text, options, "="):
         return None  # less than A
     if _ELIMINATED.search(text) or re.search(r"\bwould\s+be\b.*\bif\b", text):
         return None
     letter, rest = None, ""
-    if m := _CONCLUDED.search(text):
-        return str(m[1] or m[2] or m[3]).upper()
-    if m := _CHOSEN.search(text):
+    if m := _CONCLUDED.search(text) or _CHOSEN.search(text):
         return str(m[1] or m[2] or m[3]).upper()
     if m := _WITH_MARK.match(text):
         letter, rest = (m[1] or m[2]).upper(), m[3]
@@ -127,7 +106,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
             not mark
             and (m := re.match(r"is\s+", rest))
             and not _PRAISED.match(" " + rest)
-            and _by_value(rest[m.end() :], options, "=") != letter
+            and by_value(rest[m.end() :], options, "=") != letter
         ):
             return None  # (D) is the original price
     elif several := list(_NAMED.finditer(text)):
@@ -137,15 +116,15 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         letter, rest = m[1].upper(), text[m.end() :]
     elif m := _BARE.match(text):
         letter, rest = m[1], text[m.end() :]
-        if letter == "A" and re.match(r"\s+\$?\d\S*\s+[a-z]", rest) and _by_value(rest, options, "=") != letter:
+        if letter == "A" and re.match(r"\s+\$?\d\S*\s+[a-z]", rest) and by_value(rest, options, "=") != letter:
             return None  # A 20% profit
-        if re.match(r"\s*=", rest) and _by_value(rest.strip(" ="), options, "=") != letter:
+        if re.match(r"\s*=", rest) and by_value(rest.strip(" ="), options, "=") != letter:
             return None  # E = mc^2
         if (
             not mark
             and (m := re.match(r"\s+is\s+", rest))
             and not _PRAISED.match(rest)
-            and _by_value(rest[m.end() :], options, "=") != letter
+            and by_value(rest[m.end() :], options, "=") != letter
         ):
             return None  # D is the distance
     elif m := _SAID_RIGHT.search(text):
@@ -169,7 +148,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         ):
             return None  # compare D with B, whom the question names
     if letter is None:
-        return _by_value(as_fraction(text, question), options, mark)
+        return by_value(as_fraction(text, question), options, mark)
     head = re.split(r"[.;,]\s|\b(?:because|since|as|not|while)\b", rest)[0]
     if (
         any(m[1] and m[1].upper() != letter for m in _LETTERS.finditer(head))
@@ -177,7 +156,7 @@ def choose(clause: str, options: tuple[str, ...] = (), question: str = "", mark:
         or re.search(r"\bor\s+(?:option\s+)?\(?[A-Ha-h]\s?\)", head)
     ):
         return None
-    stated = _by_value(rest.strip(" -:=,()"), options, "letter") if rest.strip(" -:=,().") else None
+    stated = by_value(rest.strip(" -:=,()"), options, "letter") if rest.strip(" -:=,().") else None
     return letter if stated in (None, letter) else None
 
 
@@ -207,100 +186,6 @@ def _is_name(letter: str, question: str) -> bool:
     return bool(re.search(rf"(?<![\w']){letter}(?![\w'])", stem)) and (
         letter != "a" or bool(re.search(r"\ba\s*[-+=,*/]|\ba and b\b", stem))
     )
-
-
-def _by_value(text: str, options: tuple[str, ...], mark: str) -> str | None:
-    if not options or not text:
-        return None
-    stated = {_squeeze(text), _squeeze(text.rpartition("=")[2])} - {""}
-    if len(ratios := re.findall(r"\d+\s*:\s*\d+(?:\s*:\s*\d+)*", text)) == 1 and not doubtful(text):
-        stated.add(_squeeze(ratios[0]))
-    if (over := re.fullmatch(r"\W*(\d+)\s*/\s*(\d+)\W*", plain(text))) and all(":" in o for o in options):
-        stated.add(f"{over[1]}:{over[2]}")
-    if pair := re.search(r"\(([^(),]*,[^(),]*)\)\W*$", text):
-        stated.add(_squeeze(pair[1]))
-    exact = [i for i, o in enumerate(options) if _squeeze(o) in stated]
-    if not exact and not doubtful(text):  # by its own words at the end: `By the chain rule, J_g = 2 J_f`
-        exact = [i for i, o in enumerate(options) if len(_squeeze(o)) > 7 and re.search(rf"(?<![\w.,$]){re.escape(o.strip())}\W*$", text)]
-        exact = exact or [
-            i for i, o in enumerate(options) if re.fullmatch(r"[A-Za-z]{3,20}", o.strip()) and re.search(rf"\bis\s+{o.strip()}\W*$", text)
-        ]
-    if not exact:
-        got = read_number(_join(text))
-        if doubtful(text):
-            return None
-        numbers = [read_number(re.sub(r"(?<=\d)(\s*[a-z]{1,6})\s+[23]\W*$", r"\1", _join(o))) for o in options]  # 266 cm 2
-        if got is None and (stated_values := _results(_join(text))):
-            named = [number for number in numbers if number and number.value in stated_values]
-            got = named[0] if len(named) == 1 else None
-        if got is None:
-            return None
-        if got.percent and not any(number and (number.percent or number.value == got.value) for number in numbers):
-            got = Number(got.value / 100)  # 40% for 2/5
-        exact = [i for i, number in enumerate(numbers) if number and number.value == got.value]
-        if len(exact) == 1 and not _fits(text, options[exact[0]], mark):
-            return None
-    return chr(65 + exact[0]) if len(exact) == 1 else None
-
-
-def _results(text: str) -> set[Fraction | None]:
-    """The values of a sentence that states several and nothing else: `the smaller is 3 * 11 = 33 and the larger is 55`."""
-    found = list(NUMBER.finditer(text))
-    results = [bool(re.search(r"(?:=|\b(?:is|are|equals))\s*$", text[: m.start()])) for m in found]
-    inside = [
-        bool(
-            re.match(r"[\s)]*(?:[-+*/x]|\\times|\\cdot|=)", text[m.end() :])
-            or re.search(r"(?:[-+*/x]|\\times|\\cdot)[\s(]*$", text[: m.start()])
-        )
-        for m in found
-    ]
-    if not all(r or i for r, i in zip(results, inside, strict=True)):
-        return set()
-    return {value_of(m) for m, r, i in zip(found, results, inside, strict=True) if r and not i}
-
-
-_CONTRARY = (("increase", "decrease"), ("profit", "loss"), ("gain", "loss"), ("more", "less"), ("rise", "fall"))
-
-
-def _said(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower()))
-
-
-def _fits(text: str, option: str, mark: str) -> bool:
-    """Whether a number that equals an option's can mean that option.
-
-    A percentage is not an amount of money. Without a mark the last sentence has to be an equation or nothing but the
-    number, or carry the option's own currency or unit: `A train travels 61 km` does not choose `$61`.
-    """
-    if any({a, b} & said and not {a, b} & said & of for a, b in _CONTRARY for said, of in ((_said(option), _said(text)),) if {a, b} & of):
-        return False  # a 35 % decrease is no 35 % increase
-    money, percent = (bool(re.search(pattern, option)) for pattern in (r"[$€£₹]|\brs\b|\brupees\b|\bdollars\b|\bcents\b", r"%|percent"))
-    if not percent and not mark and re.search(r"\d\s*%\s+[a-z]", text):
-        return False  # 25 % are girls
-    if not percent and re.search(r"\d\s*\\?%", text) and re.search(r"[A-Za-z$€£₹]", option):
-        return False
-    if mark or "=" in text or not re.search(r"[A-Za-z]{2}", re.sub(r"\\[A-Za-z]+", "", text)):
-        return True
-    if money:
-        return bool(re.search(r"[$€£₹]\s*\d|\b(?:dollars?|rs|rupees?|euros?|cents?)\b", text, re.IGNORECASE))
-    unit = re.search(r"\d[\d.,]*\s*([A-Za-z%][A-Za-z%/]*)", option)
-    if unit is None:
-        return True
-    if unit[1] in ("%", "percent"):
-        return bool(re.search(r"%|\bper\s?cent", text, re.IGNORECASE))
-    said = re.findall(r"(?:\d|\b(?:" + "|".join((*VALUES, *PARTS)) + r"))\s*([A-Za-z%][A-Za-z%/]*)", text, re.IGNORECASE)
-    return any(word == unit[1] or word.lower().startswith(_LONG.get(unit[1], unit[1]).lower().rstrip("s")) for word in said)
-
-
-def _join(text: str) -> str:
-    """Options of MathQA are spelled in pieces: `1 / 6`, `- 2`, `. 2`, `rs . 76`, `65500 $`."""
-    text = re.sub(r"\\frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r" \1/\2", text)
-    text = re.sub(r"\brs\s*\.\s*|(?<=\d)\s*\$\s*$|\\?\$", "", plain(text), flags=re.IGNORECASE)
-    return re.sub(r"^\s*-\s+(?=[\d.])", "-", re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", re.sub(r"(?<![\dA-Za-z])\.\s+(?=\d)", ".", text)))
-
-
-def _squeeze(text: str) -> str:
-    return re.sub(r"[\s$,\\{}]|\.(?!\d)", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", _join(text).lower()))
 
 
 def _bare_option(option: str) -> str:

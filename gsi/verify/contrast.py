@@ -248,16 +248,18 @@ def _alone(clause: str, words: frozenset[str], ask: Told) -> bool:
     )
 
 
+def _short(text: str) -> str:
+    """`the greatest common divisor` as gcd, `the least common multiple` as lcm."""
+    return _COMMON.sub(lambda m: "gcd" if m[1] else "lcm", text)
+
+
 def _other_quantity(clause: str, ask: Told) -> str | None:
     """Whether a sentence gives another quantity: the area for the perimeter, the slope of a perpendicular line."""
     stated = _STATED.search(clause)
     if stated is None:
         return None
-    said = {
-        q[0].lower()
-        for q in _QUANTITY.finditer(_OF.split(_COMMON.sub(lambda m: "gcd" if m[1] else "lcm", stated["what"] or stated["of"]))[0])
-    }
-    question = _COMMON.sub(lambda m: "gcd" if m[1] else "lcm", ask.asked)
+    said = {q[0].lower() for q in _QUANTITY.finditer(_OF.split(_short(stated["what"] or stated["of"]))[0])}
+    question = _short(ask.asked)
     wish = _WISH.search(question)
     asked = _QUANTITY.search(_OF.split(question[wish.end() :])[0]) if wish else None
     if asked and len(said) == 1:

@@ -133,3 +133,21 @@ PLAN = re.compile(
     re.IGNORECASE,
 )
 TAGS = re.compile(r"</?(?:s|b|i|u|p|br|em|strong|answer|span|div|sup|sub)\s*/?>", re.IGNORECASE)
+BLAMES = re.compile(r"wrong|incorrect|mistake", re.IGNORECASE)
+ADMITS = re.compile(r"sorry|oops|scratch|correction|mistake|wrong|incorrect|i\s+mean", re.IGNORECASE)
+DENIED = re.compile(
+    r"[\s$.]*,\s*(?:which|but\s+(?:that|this|it))\s+(?:is|was)(?:\s+not|n't)\s+(?:right|correct|(?:the|my|our)\s+(?:\w+\s+)?(?:answer|value|result))\b",
+    re.IGNORECASE,
+)
+ITEM = re.compile(r"(?:\n|^)[ \t]*(?:\(?(?:\d{1,2}|[a-h])[.):]|[-*])[ \t]+([$]?-?\d[\d.,]*)(?=\s*(?:\n|$))")
+# at the end of a correction: `Perimeter = 12`, `I'll go with c.`
+STATED = re.compile(
+    r"(?:(?:^|[.\n])\s*(?:[A-Z]?[a-z]+\s+){1,4}\$?\s*=\s*([^=\n]+?)|\b(?:go|going|settle|settling|stick|sticking)\s+(?:with|on)\s+(?:option\s+)?(\(?[A-Ea-e]\)?))\$?\W*$"
+)
+# order counts, so it is 360; ..., so p - q should be 21
+FOLLOWS = re.compile(
+    r",\s+(?:so|thus|therefore|hence)\s+((?:it|that|this|the\b[^,]*?|[$\w\s^+*/\\-]{1,30}?)(?:'s|\s+is|\s+should\s+be|\s+must\s+be|\s+becomes)\s+[^,]*\d[^,]*)$",
+    re.DOTALL,
+)
+# a last remark in brackets: what a mistake would give
+HINDSIGHT = re.compile(r"(?<=[\w.$}])\s+\((?:if\s+(?:you|one|we)|not)\b[^()]*\)\W*$", re.IGNORECASE)

@@ -8,13 +8,11 @@ from gsi.verify.numbers import REPEATING, repeating
 
 _FUNCTIONS = "arcsin arccos arctan sin cos tan sec csc cot ln log exp sinh cosh tanh max min gcd lcm sqrt pi infty infinity inf and or"
 
-_VERB = re.compile(
-    r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore|giving|sums?\s+to|adds?\s+up\s+to|comes?\s+to|simplif(?:y|ies)\s+to|reduces?\s+to|becomes?)\b|:",
-    re.IGNORECASE,
-)
+_STATES = r"\b(?:is|are|be|equals?|yields?|gives?|produces?|obtain|gets?|simply|hence|thus|so|therefore|giving|sums?\s+to|adds?\s+up\s+to|comes?\s+to|simplif(?:y|ies)\s+to|reduces?\s+to|becomes?)\b"
+_VERB = re.compile(rf"{_STATES}|:", re.IGNORECASE)
 
 _PLAINLY = re.compile(
-    rf"\s*,?\s*(?:and|so|thus|hence|therefore)\b[^$]*(?:{_VERB.pattern[:-2]})\s+(-?\d[\d.,/]*\d|-?\d)\W*$", re.IGNORECASE
+    rf"\s*,?\s*(?:and|so|thus|hence|therefore)\b[^$]*{_STATES}\s+(-?\d[\d.,/]*\d|-?\d)\W*$", re.IGNORECASE
 )  # ... $x^2$, and the sum is 10
 
 

@@ -6,6 +6,7 @@ import re
 
 MAX_CHARS = 20_000  # a longer response is judged by its end only
 
+FRACTIONS = {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3"}
 _TRANSLATE = str.maketrans(
     dict.fromkeys("−–—‐‑﹣－⁻", "-")
     | dict.fromkeys("⁄∕÷", "/")
@@ -13,8 +14,9 @@ _TRANSLATE = str.maketrans(
     | {"＄": "$", "％": "%", "．": ".", "＝": "=", "＋": "+"}
     | {chr(0xFF10 + d): str(d) for d in range(10)}
     | {"×": "\\times ", "·": "\\cdot ", "∞": "\\infty ", "∪": "\\cup ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "≈": "\\approx "}
-    | {"π": "\\pi ", "°": "^\\circ ", "±": "\\pm ", "√": "\\sqrt", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"}
-    | {"⅓": " 1/3", "⅔": " 2/3", "，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "“": '"', "”": '"', "´": "'", "…": "...", "∴": "\n"}
+    | {"π": "\\pi ", "°": "^\\circ ", "±": "\\pm ", "√": "\\sqrt"}
+    | FRACTIONS
+    | {"，": ",", "：": ":", "（": "(", "）": ")", "’": "'", "“": '"', "”": '"', "´": "'", "…": "...", "∴": "\n"}
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f")  # what cannot be seen
 )
 

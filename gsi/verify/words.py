@@ -33,6 +33,11 @@ _FRACTION = re.compile(
 )
 _SOME = r"((?:[a-z]+[\s-]+){0,7}?[a-z]+)"  # bounded, else its time grows with the cube of a long text
 _CENTS = re.compile(rf"\b{_SOME}\s+dollars?\s+and\s+{_SOME}\s+cents?\b", re.IGNORECASE)
+# `one` as a number, not as a pronoun
+_ONE = re.compile(
+    r"\W*(?:just\s+|only\s+)?one(?:\s+more)?(?:\s+[a-z]+)?\W*|[^:]*:\s*one\s+[a-z]+\W*|.*\b(?:kept|keeps|ate|eats|got|gets|has|have|had|left|needs|bought|gave|received)\s+(?:just\s+|only\s+)?one\s+(?!of\b|more\b|less\b)[a-z]+\W*",
+    re.IGNORECASE,
+)
 _ORDINAL = re.compile(rf"\b(?:first|second|{_PART}|\w+(?:teen|tie)th)\b", re.IGNORECASE)
 
 
@@ -46,18 +51,7 @@ def in_words(text: str) -> Fraction | None:
         value = _with_fraction(text)
         return None if value is None else negative * value
     runs = _RUN.findall(text)
-    if (
-        len(runs) != 1
-        or _ORDINAL.search(text)
-        or (
-            runs[0].lower() == "one"
-            and not re.fullmatch(
-                r"\W*(?:just\s+|only\s+)?one(?:\s+more)?(?:\s+[a-z]+)?\W*|[^:]*:\s*one\s+[a-z]+\W*|.*\b(?:kept|keeps|ate|eats|got|gets|has|have|had|left|needs|bought|gave|received)\s+(?:just\s+|only\s+)?one\s+(?!of\b|more\b|less\b)[a-z]+\W*",
-                text,
-                re.IGNORECASE,
-            )
-        )
-    ):
+    if len(runs) != 1 or _ORDINAL.search(text) or (runs[0].lower() == "one" and not _ONE.fullmatch(text)):
         return None
     return negative * Fraction(_whole(runs[0]))
 
