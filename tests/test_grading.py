@@ -38,15 +38,22 @@ FILES = ("grading_cases.jsonl", *(f"grading_cases_{n}.jsonl" for n in (*range(2,
 # --------------------------------------------------------------------------------------- accuracy
 
 
-def test_the_tables_stay_as_good_as_measured():
-    cases = [case for name in FILES for case in compare.read(HERE / name)]
+FAIR = tuple(f"grading_cases_{n}.jsonl" for n in range(21, 29))
+
+
+@pytest.mark.parametrize(
+    ("files", "least"), [(FILES, (0.99, 0.97, 0.97, 0.01)), (FAIR, (1.0, 0.975, 0.985, 0.0))], ids=["first 20", "fair"]
+)
+def test_the_tables_stay_as_good_as_measured(files, least):
+    everyday, harder, adversarial, accepted = least
+    cases = [case for name in files for case in compare.read(HERE / name)]
     assert len(cases) >= 400
     shares = {kind: (right, accepted, wrong) for kind, _, right, accepted, wrong in compare.table(cases, compare.ours(cases))}
-    assert shares["everyday"][0] >= 0.99
+    assert shares["everyday"][0] >= everyday
     assert shares["everyday"][1] == 0
-    assert shares["harder"][0] >= 0.97
-    assert shares["adversarial"][0] >= 0.97
-    assert shares["all"][1] <= 0.01 * shares["all"][2]
+    assert shares["harder"][0] >= harder
+    assert shares["adversarial"][0] >= adversarial
+    assert shares["all"][1] <= accepted * shares["all"][2]
 
 
 def test_right_responses_are_wrong_for_other_answers():

@@ -106,3 +106,18 @@ def test_a_configs_url_is_the_studys_teacher(tmp_path):
     (cell,) = cells(load_study(path)[0])
     assert cell.config["teacher"]["url"] == "http://127.0.0.1:8199/v1"
     assert yaml.safe_load(yaml.safe_dump(cell.config)) == cell.config
+
+
+def test_the_teachers_model_is_built_before_its_server_is_waited_for(tmp_path, capsys, monkeypatch):
+    """Building may take longer than a server is waited for."""
+    built = []
+
+    def served(model, port):
+        assert built == [model]
+        raise GsiError("as far as this goes")
+
+    monkeypatch.setattr("gsi.lab.study._child", lambda arguments, log, stop: built.append(arguments[-1]))
+    monkeypatch.setattr(teacher, "served", served)
+    arm = {"strategy": "interactive", "teacher": {"url": "{teacher}", "model": "lab:dag-strong:1"}}
+    assert main(["study", study(tmp_path, teacher={"model": "lab:dag-strong:1"}, strategies=[], arms={"interactive": arm})]) == 2
+    assert "as far as this goes" in capsys.readouterr().err
