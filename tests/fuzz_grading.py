@@ -17,7 +17,7 @@ from gsi.verify import CHECKERS, make_grader
 from gsi.verify.compare import Case, read
 from gsi.verify.steps import check_steps
 
-CASES = [case for path in sorted(Path(__file__).parent.glob("grading_cases*.jsonl")) for case in read(path)]
+CASES = [case for path in sorted(Path(__file__).parent.glob("grading_cases*.jsonl")) for case in read(path, None)]
 CANARY = Path(os.environ.get("TMPDIR", "/tmp")) / f"gsi-fuzz-canary-{os.getpid()}"
 PIECES = [
     "\\boxed{", "}", "{", "$", "$$", "\\frac", "\\sqrt", "####", "The answer is", "answer:", "(", ")", "[", "]", "=", "<", ">", "^", "_", "\\", "%", "**",

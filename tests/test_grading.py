@@ -44,9 +44,9 @@ FAIR = tuple(f"grading_cases_{n}.jsonl" for n in range(21, 29))
 @pytest.mark.parametrize(
     ("files", "least"), [(FILES, (0.99, 0.97, 0.97, 0.01)), (FAIR, (1.0, 0.975, 0.985, 0.0))], ids=["first 20", "fair"]
 )
-def test_the_tables_stay_as_good_as_measured(files, least):
+def test_the_tables_stay_as_good_as_measured(data_dir, files, least):
     everyday, harder, adversarial, accepted = least
-    cases = [case for name in files for case in compare.read(HERE / name)]
+    cases = [case for name in files for case in compare.read(HERE / name, data_dir)]
     assert len(cases) >= 400
     shares = {kind: (right, accepted, wrong) for kind, _, right, accepted, wrong in compare.table(cases, compare.ours(cases))}
     assert shares["everyday"][0] >= everyday
@@ -56,11 +56,30 @@ def test_the_tables_stay_as_good_as_measured(files, least):
     assert shares["all"][1] <= accepted * shares["all"][2]
 
 
-def test_right_responses_are_wrong_for_other_answers():
-    cases = list(compare.crossed([case for name in FILES for case in compare.read(HERE / name)], most=3))
+def test_right_responses_are_wrong_for_other_answers(data_dir):
+    cases = list(compare.crossed([case for name in FILES for case in compare.read(HERE / name, data_dir)], most=3))
     accepted = [(c.answer, c.response) for c, got in zip(cases, compare.ours(cases), strict=True) if got == "correct"]
     assert len(cases) > 2000
     assert len(accepted) <= 0.002 * len(cases), accepted
+
+
+def test_the_tables_name_real_questions_and_copy_none(data_dir):
+    texts = {" ".join(q.question.split()) for q in compare.questions(data_dir).values()}
+    lines = [json.loads(line) for path in HERE.glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert sum("query" in line for line in lines) > 3000
+    assert [text for line in lines if len(text := " ".join(line.get("question", "").split())) > 60 and text in texts] == []
+
+
+def test_cases_on_questions_of_a_folder_need_the_folder(data_dir, tmp_path):
+    table = tmp_path / "table.jsonl"
+    case = {"task": "gsm8k", "kind": "everyday", "answer": "18", "response": "#### 18", "expected": "correct"}
+    name = next(iter(compare.questions(data_dir)))
+    table.write_text("\n".join(json.dumps(case | more) for more in ({"question": "How many?"}, {"query": name})))
+    assert [c.question for c in compare.read(table, None)] == ["How many?"]
+    assert [c.question for c in compare.read(table, data_dir)] == ["How many?", compare.questions(data_dir)[name].question]
+    table.write_text(json.dumps(case | {"query": "nothing-1"}))
+    with pytest.raises(GsiError, match="nothing-1 is no question of"):
+        compare.read(table, data_dir)
 
 
 MARBLES = "Sam has 40 marbles. He gives 12 to Ann and 8 to Bob. How many marbles does Sam have left?"
@@ -94,8 +113,8 @@ def test_the_right_number_of_something_else_is_no_right_answer(task, answer, que
     assert grade(right, answer, task, question=question).correct
 
 
-def test_the_short_way_says_what_the_long_way_says():
-    cases = [case for name in FILES for case in compare.read(HERE / name)]
+def test_the_short_way_says_what_the_long_way_says(data_dir):
+    cases = [case for name in FILES for case in compare.read(HERE / name, data_dir)]
     before = "First, two steps of work are done on paper, with care.\n"
     seen = 0
     for response in {text for c in cases for text in (c.response, before + c.response, before + c.response.rstrip(".!") + ".")}:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gsi import leaks
+from gsi.verify import compare
 
 LEAKS = Path(__file__).parent / "leak_cases.jsonl"
 
@@ -110,12 +111,14 @@ N = 600
 
 
 @pytest.mark.parametrize("kind", ["mention", "early_answer", "copy", "none"])
-def test_what_somebody_else_wrote(kind):
+def test_what_somebody_else_wrote(data_dir, kind):
     """Solutions of GSM8K questions with and without a leak, by somebody who had not seen the filters: every table as good as measured."""
     cases = [case for case in map(json.loads, LEAKS.read_text().splitlines()) if case["leak"] == kind]
+    questions = compare.questions(data_dir)
 
     def right(case):
-        told = (case["question"], case["response"], case["reference"], case["answer"])
+        query = questions[case["query"]]
+        told = (query.question, case["response"], query.rationale, query.answer)
         kinds = ("mention", "copy") if case["given"] else ("mention", "early_answer", "copy")  # as the gate asks
         return not any(found(k, *told) for k in kinds) if kind == "none" else found(kind, *told)
 

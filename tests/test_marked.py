@@ -46,9 +46,9 @@ def test_an_answer_without_a_mark_is_none(task, answer, response, plain, marked)
     assert gsi.grade(response, answer, task, marked=True).status == marked
 
 
-def test_it_only_ever_takes_away():
+def test_it_only_ever_takes_away(data_dir):
     """Over all tables: nothing is accepted that is not accepted without it, and hardly anything wrong is."""
-    cases = [case for path in TABLES for case in compare.read(path)]
+    cases = [case for path in TABLES for case in compare.read(path, data_dir)]
     plain, marked = compare.ours(cases), compare.ours([replace(c, marked=True) for c in cases])
     assert not [c for c, a, b in zip(cases, plain, marked, strict=True) if b == "correct" != a]
     assert {b for a, b in zip(plain, marked, strict=True) if a != b} <= {"no_answer"}

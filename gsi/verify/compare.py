@@ -1,22 +1,25 @@
 """Our checker beside math-verify called directly, on tables of cases: `python -m gsi.verify.compare tests/grading_cases.jsonl`.
 
 A case is a JSON line: task, kind (everyday, harder, adversarial), answer, response, expected (correct or not_correct), and
-optionally question and options. Right answers are also graded against the other answers of their task, which they do not
-state: those pairs are the crossed ones, all wrong, and count only as wrongly accepted.
+optionally question and options, or instead of both `query`, the id of a question of a data folder (--data), whose text is not
+ours to copy; without the folder such cases are left out. Right answers are also graded against the other answers of their
+task, which they do not state: those pairs are the crossed ones, all wrong, and count only as wrongly accepted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from gsi.types import Query
-from gsi.verify import CHECKERS, make_grader
+from gsi.types import GsiError, Query
+from gsi.verify import CHECKERS, make_grader, remainder
 
 KINDS = ("everyday", "harder", "adversarial")
 
@@ -36,9 +39,25 @@ class Case:
         return Query("case", self.task, self.question, self.answer, options=self.options, marked=self.marked)
 
 
-def read(path: Path) -> list[Case]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return [Case(**{**row, "options": tuple(row["options"]) if row.get("options") else None}) for row in rows]
+@cache
+def questions(data: Path) -> dict[str, Query]:
+    """The questions of a data folder by their ids."""
+    return {row.query.id: row.query for row in remainder.rows(data, ["answer"])}
+
+
+def read(path: Path, data: Path | None) -> list[Case]:
+    """The cases of a table; without a data folder those that bring their question. Raises GsiError for an id that the folder lacks."""
+    cases = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if (name := row.pop("query", None)) is not None:
+            if data is None:
+                continue
+            if name not in (there := questions(data)):
+                raise GsiError(f"{path}: {name} is no question of {data}; name the folder that the table was made with")
+            row |= {"question": there[name].question, "options": there[name].options}
+        cases.append(Case(**{**row, "options": tuple(row["options"]) if row.get("options") else None}))
+    return cases
 
 
 def crossed(cases: Sequence[Case], most: int = 12) -> Iterator[Case]:
@@ -112,8 +131,11 @@ def main() -> None:
     parser.add_argument("--failures", action="store_true", help="list the cases that ours gets wrong")
     parser.add_argument("--only-ours", action="store_true", help="leave math-verify out")
     parser.add_argument("--marked", action="store_true", help="ours accepts marked answers only (`tasks[].marked`)")
+    parser.add_argument("--data", type=Path, default=os.environ.get("GSI_DATA"), help="folder with the questions that cases name by id")
     args = parser.parse_args()
-    cases = [replace(c, marked=args.marked) for path in args.cases for c in read(path)]
+    cases = [replace(c, marked=args.marked) for path in args.cases for c in read(path, args.data)]
+    if args.data is None and (left := sum('"query":' in line for path in args.cases for line in path.open(encoding="utf-8"))):
+        print(f"{left} cases left out: they name questions of a data folder; give --data")
     more = list(crossed(cases))
     checkers: dict[str, Callable[[Sequence[Case]], list[str]]] = (
         {"ours": ours} if args.only_ours else {"ours": ours, "math-verify": math_verify}
