@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check scale-check lab lab-check findings install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check scale-check leak-weights lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: five arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -75,6 +75,9 @@ remainder: .venv/dev  ## every answer, rationale and program of a data folder (D
 
 acceptance: .venv/dev  ## how many of 60,000 wrong everyday responses made from a data folder (DATA=FOLDER) are accepted
 	$(BIN)/python -m gsi.verify.acceptance $(DATA) --n 10000
+
+leak-weights: .venv/dev  ## fits the weights of the mention filter anew (DATA=FOLDER) and says what it finds in tables it was not fitted on; two minutes
+	$(BIN)/python -m gsi.leaks.fit tests/leak_cases.jsonl tests/leak_wordings.jsonl --clean tests/grading_cases*.jsonl --data $(DATA)
 
 hashes: .venv/dev  ## requirements-demo.txt anew from constraints.txt: hashes of every file that the index has (uv asks it)
 	$(PYTHON) -m venv build/uv && build/uv/bin/pip install -q --disable-pip-version-check uv==0.13.9
