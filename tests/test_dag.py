@@ -174,19 +174,31 @@ def test_state_reset_cuts_references_before_the_answer():
 
 
 @pytest.mark.parametrize("taught", [False, True])
-def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught):
-    hints = 0
+def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught, monkeypatch):
+    hints = []
+
+    def hinted(problem, kind, rng):
+        hints.append((kind, problem.question, real(problem, kind, rng)))
+        return problem.question
+
+    real = dag.hinted
+    monkeypatch.setattr(dag, "hinted", hinted)
     for prompt, solution in dag.documents(random.Random(1), 2000, 0.6, 8, taught):
         assert set(f"{prompt} {solution}".split()) <= set(dag.VOCABULARY)
         question, _, rest = prompt.partition(" ? ")
-        target, *hint = rest.split()
-        begun = " ".join(hint) if hint[-1:] == [";"] else ""  # a solution begun in the references' words
+        target, *more = rest.split()
+        begun = " ".join(more) if more[-1:] == [";"] else ""  # a solution begun in the references' words
         verdict = check(f"{begun} {solution}", Query("q", "dag", f"{question} ? {target}", solution.split()[-1]))
         assert verdict.correct
         assert verdict.steps_ok
-        hints += bool(hint) and hint[0] != "book" and not begun
-        assert (" is " in solution or " equals " in solution) == (hint == ["book"])
-    assert (hints > 200) == taught
+        assert begun or more in ([], ["book"])
+        assert (" is " in solution or " equals " in solution) == (more == ["book"])
+
+    assert (600 < len(hints) < 800) == taught
+    assert {kind for kind, _, _ in hints} == (set(dag.HINTS) if taught else set())
+    for _, question, prompt in hints:
+        assert set(prompt.split()) <= set(dag.VOCABULARY)
+        assert prompt.endswith(f" {question}")
 
 
 @pytest.mark.parametrize(("make", "task", "levels"), [(dag.longer, "dag_long", {9, 10}), (dag.joined, "dag_joined", {4, 5, 6})])

@@ -73,7 +73,7 @@ def test_the_students_first_mistake_is_named_without_its_value(server):
         query = Query(f"q{i}", "dag", problem.question, own.split()[-1], level=5)
         solver.solutions[problem.question] = own
         hint = guidance.hint(query, [wrong(query, attempt)], 0)
-        assert hint.question == f"{problem.question} attempt {attempt} teacher {dag.feedback(problem, letter)}"
+        assert hint.question == f"attempt {attempt} teacher {dag.feedback(problem, letter)} {problem.question}"
         assert solver.asked[-1] == problem.question
     assert asker.probe().text == "OK"
     asker.close()

@@ -44,7 +44,7 @@ class Recipe:
 
     task: str = "chain"
     architecture: str = "llama"  # one of ARCHITECTURES
-    taught: bool = False  # also learns, on easy levels, to read hints
+    taught: bool = False  # also learns to read hints
     examples: int = 40_000  # one pass
     level_rate: float = 0.6  # level = min(max_level, 1 + floor(Exp(level_rate))): 45 % have level 1, 2.7 % level 7 or more
     max_level: int = 10
@@ -69,6 +69,7 @@ RECIPES = {
     "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=6, max_positions=512, batch=32, lr=3e-3),
 }
 STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
+TAUGHT = {"dag": 220_000, "multiply": 110_000}  # examples of a base that learns to read hints as well
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
 
@@ -208,7 +209,7 @@ def resolve(name: str, progress: Progress | None = None) -> Path:
     if kind == "untrained":
         mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
         return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
-    changes: dict[str, Any] = STRONG if variant == "strong" else {"taught": variant == "taught"}
+    changes: dict[str, Any] = STRONG if variant == "strong" else {"taught": True, "examples": TAUGHT[kind]} if variant == "taught" else {}
     recipe = replace(RECIPES[kind], architecture=architecture or "llama", **changes)
     label = "-".join([kind, *([architecture] if architecture else []), *([variant] if variant else []), _fingerprint(recipe)])
     return _cached(label, seed, lambda path, n: build(path, n, progress, recipe))

@@ -9,19 +9,32 @@ from typing import Any
 from gsi.types import Query, Verdict
 
 
-def right(model: Any, tokenizer: Any, queries: Sequence[Query], check: Callable[[str, Query], Verdict], max_new_tokens: int) -> int:
-    """How many of the queries get an answer with every step right."""
+def verdicts(
+    model: Any,
+    tokenizer: Any,
+    queries: Sequence[Query],
+    check: Callable[[str, Query], Verdict],
+    max_new_tokens: int,
+    prompts: Sequence[str],
+) -> list[bool]:
+    """Which of the queries get an answer with every step right, each behind its prompt."""
     import torch
 
-    batches: dict[int, list[tuple[list[int], Query]]] = defaultdict(list)  # prompts of one length need no padding
-    for query in queries:
-        ids = tokenizer(query.question)["input_ids"]
-        batches[len(ids)].append((ids, query))
-    count = 0
+    batches: dict[int, list[tuple[list[int], int]]] = defaultdict(list)  # prompts of one length need no padding
+    for i, prompt in enumerate(prompts):
+        ids = tokenizer(prompt)["input_ids"]
+        batches[len(ids)].append((ids, i))
+    found = [False] * len(queries)
     for length, batch in batches.items():
-        prompts = torch.tensor([ids for ids, _ in batch])
+        inputs = torch.tensor([ids for ids, _ in batch])
         with torch.inference_mode():
-            out = model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=max_new_tokens)
+            out = model.generate(inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=max_new_tokens)
         texts = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
-        count += sum(check(text, query).steps_ok is True for text, (_, query) in zip(texts, batch, strict=True))
-    return count
+        for text, (_, i) in zip(texts, batch, strict=True):
+            found[i] = check(text, queries[i]).steps_ok is True
+    return found
+
+
+def right(model: Any, tokenizer: Any, queries: Sequence[Query], check: Callable[[str, Query], Verdict], max_new_tokens: int) -> int:
+    """How many of the queries get an answer with every step right."""
+    return sum(verdicts(model, tokenizer, queries, check, max_new_tokens, [query.question for query in queries]))

@@ -145,7 +145,7 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
             yield _quoted(draw(rng, level), rng)
         elif taught and kind > 0.8:
             problem = draw(rng, min(4, level))
-            yield _hinted(problem, rng), own_words(problem)
+            yield hinted(problem, rng.choice(list(HINTS)), rng), own_words(problem)
         else:
             problem = draw(rng, level)
             yield problem.question, own_words(problem)
@@ -159,8 +159,8 @@ def _quoted(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return " ".join([problem.question, *(f"{step} ;" for step in begun)]), own_words(problem, done)
 
 
-def _hinted(problem: Problem, rng: random.Random) -> str:
-    kind = rng.choice(list(HINTS))
+def hinted(problem: Problem, kind: str, rng: random.Random) -> str:
+    """The question with a hint of this kind, as a run's template shows it."""
     attempt, wrong = spoil(own_words(problem), rng)
     fields = {
         "question": problem.question,
@@ -197,7 +197,7 @@ def cue(problem: Problem) -> str:
     return " ".join(map(str, problem.carries[:-1]))
 
 
-RECIPE = (Problem, draw, own_words, reference, documents, _quoted, _hinted, spoil, feedback, cue)
+RECIPE = (Problem, draw, own_words, reference, documents, _quoted, hinted, spoil, feedback, cue)
 
 
 # --------------------------------------------------------------------------------------- queries

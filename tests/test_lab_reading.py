@@ -1,0 +1,46 @@
+"""Whether a base reads hints is told from what it answers behind them."""
+
+import random
+
+import pytest
+import torch
+
+from gsi.lab import base, dag, reading
+from gsi.lab.dag_check import parse
+from gsi.types import GsiError, Query
+
+
+class Copier:
+    """Solves a question behind a reference, and no other."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def generate(self, prompts, **options):
+        texts = self.tokenizer.batch_decode(prompts)
+        solved = []
+        for text in texts:
+            own = "# 1"
+            if text.startswith("solution "):
+                question = text[text.index(" # ") + 3 :].partition(" ")[2]
+                own = dag.own_words(parse(Query("q", "dag", question, "")), random.Random(0))
+            solved.append(self.tokenizer(own)["input_ids"])
+        longest = max(map(len, solved))
+        tails = torch.tensor([ids + [self.tokenizer.pad_token_id] * (longest - len(ids)) for ids in solved])
+        return torch.cat([prompts, tails], dim=1)
+
+
+def test_what_is_solved_behind_each_hint():
+    tokenizer = base._tokenizer(base.RECIPES["dag"])
+    found = reading.reading(Copier(tokenizer), tokenizer, "dag", 1, 3)
+    assert list(found) == list(range(1, 9))
+    for right in found.values():
+        assert set(right) == {"plain", *dag.HINTS}
+        assert right["rationale_driven"] == [True] * 3
+        assert not any(sum(r) for kind, r in right.items() if kind != "rationale_driven")
+
+
+def test_a_base_that_was_not_taught_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["reading", "lab:dag:2"])
+    with pytest.raises(GsiError, match="lab:dag:2 was not taught to read hints"):
+        reading.main()
