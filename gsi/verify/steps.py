@@ -183,45 +183,11 @@ def _without_units(tokens: list[Token]) -> list[Token]:
     return kept
 
 
-_NO_UNIT = frozenset(
-    [
-        "a",
-        "and",
-        "are",
-        "be",
-        "by",
-        "for",
-        "from",
-        "gets",
-        "get",
-        "gives",
-        "he",
-        "if",
-        "in",
-        "is",
-        "it",
-        "left",
-        "of",
-        "on",
-        "or",
-        "she",
-        "so",
-        "than",
-        "that",
-        "the",
-        "then",
-        "there",
-        "therefore",
-        "they",
-        "thus",
-        "to",
-        "was",
-        "we",
-        "were",
-        "which",
-        "with",
-    ]
+_NO_UNIT_WORDS = (
+    "a and are be by for from gets get gives he if in is it left of on or she "
+    "so than that the then there therefore they thus to was we were which with"
 )
+_NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
 
 
 def _breaks(word: str) -> bool:
