@@ -69,7 +69,7 @@ RECIPES = {
     "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=6, max_positions=512, batch=32, lr=3e-3),
 }
 STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
-TAUGHT = {"dag": 220_000, "multiply": 110_000}  # examples of a base that learns to read hints as well
+TAUGHT = {"dag": {"examples": 220_000}}  # of a base that learns to read hints as well
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
 
@@ -209,8 +209,8 @@ def resolve(name: str, progress: Progress | None = None) -> Path:
     if kind == "untrained":
         mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
         return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
-    changes: dict[str, Any] = STRONG if variant == "strong" else {"taught": True, "examples": TAUGHT[kind]} if variant == "taught" else {}
-    recipe = replace(RECIPES[kind], architecture=architecture or "llama", **changes)
+    variants: dict[str | None, dict[str, Any]] = {"strong": STRONG, "taught": {"taught": True, **TAUGHT.get(kind, {})}}
+    recipe = replace(RECIPES[kind], architecture=architecture or "llama", **variants.get(variant, {}))
     label = "-".join([kind, *([architecture] if architecture else []), *([variant] if variant else []), _fingerprint(recipe)])
     return _cached(label, seed, lambda path, n: build(path, n, progress, recipe))
 

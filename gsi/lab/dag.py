@@ -226,9 +226,8 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
             while (level := 1 + math.floor(rng.expovariate(0.25))) > max_level:
                 pass
             problem = draw(rng, level)
-            shown = rng.choices(["rationale_driven", "interactive", "answer_driven", "cue"], [9, 5, 3, 3])[
-                0
-            ]  # most of what is hardest to read
+            # most of what is hardest to read
+            (shown,) = rng.choices(["rationale_driven", "interactive", "answer_driven", "cue"], [9, 5, 3, 3])
             yield hinted(problem, shown, rng), own_words(problem, rng)
             continue
         problem = draw(rng, min(4 if kind < 0.0625 else max_level, 1 + math.floor(rng.expovariate(level_rate))))

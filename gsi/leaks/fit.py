@@ -13,13 +13,13 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gsi.leaks.mentions import WEIGHTS, Model, features, plain_quotes, topics, windows
-from gsi.types import GsiError
+from gsi.types import GsiError, Query
 from gsi.verify import compare, remainder
 
 FILES = ("gsm8k_full", "math_full", "aqua_cot")  # worked solutions by people
@@ -45,11 +45,11 @@ class Solution:
     windows: list[tuple[Features, bool | None]]
 
 
-def read(path: Path, questions: dict[str, str], settings: Settings = Settings()) -> list[Solution]:
+def read(path: Path, questions: Mapping[str, Query], settings: Settings = Settings()) -> list[Solution]:
     """Raises GsiError for a span that is not in its response."""
     found = []
     for number, row in enumerate(map(json.loads, path.read_text(encoding="utf-8").splitlines()), 1):
-        question = row["question"] if "question" in row else questions[row["query"]]
+        question = row["question"] if "question" in row else questions[row["query"]].question
         span = row.get("span", "")
         if span not in row["response"]:
             raise GsiError(f"{path}:{number}: the span is not in the response")
@@ -131,11 +131,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=WEIGHTS)
     parser.add_argument("--no-check", action="store_true", help="do not fit without each table first")
     args = parser.parse_args()
-    questions, people = {}, []
-    for row in remainder.rows(args.data, ["answer"]):
-        questions[row.query.id] = row.query.question
-        if row.query.rationale and row.file.split("/")[-1].split(".")[0] in FILES:
-            people.append(solution(row.query.rationale, row.query.question))
+    questions = compare.questions(args.data)
+    solved = (row for row in remainder.rows(args.data, ["rationale"]) if Path(row.file).name.split(".")[0] in FILES)
+    people = [solution(row.response, row.query.question) for row in solved]
     kept_out = people[::3]
     fitted_on = [s for i, s in enumerate(people) if i % 3] + [s for path in args.clean for s in read_clean(path, args.data)]
     tables = {path: read(path, questions) for path in args.tables}
