@@ -161,6 +161,10 @@ def _match(ctx: Context, n: int, result: Curated) -> Curated:
             f"curate.like: {path} has the query {strange!r}, which this run does not train on; both need the same tasks, seed and split"
         )
     if c.curate.match == "rows":
+        if len(result.examples) < len(ids):
+            ctx.reporter.say(
+                f"iteration {n}: curate.match: {len(result.examples)} rows where {c.curate.like} has {len(ids)}; all are taken, the number is not matched"
+            )
         return Curated(controls.match_rows(result.examples, len(ids), c.seed), result.dropped)
     return Curated(controls.match_levels(result.examples, Counter(levels[i] for i in ids), levels.__getitem__, c.seed), result.dropped)
 

@@ -48,6 +48,12 @@ def train(job: TrainJob) -> dict[str, float]:
     return {"loss": 1.0 / (1 + len(rows)), "steps": len(rows) / 16, "tokens": float(sum(sum(r["loss_mask"]) for r in rows))}
 
 
+def lucky(request: Request, model: str) -> str:
+    """The reference, in every second question without its first step: a right answer, not right steps."""
+    rest = request.query.rationale
+    return rest.partition(" ; ")[2] if int(request.query.id[-1]) % 2 and " ; " in rest else rest
+
+
 def tell(request: Request, model: str) -> str:
     """The right answer three times of four, whatever the task; greedily always."""
     right = request.sampling.temperature == 0 or random.Random(request.seed).random() < 0.75

@@ -7,9 +7,10 @@ import re
 import pytest
 import yaml
 
+from gsi.cli import main
 from gsi.lab import findings
 from gsi.lab.matrix import Contrast, load_study
-from gsi.lab.outcomes import accepted_per_ktoken, best, contrast, cost, cost_to_reach, tables
+from gsi.lab.outcomes import accepted_per_ktoken, contrast, cost, cost_to_reach, tables
 from gsi.lab.study import Results
 
 LEVELS = range(1, 11)  # of chain; 7 to 10 are hard
@@ -85,11 +86,11 @@ def test_a_contrast_three_ways_with_its_interval_and_verdict(tmp_path, records):
     path = study(tmp_path, "three", records)
     table = table_of(path)
     found = contrast(table, Contrast(a="state_reset", b="vanilla"))
-    assert found["as is"] == pytest.approx([0.04, 0.05, 0.06])
+    assert found["as is"].values == pytest.approx([0.04, 0.05, 0.06])
     # vanilla's cost, 2e9, is spent by state_reset after its first iteration
     assert cost(table.arms["vanilla"][1]) == 2e9
-    assert found["equal cost"] == pytest.approx([0.24 - 0.3, 0.25 - 0.3, 0.26 - 0.3])
-    assert found["equal tokens and steps"] == pytest.approx([0.01] * 3)
+    assert found["equal cost"].values == pytest.approx([0.24 - 0.3, 0.25 - 0.3, 0.26 - 0.3])
+    assert found["equal tokens and steps"].values == pytest.approx([0.01] * 3)
     text = findings.write([path])
     assert "| state_reset - vanilla | hard_accuracy | as is | +5.0 [2.5, 7.5] | 0.250 | > 2 | yes | 3 |" in text
     assert "| state_reset - vanilla | hard_accuracy | equal cost | -5.0 [-7.5, -2.5] | 0.250 | > 2 | no | 3 |" in text
@@ -125,7 +126,11 @@ def test_a_contrast_whose_arms_have_not_run_is_said_so_and_opponents_meet_on_com
     assert "| state_reset - vanilla | hard_accuracy | - | - | - | > 2 | not run | 0 |" in findings.write([path])
     del records["state_reset", 1], records["state_reset", 2]
     records["vanilla", 1] = records["vanilla", 2] = run((0.8, 0.9, 0.9))  # easy seeds that the other arm has not run yet
-    assert best(table_of(study(tmp_path, "uneven", records)), "vanilla|state_reset", "hard") == "state_reset"
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = run((0.1, 0.2, 0.25))
+    path = study(tmp_path, "uneven", records, strategies=["vanilla", "state_reset", "brute_force"])
+    found = contrast(table_of(path), Contrast(a="brute_force", b="vanilla|state_reset"))["as is"]
+    assert (found.against, list(found.differences)) == ("state_reset", [3])  # on seed 3, which all have, it is ahead of vanilla
 
 
 def test_the_strongest_opponent_counts(tmp_path, records):
@@ -133,6 +138,45 @@ def test_the_strongest_opponent_counts(tmp_path, records):
         records["brute_force", seed] = run((0.1, 0.2, 0.4))
     changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [{"a": "state_reset", "b": "vanilla|brute_force"}]}
     assert "| state_reset - best of vanilla, brute_force (brute_force) |" in findings.write([study(tmp_path, "best", records, **changes)])
+
+
+def test_the_strongest_opponent_is_chosen_at_equal_cost_anew(tmp_path, records):
+    """brute_force ends highest, but where state_reset's cost ends the cheap one is ahead of it."""
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = run((0.1, 0.2, 0.4), flops=9e9)
+        records["state_reset", seed] = run((0.1, 0.3, 0.5), flops=2e9)
+    changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [{"a": "state_reset", "b": "vanilla|brute_force"}]}
+    path = study(tmp_path, "ways", records, **changes)
+    found = contrast(table_of(path), Contrast(a="state_reset", b="vanilla|brute_force"))
+    assert {way: compared.against for way, compared in found.items()} == {"as is": "brute_force", "equal cost": "vanilla"}
+    assert found["equal cost"].values == pytest.approx([0.0] * 3)
+    text = findings.write([path])
+    assert "best of vanilla, brute_force (brute_force) | hard_accuracy | as is |" in text
+    assert "best of vanilla, brute_force (vanilla) | hard_accuracy | equal cost |" in text
+
+
+def test_an_equal_cost_that_ends_before_a_model_is_there_is_marked(tmp_path, records):
+    """vanilla's 2e9 end inside the 9e9 of brute_force's first iteration."""
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = run((0.1, 0.2, 0.4), flops=9e9)
+    changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [], "beside": {"state_reset": "brute_force"}}
+    text = findings.write([study(tmp_path, "marked", records, **changes)])
+    assert re.search(r"\| brute_force - vanilla \| \+10.0 \[10.0, 10.0\] \| -17.8 \[-17.8, -17.8\]† \|", text)
+    assert "| state_reset - brute_force |" in text
+    assert "† For some seeds the cost ends inside the dearer arm's first iteration" in text
+    assert "†" not in findings.write([study(tmp_path, "unmarked", records, contrasts=[])])
+
+
+def test_a_closed_study_runs_nothing_and_decides_nothing(tmp_path, records, capsys):
+    del records["state_reset", 3]
+    path = study(tmp_path, "closed", records, closed="a better one took its place")
+    before = (tmp_path / "closed.jsonl").read_bytes()
+    assert main(["study", path]) == 0
+    assert "is closed: a better one took its place; nothing is run" in capsys.readouterr().out
+    assert main(["study", path, "--dry-run"]) == 0
+    assert "is closed" in capsys.readouterr().out
+    assert (tmp_path / "closed.jsonl").read_bytes() == before
+    assert "**Closed: a better one took its place. 1 runs are missing, so no contrast is decided.**" in findings.write([path])
 
 
 def test_the_same_contrast_over_models_and_figures_beside_the_text(tmp_path, records):

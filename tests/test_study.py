@@ -150,7 +150,7 @@ def test_final_models_are_tested_again_on_other_questions(tmp_path, capsys):
         return sum(right / asked for level, (asked, right, _) in levels.items() if int(level) < 7) / 6
 
     less = 50 * sum(easy("brute_force", s) - easy("vanilla", s) for s in (1, 2))
-    row = next(line for line in text[text.index("Less vanilla's") :].splitlines() if line.startswith("| brute_force |"))
+    row = next(line for line in text.splitlines() if line.startswith("| brute_force - vanilla |"))
     assert row.split("|")[4].split()[0] == f"{less:+.1f}"
 
 
@@ -315,6 +315,20 @@ def test_what_cannot_run_is_refused_before_anything_runs(tmp_path, capsys, chang
     assert main(["study", study(tmp_path, **changes)]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "small.yaml"]
+
+
+def test_an_arm_that_trains_on_right_answers_is_measured_by_steps_like_the_others(tmp_path):
+    config = yaml.safe_load(Path(study(tmp_path)).read_text())["config"] | {
+        "engine": {"kind": "scripted", "function": f"{scripted.HERE}:lucky"}
+    }
+    assert main(["study", study(tmp_path, strategies=["vanilla"], arms={"answers": {"accept": "answer"}}, config=config)]) == 0
+    by_steps, by_answers = (results(tmp_path)[f"made_up/chain/s1/{arm}"]["iterations"] for arm in ("vanilla", "answers"))
+    assert by_steps[0]["tests"] == by_answers[0]["tests"]  # one model
+    right, answers = (sum(c[i] for c in by_answers[0]["tests"]["chain"]["levels"].values()) for i in (1, 2))
+    assert right < answers
+    assert sum(by_answers[1]["rows"]["levels"].values()) > sum(by_steps[1]["rows"]["levels"].values())
+    assert by_steps[1]["sample"] == by_answers[1]["sample"]  # lucky ones are counted, not taken for right
+    assert sum(c[5] for c in by_answers[1]["sample"].values()) > 0
 
 
 def test_an_arm_without_the_rationales_it_needs_is_refused(tmp_path, capsys):

@@ -28,8 +28,9 @@ def _study(args: argparse.Namespace) -> int:
         loaded, mark = study.load_study(args.study)
         todo = study.cells(loaded, args.study)
         study.check(loaded, todo, args.study)
-        print(study.estimate(loaded, todo, study.Results(loaded.results), jobs))
-        print(f"study {loaded.name} ({args.study}, hash {mark}); nothing was run")
+        if not loaded.closed:
+            print(study.estimate(loaded, todo, study.Results(loaded.results), jobs))
+        print(f"study {loaded.name} ({args.study}, hash {mark}){f' is closed: {loaded.closed}' if loaded.closed else ''}; nothing was run")
         return 0
     return 1 if study.run_study(args.study, jobs, lambda text: print(text, flush=True)) else 0
 

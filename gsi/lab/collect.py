@@ -21,21 +21,22 @@ from gsi.types import Query
 Record = dict[str, Any]
 
 
-def collect(run: Path, config: Config, draws: bool = False) -> Record:
+def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Record:
     """One entry per iteration under `iterations`, iteration 0 (the initial model) first.
 
-    `tests`: by task and level [asked, right under `accept`, right answers], greedy, with `items`: one bit per query in id order,
-    as a hex number. `sample`: by level [attempts, plain accepted, guided attempts, guided accepted, generated tokens, lucky].
+    Right means right under `accept`, which is the study's: an arm that trains on right answers is measured like the others.
+    `tests`: by task and level [asked, right, right answers], greedy, with `items`: one bit per query in id order, as a hex number.
+    `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
     `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
     With `draws`: only `{"draws": n, "right": [...], "levels": [...]}`, the number right and the level of each query in id order, from the run's first model.
     """
     if draws:
-        return _draws(run, config)
+        return _draws(run, config.sample.k, accepted_sql(accept))
     metrics = {line["iteration"]: line for line in _lines(run / "metrics.jsonl")}
     pool = {q.id: q for t in config.tasks for q in tasks.load(t).queries}
-    good = accepted_sql(config.accept)
+    good = accepted_sql(accept)
     found: list[Record] = []
     with connect(run / "ledger.sqlite", read_only=True) as db:
         for n in range(config.iterations + 1):
@@ -52,12 +53,11 @@ def collect(run: Path, config: Config, draws: bool = False) -> Record:
     return {"iterations": found, "parameters": state.get("parameters", 0), "pool": _histogram(q.level for q in pool.values())}
 
 
-def _draws(run: Path, config: Config) -> Record:
-    good = accepted_sql(config.accept)
+def _draws(run: Path, k: int, good: str) -> Record:
     with connect(run / "ledger.sqlite", read_only=True) as db:
         query = f"SELECT sum({good}), max(level) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
         rows = db.execute(query).fetchall()
-    return {"draws": config.sample.k, "right": [right for right, _ in rows], "levels": [level for _, level in rows]}
+    return {"draws": k, "right": [right for right, _ in rows], "levels": [level for _, level in rows]}
 
 
 _TAIL = ("tail/coverage", "tail/hard_coverage", "tail/hard_share", "tail/effective_queries", "sample/prompt_tokens", "teacher/tokens")
@@ -129,7 +129,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             "texts": len(texts),
             "own_share": round(generated / (given + generated), 4) if guided else None,
         },
-        "solved": f"{len(plain)}:{int(plain or '0', 2):x}",  # pool queries with an accepted plain attempt, one bit each in id order
+        "solved": f"{len(plain)}:{int(plain or '0', 2):x}",  # pool queries with a right plain attempt, one bit each in id order
     }
 
 

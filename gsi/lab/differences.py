@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 
 from gsi import stats
 from gsi.lab.matrix import Contrast, arms
-from gsi.lab.outcomes import MEASURES, Table, best, contrast
+from gsi.lab.outcomes import Compared, Table, contrast
 from gsi.lab.texts import markdown, points
 
 
@@ -20,11 +20,9 @@ def contrasts(table: Table) -> list[str]:
         if not all(any(name in table.arms for name in side.split("|")) for side in (c.a, c.b)):
             rows.append([f"{c.a} - {' or '.join(c.b.split('|'))}", c.measure, "-", "-", "-", f"> {100 * c.margin:g}", "not run", "0"])
             continue
-        against = (
-            f"best of {c.b.replace('|', ', ')} ({best(table, c.b, MEASURES[c.measure])})" if "|" in c.b else c.b
-        )  # a bar would end the cell
-        name = f"{c.a} - {against}"
-        for way, differences in contrast(table, c).items():
+        for way, compared in contrast(table, c).items():
+            against = f"best of {c.b.replace('|', ', ')} ({compared.against})" if "|" in c.b else c.b  # a bar would end the cell
+            differences = compared.values
             low = stats.t_interval(differences)[1]
             there = len(differences)
             verdict = (
@@ -32,10 +30,10 @@ def contrasts(table: Table) -> list[str]:
             )
             rows.append(
                 [
-                    name,
+                    f"{c.a} - {against}",
                     c.measure,
                     way,
-                    points(differences),
+                    _marked(compared),
                     f"{stats.sign_flip(differences):.3f}",
                     f"> {100 * c.margin:g}",
                     verdict,
@@ -45,14 +43,29 @@ def contrasts(table: Table) -> list[str]:
     if not rows:
         return []
     return [
-        "Named before any of these seeds was run:",
+        "Named before any of these seeds was run; the best of several is the one that comes closest, chosen in every line anew:",
         "",
         *markdown(("contrast", "measure", "compared at", "points [95 %]", "p", "asked for", "held", "seeds"), rows),
+        *_note(rows),
+    ]
+
+
+def _marked(compared: Compared) -> str:
+    return points(compared.values) + ("†" if compared.early else "")
+
+
+def _note(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What the mark means, where one is shown."""
+    if not any("†" in cell for row in rows for cell in row):
+        return []
+    return [
+        "† For some seeds the cost ends inside the dearer arm's first iteration, whose model is not there yet: a point on the line from the initial model to it.",
+        "",
     ]
 
 
 def differences(table: Table) -> list[str]:
-    """Every arm less the first, for a study that names no contrasts; nothing is decided by them."""
+    """Every arm less the first (or the one that `beside` names), for a study that names no contrasts; nothing is decided by them."""
     first, *others = arms(table.study)
     if table.study.contrasts or first not in table.arms or not others:
         return []
@@ -61,16 +74,17 @@ def differences(table: Table) -> list[str]:
         cells: list[str] = []
         there = 0
         for measure in ("hard_accuracy", "easy_accuracy"):
-            ways = contrast(table, Contrast(a=arm, b=first, measure=measure)) if arm in table.arms else {}
-            there = max(there, len(ways.get("as is", ())))
-            cells += [points(ways[way]) if ways.get(way) else "-" for way in ("as is", "equal cost")]
-        rows.append([arm, *cells, str(there)])
-    header = ("arm", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
-    return [f"Less {first}'s, in points [95 %]; not named beforehand, so nothing is decided by them:", "", *markdown(header, rows)]
+            ways = contrast(table, Contrast(a=arm, b=table.study.beside.get(arm, first), measure=measure))
+            there = max(there, *(len(compared.values) for compared in ways.values()), 0)
+            cells += [_marked(ways[way]) if way in ways else "-" for way in ("as is", "equal cost")]
+        rows.append([f"{arm} - {table.study.beside.get(arm, first)}", *cells, str(there)])
+    header = ("arms", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
+    note = "In points [95 %]; not named beforehand, so nothing is decided by them:"
+    return [note, "", *markdown(header, rows), *_note(rows)]
 
 
 def effects(table: Table) -> list[str]:
-    """A factorial's main effects and two-way interactions, over the seeds that have every arm."""
+    """A factorial's main effects, the pairs of arms that each is the mean of, and two-way interactions, over the seeds that have every arm."""
     study = table.study
     names = list(arms(study))
     seeds = sorted(set.intersection(*(set(table.arms.get(arm, {})) for arm in names))) if study.factors else []
@@ -87,6 +101,9 @@ def effects(table: Table) -> list[str]:
 
     measures = ("hard", "easy")
     found = {name: [effect(which, having, names) for which in measures] for name, having in study.factors.items()}
+    for name, having in study.factors.items():
+        for arm, twin in _pairs(study.factors, name, names):
+            found[f"{name}: {arm} - {twin}"] = [effect(which, having, (arm, twin)) for which in measures]
     for (one, having), (other, too) in combinations(study.factors.items(), 2):
         without = [a for a in names if a not in too]
         found[f"{one} x {other}"] = [
@@ -97,6 +114,12 @@ def effects(table: Table) -> list[str]:
     return [note, "", *markdown(("effect", "hard accuracy", "p", "easy accuracy", "p"), rows)]
 
 
+def _pairs(factors: Mapping[str, Sequence[str]], name: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Arms that have `name` with the arm that is the same in all other factors and has it not."""
+    kind = {arm: tuple(arm in having for other, having in factors.items() if other != name) for arm in names}
+    return [(a, b) for a in names for b in names if a in factors[name] and b not in factors[name] and kind[a] == kind[b]]
+
+
 def agreement(shown: Sequence[Table]) -> list[str]:
     """The same differences on every model and task that has both arms, as they are; named beforehand only where the contrasts say so."""
     pairs = dict.fromkeys((c.a, c.b, c.measure) for table in shown for c in table.study.contrasts if "|" not in c.b)
@@ -105,7 +128,7 @@ def agreement(shown: Sequence[Table]) -> list[str]:
         cells = []
         for table in shown:
             if table.arms.get(a) and table.arms.get(b):
-                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"]
+                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"].values
                 cells.append(f"{points(there)} ({len(there)})" if there else "-")
             else:
                 cells.append("-")

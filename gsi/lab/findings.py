@@ -46,12 +46,15 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         missing = len(study.models) * len(study.tasks) * len(study.seeds) * len(arms(study)) - sum(
             len(table.arms.get(arm, {})) for table in found for arm in arms(study)
         )
-        if missing:
+        if study.closed:
+            lines += [f"**Closed: {study.closed}. {missing} runs are missing, so no contrast is decided.**", ""]
+        elif missing:
             lines += [f"**Unfinished: {missing} runs are missing, so no contrast is decided.**" if found else "**Not run yet.**", ""]
         for table in found:
             lines += [f"### {table.task}, {table.model}", ""]
             if not helped:
-                shown.append(table)
+                if first:  # no run counts twice
+                    shown.append(table)
                 lines += _arms(table, figures, beside)
             for title, section in SECTIONS:
                 if (section in OF_MODELS or not helped) and (first or section not in BESIDE) and (body := section(table)):

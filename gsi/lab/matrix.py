@@ -40,7 +40,7 @@ class Contrast(Section):
     """A difference between two arms that is named before any seed is run."""
 
     a: str
-    b: str  # the difference is a - b; `best` of several: names joined by `|`, the one with the highest mean
+    b: str  # the difference is a - b; of several, joined by `|`, the one that a is least ahead of
     task: str | None = None  # null = the first
     model: str | None = None  # null = the first
     measure: Literal["hard_accuracy", "easy_accuracy", "accuracy"] = "hard_accuracy"
@@ -96,7 +96,9 @@ class Study(Section):
     again: Again | None = None
     contrasts: Annotated[list[Contrast], Field(max_length=5)] = Field([])
     factors: dict[str, list[str]] = Field({})  # what a factorial crosses -> the arms that have it; all others have it not
+    beside: dict[str, str] = Field({})  # arm -> the arm that the table of differences shows it beside; the first for all others
     exclusions: list[str] = Field([])  # in words, stated beforehand
+    closed: str = ""  # why it was stopped before its end: nothing of it is run any more, its results stand
     minutes: dict[str, float] = Field({})  # assumed per cell by arm, `default` for the others; measured ones count once there are any
 
 
@@ -150,7 +152,7 @@ def load_study(path: str | Path) -> tuple[Study, str]:
     if not known:
         raise ConfigError(f"{path}: no arms; name some under strategies or arms")
     for i, contrast in enumerate(study.contrasts):
-        for name in (*contrast.a.split("|"), *contrast.b.split("|")):
+        for name in (contrast.a, *contrast.b.split("|")):
             if name not in known:
                 raise ConfigError(f"{path}: contrasts[{i}]: unknown arm {name!r}; there are {', '.join(known)}")
     asked: dict[str, Sequence[str]] = {f"factors.{name}": having for name, having in study.factors.items()}
@@ -159,6 +161,7 @@ def load_study(path: str | Path) -> tuple[Study, str]:
         "pass_at.arms": study.pass_at.arms if study.pass_at else (),
         "again.arms": study.again.arms if study.again else (),
         "again.than": (study.again.than,) if study.again else (),
+        "beside": [*study.beside, *study.beside.values()],
     }
     for key, names in asked.items():
         for name in names:

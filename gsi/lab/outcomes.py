@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from gsi import tasks
 from gsi.lab.collect import Record
 from gsi.lab.matrix import Contrast, Study
 from gsi.lab.study import Results
-from gsi.types import GsiError
 
 Runs = dict[int, Record]  # seed -> result
 
@@ -109,36 +108,48 @@ def accepted_per_ktoken(table: Table, record: Record) -> float:
 
 
 MEASURES = {"hard_accuracy": "hard", "easy_accuracy": "easy", "accuracy": "all"}
+WAYS = ("as is", "equal cost", "equal tokens and steps")
 
 
-def contrast(table: Table, c: Contrast) -> dict[str, list[float]]:
-    """Differences a - b by seed, three ways: `as is`, `equal cost`, `equal tokens and steps` (left out where not run)."""
-    which = MEASURES[c.measure]
-    a, b = (best(table, names, which) for names in (c.a, c.b))
-    found: dict[str, list[float]] = defaultdict(list)
-    for seed in sorted(table.arms[a].keys() & table.arms[b].keys()):
-        one, two = table.arms[a][seed], table.arms[b][seed]
-        found["as is"].append(table.accuracy(one, -1, which) - table.accuracy(two, -1, which))
-        budget = min(cost(one), cost(two))
-        found["equal cost"].append(at_cost(table, one, budget, which) - at_cost(table, two, budget, which))
-        cut = [table.arms.get(f"equal:{arm}", {}).get(seed) for arm in (a, b)]
-        if cut[0] and cut[1]:
-            found["equal tokens and steps"].append(table.accuracy(cut[0], -1, which) - table.accuracy(cut[1], -1, which))
-    return dict(found)
+@dataclass
+class Compared:
+    """An arm less another one, seed by seed."""
+
+    against: str
+    differences: dict[int, float] = field(default_factory=dict)  # by seed
+    early: int = 0  # seeds whose equal cost ends before the first model of one of the two is there
+
+    @property
+    def values(self) -> list[float]:
+        return list(self.differences.values())
 
 
-def best(table: Table, names: str, which: str) -> str:
-    """Of `a|b|c` the arm with the highest mean over the seeds they have in common: chosen on the same data, which favours the opponent.
+def contrast(table: Table, c: Contrast) -> dict[str, Compared]:
+    """Differences a - b, one way after the other (`WAYS`; one that was not run is left out).
 
-    Raises GsiError where none of them has a result.
+    Of several b, in each way the one that a is least ahead of, on the seeds they have in common: chosen on the same data, which favours it.
     """
-    there = [name for name in names.split("|") if table.arms.get(name)]
-    if not there:
-        raise GsiError(f"{table.study.results}: no results yet for {names}")
-    seeds = set.intersection(*(set(table.arms[name]) for name in there))
-    if not seeds:  # an unfinished study
-        return there[0]
-    return max(there, key=lambda name: fmean(table.accuracy(table.arms[name][seed], -1, which) for seed in sorted(seeds)))
+    found = {}
+    for way in WAYS:
+        there = [x for b in c.b.split("|") if (x := _compared(table, c.a, b, MEASURES[c.measure], way)).differences]
+        if there:
+            common = set.intersection(*(set(x.differences) for x in there)) or set(there[0].differences)
+            found[way] = min((x for x in there if common <= set(x.differences)), key=lambda x: fmean(x.differences[s] for s in common))
+    return found
+
+
+def _compared(table: Table, a: str, b: str, which: str, way: str) -> Compared:
+    found = Compared(b)
+    one, two = [table.arms.get(f"equal:{arm}" if way == WAYS[2] else arm, {}) for arm in (a, b)]
+    for seed in sorted(one.keys() & two.keys()):
+        x, y = one[seed], two[seed]
+        if way != "equal cost":
+            found.differences[seed] = table.accuracy(x, -1, which) - table.accuracy(y, -1, which)
+            continue
+        budget = min(cost(x), cost(y))
+        found.differences[seed] = at_cost(table, x, budget, which) - at_cost(table, y, budget, which)
+        found.early += budget < max(cost(x, 1), cost(y, 1))
+    return found
 
 
 def slope(values: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from statistics import fmean
 
 from gsi import stats
@@ -21,24 +22,33 @@ def _by_level(record: Record, k: int) -> dict[int, float]:
 
 
 def breadth(table: Table) -> list[str]:
-    """pass@k by level of final models, less the initial one's."""
+    """pass@k by level of final models, less the initial one's, and the mean over the hard levels."""
     settings = table.study.pass_at
     if settings is None or "pass:base" not in table.arms:
         return []
 
-    before = {seed: _by_level(record, settings.k) for seed, record in table.arms["pass:base"].items()}
+    def shares(record: Record) -> dict[str, float]:
+        return _with_mean(_by_level(record, settings.k), "hard, mean", table.hard)
+
+    before = {seed: shares(record) for seed, record in table.arms["pass:base"].items()}
     rows = []
     for arm in settings.arms:
-        after = {seed: _by_level(record, settings.k) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
-        for level in sorted({level for found in after.values() for level in found}):
+        after = {seed: shares(record) for seed, record in table.arms.get(f"pass:{arm}", {}).items() if seed in before}
+        for level in next(iter(after.values()), {}):
             there = [after[seed][level] - before[seed][level] for seed in sorted(after)]
             held = "yes" if stats.t_interval(there)[1] > settings.margin else "no"
             first = spread([before[seed][level] for seed in sorted(after)])
-            rows.append([arm, str(level), first, points(there), held if len(there) > 1 else "-", str(len(there))])
+            rows.append([arm, level, first, points(there), held if len(there) > 1 else "-", str(len(there))])
     if not rows:
         return []
     text = f"pass@{settings.k} on fresh queries from {settings.draws} draws, every step right, %: the initial model's, and the final model's difference to it in points. Held: not worse by more than {-100 * settings.margin:g} points."
     return [text, "", *markdown(("arm", "level", "initial model", "difference [95 %]", "held", "seeds"), rows)]
+
+
+def _with_mean(levels: Mapping[int, float], name: str, of: Collection[int]) -> dict[str, float]:
+    """The shares by level behind their mean over the levels `of`."""
+    kept = [share for level, share in levels.items() if level in of]
+    return ({name: fmean(kept)} if kept else {}) | {str(level): share for level, share in levels.items()}
 
 
 def again(table: Table) -> list[str]:
@@ -49,7 +59,7 @@ def again(table: Table) -> list[str]:
 
     def with_mean(record: Record) -> dict[str, float]:
         levels = _by_level(record, 1)
-        return {"mean": fmean(levels.values())} | {str(level): share for level, share in levels.items()}
+        return _with_mean(levels, "mean", levels)
 
     tested = {
         arm: {seed: with_mean(record) for seed, record in table.arms.get(f"again:{arm}", {}).items()} for arm in ("base", *settings.tested)

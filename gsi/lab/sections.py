@@ -169,10 +169,13 @@ def economy(table: Table) -> list[str]:
 
 
 def lost(table: Table) -> list[str]:
-    """Pool queries that a plain attempt solved in iteration 1 and none in the last, beside what chance alone would give."""
+    """Pool queries that a plain attempt solved in iteration 1 and none in the last, beside what chance alone would give.
+
+    Of arms that draw k plain attempts for every query in both iterations: the expectation is for k, and says nothing of others.
+    """
     if "draws" not in table.arms:
         return []
-    rows = []
+    rows, k = [], table.study.config.get("sample", {}).get("k", 8)
     for arm in [a for a in arms(table.study) if a in table.arms]:
         seen, expected = [], []
         for seed, record in table.arms[arm].items():
@@ -180,14 +183,16 @@ def lost(table: Table) -> list[str]:
             if len(sampled) < 2 or seed not in table.arms["draws"]:
                 continue
             first, last = bits(sampled[0]["solved"]), bits(sampled[-1]["solved"])
+            if any(sum(c[0] - c[2] for c in i["sample"].values()) != k * len(first) for i in (sampled[0], sampled[-1])):
+                continue
             seen.append(sum(a and not b for a, b in zip(first, last, strict=True)) / len(first))
             draws = table.arms["draws"][seed]
-            expected.append(lost_by_chance(draws["right"], draws["draws"], table.study.config.get("sample", {}).get("k", 8)))
+            expected.append(lost_by_chance(draws["right"], draws["draws"], k))
         if seen:
             rows.append([arm, spread(seen), spread(expected), points([a - b for a, b in zip(seen, expected, strict=True)])])
     if not rows:
         return []
-    note = "Share of the pool's queries that plain attempts solved in the first iteration and not in the last (expected: from separate draws of the initial model, beta-binomial, if nothing changed):"
+    note = f"Share of the pool's queries that plain attempts solved in the first iteration and not in the last (expected: from separate draws of the initial model, beta-binomial, if nothing changed; its prior adds half a point or so). Arms that draw more or fewer than {k} plain attempts for a query are left out:"
     return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
 
 

@@ -24,6 +24,7 @@ from gsi.config import ConfigError, load_config
 from gsi.files import write_text
 from gsi.lab.collect import Record, collect
 from gsi.lab.matrix import Base, Cell, Study, cells, load_study
+from gsi.presets import merge
 from gsi.queries import load_data
 from gsi.types import GsiError
 
@@ -79,6 +80,9 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
     Raises ConfigError for a study that cannot run, GsiError where a result on file belongs to another config.
     """
     study, mark = load_study(path)
+    if study.closed:
+        say(f"study {study.name} ({path}, hash {mark}) is closed: {study.closed}; nothing is run")
+        return 0
     todo, results = cells(study, path), Results(study.results)
     done = {c.key for c in todo if c.key in results.records}
     for cell in todo:
@@ -92,7 +96,7 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
             f"{others} of the results in {study.results} were made by another version of gsi; they count as done (the findings name the versions)"
         )
     check(study, todo, path)
-    left = [c for c in todo if c.key not in done and not (isinstance(c, Base) and all(o.key in done for o in todo if c.key in o.needs))]
+    left = missing(todo, results)
     left.sort(
         key=lambda c: ":" in c.arm
     )  # arms before their helpers (equal:ARM, pass:ARM, again:ARM), so that an unfinished study has whole contrasts
@@ -106,8 +110,8 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
         try:
             while left or running:
                 for cell in list(left):
-                    if missing := next((n for n in cell.needs if n in failed), None):
-                        failed[cell.key] = f"needs {missing}, which failed"
+                    if lost := next((n for n in cell.needs if n in failed), None):
+                        failed[cell.key] = f"needs {lost}, which failed"
                         left.remove(cell)
                     elif len(running) < jobs and all(n in done for n in cell.needs):
                         left.remove(cell)
@@ -160,8 +164,15 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
     source.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     command = ["profile"] if cell.draws_only else []
     _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop)
-    record = collect(folder, load_config(config), draws=cell.draws_only)
+    record = collect(folder, load_config(config), criterion(cell, study), draws=cell.draws_only)
     return {"key": cell.key, "mark": cell.mark, "seconds": round(time.monotonic() - started, 1)} | record
+
+
+def criterion(cell: Cell, study: Study) -> str:
+    """What counts as right in the results (`accept`): the study's, model's or task's, whatever an arm of its own accepts to train on."""
+    model = study.models[cell.model]
+    shared = merge(merge(study.config, model if isinstance(model, dict) else {}), study.tasks[cell.task])
+    return str(shared.get("accept", "answer"))
 
 
 def _child(arguments: list[str], log: Path | None, stop: threading.Event) -> None:
@@ -214,6 +225,12 @@ def equalised(cell: Cell, study: Study, results: Results) -> dict[str, Any]:
     }
 
 
+def missing(todo: list[Cell], results: Results) -> list[Cell]:
+    """The cells without a result, but for base models that no such cell needs."""
+    left = [c for c in todo if c.key not in results.records]
+    return [c for c in left if not isinstance(c, Base) or any(c.key in o.needs for o in left)]
+
+
 def estimate(study: Study, todo: list[Cell], results: Results, jobs: int) -> str:
     """Cells, core-hours and wall time, from cells that were measured (same arm first), else from the study's own `minutes`."""
     measured: dict[str, list[float]] = {}
@@ -221,9 +238,8 @@ def estimate(study: Study, todo: list[Cell], results: Results, jobs: int) -> str
         measured.setdefault(key.rpartition("/")[2], []).append(record["seconds"])
     everything = [s for values in measured.values() for s in values]
     total, guessed = 0.0, 0
-    for cell in todo:
-        if cell.key in results.records:
-            continue
+    left = missing(todo, results)
+    for cell in left:
         if cell.arm in measured:
             total += sum(measured[cell.arm]) / len(measured[cell.arm])
         else:
@@ -232,6 +248,6 @@ def estimate(study: Study, todo: list[Cell], results: Results, jobs: int) -> str
             total += 60 * study.minutes.get(cell.arm.partition(":")[0], study.minutes.get("default", default))
     note = f", {guessed} of the cells assumed, not measured" if guessed else ""
     return (
-        f"{len(todo)} cells, {sum(c.key in results.records for c in todo)} done; the others: about {total / 3600:.1f} core-hours, "
+        f"{len(todo)} cells, {len(todo) - len(left)} done; the others: about {total / 3600:.1f} core-hours, "
         f"{total / 3600 / jobs:.1f} hours with {jobs} processes{note}"
     )
