@@ -52,10 +52,11 @@ class Context:
         if self._engine is None or self._engine[0] != n:
             self.close_engine()
             with self.timed("engine_start"):
+                model = self.folder.model(n)  # says so where it is not kept any more
                 self.folder.whole(n, "train")
-                if self.folder.model(n) == self.base:
+                if model == self.base:
                     self.folder.same_base(self.base)
-                engine = build.make_engine(self.config, self.folder.model(n), self.tokenizer, self.reporter.say)
+                engine = build.make_engine(self.config, model, self.tokenizer, self.reporter.say)
             self._engine = (n, engine)
             self.folder.state["parameters"] = getattr(engine, "parameters", 0)
             self.folder.state["stop_ids"] = sorted(getattr(engine, "stop_ids", ()))

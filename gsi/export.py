@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from gsi.config import Config, load_config
 from gsi.curate import select, thin
+from gsi.files import read_json
 from gsi.ledger import Ledger
 from gsi.seeds import seed_of
 from gsi.types import STATUSES, GsiError, Rollout
@@ -141,7 +142,9 @@ def _rollouts(cut: Cut) -> list[Rollout]:
 
 
 def _trained(run: Path, iteration: int | None) -> Path | None:
+    stages = read_json(run / "run.json")["stages"] if (run / "run.json").exists() else {}
     found = {int(p.parent.name[5:]): p for p in run.glob("iter_*/train.parquet")}
+    found = {n: p for n, p in found.items() if f"iter_{n}/{'curate' if n else 'train'}" in stages}  # else of a run before, or half chosen
     return found.get(max(found, default=0) if iteration is None else iteration)
 
 
@@ -188,7 +191,6 @@ def _encoder(run: Path, config: Config) -> Callable[[str, Rollout], Row]:
     """(plain prompt, rollout) -> its ids as training sees them."""
     from gsi import build
     from gsi.curate import example_of
-    from gsi.files import read_json
     from gsi.types import Text
 
     renderer = build.make_renderer(config, build.load_tokenizer(config, build.resolve_model(config)))

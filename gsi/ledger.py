@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -35,11 +35,15 @@ _TABLES = {
     "teacher_calls": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL, "
     "model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL, "
     "UNIQUE (query_id, iteration, attempt)",
+    "archived_calls": "archived_at TEXT NOT NULL, query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, "
+    "reply TEXT NOT NULL, model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL",
     "scores": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, reliance REAL, logp REAL, tokens INTEGER NOT NULL, "
     "UNIQUE (query_id, iteration, attempt)",
     "queries": "split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT, "
     "options TEXT, UNIQUE (split, id)",
 }
+SPLITS = ("validation", "test")  # of the table `evaluations`
+STRATA = ("strata", "strata_test")  # draws of the initial model that say how hard a query is; see gsi/strata.py
 _INDEX = "rollouts_by_iteration ON rollouts (iteration, query_id, attempt)"
 
 
@@ -107,9 +111,10 @@ class Ledger:
         """Rows in (iteration, query, attempt) order, streamed; of one iteration where it is named."""
         return self._select(split, *(("1", ()) if iteration is None else ("iteration = ?", (iteration,))))
 
-    def before(self, iteration: int) -> Iterator[Rollout]:
-        """Rollouts of all iterations before this one in (query, iteration, attempt) order, streamed."""
-        return self._select(None, "iteration < ?", (iteration,), order="query_id, iteration, attempt")
+    def before(self, iteration: int, without: Collection[int] = ()) -> Iterator[Rollout]:
+        """Rollouts of all iterations before this one, some left out, in (query, iteration, attempt) order, streamed."""
+        kept = f"iteration < ? AND iteration NOT IN ({', '.join(map(str, map(int, without)))})"
+        return self._select(None, kept, (iteration,), order="query_id, iteration, attempt")
 
     def past(self, iteration: int, accept: str) -> dict[str, list[Tried]]:
         """What earlier iterations tried, by query, without the texts: a few hundred bytes per attempt."""
@@ -166,20 +171,27 @@ class Ledger:
                         bad.append(f"{self.path}: {table}: {_named(row)} is not what was written")
         return bad
 
-    def archive(self, first: int, last: int | None, now: str, samples: bool = True, evaluations: bool = True) -> None:
-        """Moves rows of iterations first..last (None = all later ones) to `archived`: paid for, but no longer part of the run."""
-        columns, args = ", ".join((*COLUMNS, "crc")), (first, 2**31 if last is None else last)
+    def archive(
+        self, first: int, last: int | None, now: str, samples: bool = True, splits: Sequence[str] = SPLITS, calls: bool = False
+    ) -> None:
+        """Moves rows of iterations first..last (None = all later ones) to `archived`: paid for, but no longer part of the run.
+
+        Args:
+            splits: of `evaluations`.
+            calls: whether replies of the teacher go too, to `archived_calls`. Those that stay serve again where the same is asked.
+        """
+        columns, where, args = ", ".join((*COLUMNS, "crc")), "iteration BETWEEN ? AND ?", (first, 2**31 if last is None else last)
         with _explained(self.path), self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            for table, split, wanted in (("rollouts", "NULL", samples), ("evaluations", "split", evaluations)):
-                if wanted:
-                    where = "iteration BETWEEN ? AND ?"
-                    self._db.execute(
-                        f"INSERT INTO archived SELECT ?, '{table}', {split}, {columns} FROM {table} WHERE {where}", (now, *args)
-                    )
-                    self._db.execute(f"DELETE FROM {table} WHERE {where}", args)
+            for table, split in (*([("rollouts", None)] if samples else []), *(("evaluations", s) for s in splits)):
+                among, which = (where, args) if split is None else (f"{where} AND split = ?", (*args, split))
+                self._db.execute(f"INSERT INTO archived SELECT ?, '{table}', ?, {columns} FROM {table} WHERE {among}", (now, split, *which))
+                self._db.execute(f"DELETE FROM {table} WHERE {among}", which)
             if samples:
-                self._db.execute("DELETE FROM scores WHERE iteration BETWEEN ? AND ?", args)
+                self._db.execute(f"DELETE FROM scores WHERE {where}", args)
+            if calls:
+                self._db.execute(f"INSERT INTO archived_calls SELECT ?, * FROM teacher_calls WHERE {where}", (now, *args))
+                self._db.execute(f"DELETE FROM teacher_calls WHERE {where}", args)
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
         """Writes the run's queries by split: its answers and references make it readable alone. What differs from the run's data is put right."""

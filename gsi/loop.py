@@ -78,6 +78,7 @@ def loop(ctx: Context) -> list[dict[str, Any]]:
                 trainset.curate_rows(ctx, n)
             if not folder.done(n, "train"):
                 train(ctx, n)
+            watch.settle(ctx, n)
         if not folder.done(n, "evaluate"):
             stages.evaluate(ctx, n)
         stages.finish(ctx, n)
@@ -112,9 +113,21 @@ def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -
         if n > 0 and not folder.done(*before):
             raise GsiError(f"{name} --iteration {n}: stage {before[1]} of iteration {before[0]} is not done; run it first, or `gsi run`")
         if not (name == "sample" and folder.done(n, name)):
+            if (m := _reads(config, name, n)) is not None:
+                folder.model(m)  # before anything is given up
             folder.invalidate(n, name)
             STAGES[name](ctx, n)
         write_metrics(ctx)
+
+
+def _reads(c: Config, name: str, n: int) -> int | None:
+    """The iteration whose model a stage of iteration n reads; None = the base, or none."""
+    if name == "evaluate":
+        return n
+    from_last = c.train.from_ == "last" or (c.train.interpolate is not None and c.train.interpolate.with_ == "last")
+    if n > 0 and (name == "sample" or (name == "curate" and c.train.on_given == "entropy") or (name == "train" and from_last)):
+        return n - 1
+    return None
 
 
 @contextmanager

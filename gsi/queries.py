@@ -18,6 +18,7 @@ from gsi.train.parallel import pick_device
 from gsi.train.tracking import check as check_tracker
 from gsi.types import Grader, GsiError, Query
 from gsi.verify import ONE_FORM, make_grader, with_programs
+from gsi.verify.source import mark
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Data:
     test: list[Query]  # evaluated at the end only
     hard: dict[str, tuple[int, ...]]  # task -> levels that count as hard
     problems: list[Any]  # rows left out, with file, line, field and reason
-    fingerprints: dict[str, str]
+    fingerprints: dict[str, str]  # of the queries of every task, and of the code of own checkers
     grader: Grader
     overlap: list[Overlap] = field(default_factory=list)  # test queries that are also training queries
 
@@ -95,6 +96,7 @@ def load_data(
         raise
     prints = {f"{i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.tasks, loaded, strict=True))}
     prints |= {f"test {i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.evaluate.tasks, tests, strict=True))}
+    prints |= {f"check {name}": seen for name, function in checks.items() if (seen := mark(function))}
     return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader, overlap)
 
 

@@ -74,6 +74,7 @@ def sample(ctx: Context, n: int) -> None:
 def evaluate(ctx: Context, n: int) -> None:
     """The iter_n model on the validation split; on a stage of its own, so that no test set steers the loop."""
     started = time.perf_counter()
+    (ctx.folder.iter(n) / "eval.json").unlink(missing_ok=True)  # of a stage that was begun, or forgotten
     _evaluate(ctx, n, "validation", ctx.data.validation)
     if ctx.config.evaluate.trajectory:
         _evaluate(ctx, n, "test", ctx.data.test)

@@ -45,8 +45,9 @@ def _chosen(ctx: Context, n: int, queries: Mapping[str, Query], figures: Counter
     """What the filters choose of the attempts that iteration n may train on, a query or a few at a time. `figures` gets what that cost."""
     c = ctx.config
     ledger = ctx.folder.ledger
+    rolled_back = [m - 1 for m in range(1, n) if "rolled_back_to" in ctx.folder.info(m, "train")]
     parts = curate_each(
-        ledger.rows(n - 1) if c.train.data == "replace" else ledger.before(n),
+        ledger.rows(n - 1) if c.train.data == "replace" else ledger.before(n, rolled_back),
         queries,
         ctx.renderer,
         accept=c.accept,

@@ -83,21 +83,31 @@ def _roll_back(ctx: Context, n: int) -> bool:
         ctx.reporter.say(f"iteration {n}: no earlier model without an alarm to roll back to; it is trained as it is")
         return False
     best = max(scores, key=lambda m: (scores[m], -m))
-    folder = ctx.folder.iter(n)
-    dropped, reasons = (
-        parquet.read(folder / "dropped.parquet"),
-        pq.read_table(folder / "dropped.parquet", columns=["reason"])["reason"].to_pylist(),
-    )
-    rows = parquet.read(folder / "train.parquet")
-    parquet.write(folder / "dropped.parquet", dropped + rows, reasons + ["rolled_back"] * len(rows))
-    for name in ("train.parquet", "validation.parquet"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.rmtree(ctx.folder.iter(n) / "model", ignore_errors=True)
     ctx.close_engine()
     ctx.folder.set_model(n, state["models"][str(best)])
     ctx.folder.mark(n, "train", seconds=0.0, rolled_back_to=best)
+    settle(ctx, n)
     ctx.reporter.say(f"iteration {n}: rolled back; iter_{n} is the iter_{best} model again", iteration=n, rolled_back_to=best)
     return True
+
+
+def settle(ctx: Context, n: int) -> None:
+    """Moves the rows that a roll-back took from training to dropped.parquet, also where a kill came between, or a repair chose them again."""
+    if "rolled_back_to" not in ctx.folder.info(n, "train"):
+        return
+    folder = ctx.folder.iter(n)
+    taken = [path for name in ("train.parquet", "validation.parquet") if (path := folder / name).exists()]
+    if taken:
+        ctx.folder.unseal(n, "curate")
+        reasons = pq.read_table(folder / "dropped.parquet", columns=["reason"])["reason"].to_pylist()
+        other = [(e, r) for e, r in zip(parquet.read(folder / "dropped.parquet"), reasons, strict=True) if r != "rolled_back"]
+        rows = [e for path in taken for e in parquet.read(path)]
+        parquet.write(folder / "dropped.parquet", [e for e, _ in other] + rows, [r for _, r in other] + ["rolled_back"] * len(rows))
+        for path in reversed(taken):
+            path.unlink()
+    if "files" not in ctx.folder.info(n, "curate"):
+        ctx.folder.seal(n, "curate")
 
 
 def seen(ctx: Context, n: int) -> Iteration:

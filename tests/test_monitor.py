@@ -184,6 +184,48 @@ def test_rollback_goes_on_with_the_best_earlier_model(tmp_path, check_folder):
     assert main(["report", str(folder)]) == 0
 
 
+def test_a_run_that_rolled_back_goes_on_is_repaired_and_trains_on_nothing_of_it(tmp_path, capsys):
+    """Opened again, after a kill between the decision and the files, and after a repair that chose the rows again."""
+    import pyarrow.parquet as pq
+
+    folder, settings = tmp_path / "run", {"monitor": {"on_alarm": "rollback"}}
+    once = run(world(folder, **settings)).metrics
+    dropped = pq.read_table(folder / "iter_3" / "dropped.parquet")
+    assert read_json(folder / "run.json")["stages"]["iter_3/train"]["rolled_back_to"] in (0, 1)
+    again = run(world(folder, **settings)).metrics
+    assert [line.get("sample/rollouts") for line in again] == [line.get("sample/rollouts") for line in once]
+
+    rows = dropped.filter([reason == "rolled_back" for reason in dropped["reason"].to_pylist()]).drop_columns(["reason"])
+    pq.write_table(rows, folder / "iter_3" / "train.parquet")  # as it was when a kill came
+    run(world(folder, **settings))
+    assert not (folder / "iter_3" / "train.parquet").exists()
+    assert pq.read_table(folder / "iter_3" / "dropped.parquet")["reason"].to_pylist() == dropped["reason"].to_pylist()
+
+    (folder / "iter_3" / "dropped.parquet").write_bytes(b"damaged")
+    assert main(["doctor", str(folder)]) == 0
+    run(world(folder, **settings))
+    assert not (folder / "iter_3" / "train.parquet").exists()
+    assert sorted(pq.read_table(folder / "iter_3" / "dropped.parquet")["reason"].to_pylist()) == sorted(dropped["reason"].to_pylist())
+    assert main(["doctor", str(folder)]) == 0
+    assert "all files are whole" in capsys.readouterr().out
+
+    folder = tmp_path / "accumulated"
+    train = config(folder)["train"] | {"data": "accumulate"}
+    run(world(folder, **settings, train=train))
+    back = [n for n in (3, 4) if "rolled_back_to" in read_json(folder / "run.json")["stages"][f"iter_{n}/train"]]
+    assert back[0] == 3
+    table = pq.read_table(folder / "iter_4" / ("dropped.parquet" if 4 in back else "train.parquet"))
+    chosen = [
+        i
+        for i, reason in zip(
+            table["iteration"].to_pylist(), table["reason"].to_pylist() if 4 in back else ["rolled_back"] * len(table), strict=True
+        )
+        if reason == "rolled_back"
+    ]
+    assert chosen
+    assert 2 not in chosen, "what iteration 3 was not trained on does not come back with iteration 4"
+
+
 def test_off_measures_nothing(tmp_path):
     assert "monitor/alarms" not in run(world(tmp_path / "run", monitor={"on_alarm": "off"})).metrics[3]
 

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import io
+import itertools
 import json
 import os
 import re
@@ -23,8 +24,11 @@ import gsi
 from gsi.cli import main
 from gsi.ledger import Ledger
 from gsi.progress import Reporter
+from gsi.report.comparison import at_equal_tokens, side
 from gsi.report.paired import by_questions, by_seeds
+from gsi.report.read import read_run
 from gsi.report.tally import Tally
+from gsi.report.words import accuracy
 
 ROOT = Path(__file__).parent.parent
 
@@ -224,8 +228,28 @@ def test_compare_prints_paired_differences_and_equal_tokens(runs, capsys, monkey
     assert f"{sum(b.values()) / len(b) - sum(a.values()) / len(a):+.1%}" in row
     assert str(sum(b[q] and not a[q] for q in a)) in row
     assert "At equal tokens" in out
+    assert "Test accuracy on the same" in out
     assert "Paired by seed" in out
     assert "state_reset-1 - vanilla-1" in out
+
+
+def test_the_model_trained_by_then_is_named_where_only_the_last_one_was_tested(runs):
+    """Test sets are read at the end; in between there is the validation split, and not the untrained base."""
+    split = set()
+    for names in itertools.combinations(("vanilla-1", "vanilla-2", "state_reset-1", "state_reset-2"), 2):
+        views = [read_run(runs / name) for name in names]
+        tallies = [Tally(runs / name, "answer") for name in names]
+        found = at_equal_tokens([side(name, view, tally) for name, view, tally in zip(names, views, tallies, strict=True)])
+        spent = [list(itertools.accumulate(line.get("sample/tokens", 0) for line in view.metrics)) for view in views]
+        assert found.tokens == min(tokens[-1] for tokens in spent)
+        trained = [max(n for n, end in enumerate(tokens) if end <= found.tokens) for tokens in spent]
+        assert [n for _, _, n, _ in found.runs] == trained
+        tested = all(accuracy(view, n, "test") for view, n in zip(views, trained, strict=True))
+        assert found.split == ("test" if tested else "validation")
+        split.add(found.split)
+        rates = [accuracy(view, n, found.split)[0] for view, n in zip(views, trained, strict=True)]
+        assert [rate for *_, rate in found.runs] == rates
+    assert "validation" in split
 
 
 def test_paired_by_question():

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from gsi.config.tree import Config
 
 
+HELPS = ("quota", "stepwise", "floor", "bayes")  # allocations with guided attempts
+
+
 def check(c: Config) -> None:
     for part in (_guidance, _curation, _training, _tasks, _drawing, _monitor, _scoring):
         part(c)
@@ -22,6 +25,16 @@ def _guidance(c: Config) -> None:
         raise ValueError(
             f"teacher: {what} needs one; add `teacher: {{url: http://.../v1, model: NAME}}`, or `teacher: {{kind: self}}` for the model itself"
         )
+    if c.guidance.kind != "none":
+        if c.allocation.kind not in HELPS:
+            raise ValueError(
+                f"guidance.kind: `{c.guidance.kind}` is never asked under allocation `{c.allocation.kind}`, which draws plain attempts only; "
+                "set allocation.kind: quota (or stepwise, floor, bayes), or leave guidance out"
+            )
+        if c.sample.max_extra == 0:
+            raise ValueError(
+                f"sample.max_extra: with 0 no attempt is left for guidance `{c.guidance.kind}`; set it (8 in the paper), or leave guidance out"
+            )
     if len(set(c.guidance.rungs)) < len(c.guidance.rungs):
         raise ValueError(f"guidance.rungs: {', '.join(c.guidance.rungs)} names a rung twice; each once, in the order they are climbed")
     if c.guidance.continues and c.prompt.thinking and (c.guidance.kind != "state_reset" or c.prompt.thinking == "strip"):

@@ -136,21 +136,32 @@ def _rate(s: Side) -> float | None:
     return measured[0] if measured else None
 
 
-def at_equal_tokens(sides: Sequence[Side]) -> tuple[int, list[tuple[Side, float | None, int | None, float | None]]] | None:
-    """The most tokens that every run has spent, and there: (run, share of questions ever covered, iteration trained by then, its accuracy)."""
+@dataclass(frozen=True)
+class AtEqualTokens:
+    """What each run had reached when the most tokens that every run has spent were generated."""
+
+    tokens: int
+    split: str | None  # the one on which all these models were evaluated; None = there is none
+    runs: list[
+        tuple[Side, float | None, int, float | None]
+    ]  # (run, share of questions ever covered, iteration trained by then, its accuracy)
+
+
+def at_equal_tokens(sides: Sequence[Side]) -> AtEqualTokens | None:
     spent = [s.curve[-1][1] for s in sides if s.curve]
     if len(spent) < 2:
         return None
     budget = min(spent)
-    found: list[tuple[Side, float | None, int | None, float | None]] = []
+    reached: list[tuple[Side, float | None, int]] = []
     for s in sides:
         ever = max((e for _, tokens, _, e in s.curve if tokens <= budget), default=0)
         ends = {n: max(t for m, t, *_ in s.curve if m == n) for n in {m for m, *_ in s.curve}}
-        known = [n for n, end in ends.items() if end <= budget and accuracy(s.run, n, s.split)]
-        n = max(known, default=0)
-        measured = accuracy(s.run, n, s.split)
-        found.append((s, ever / s.queries if s.queries else None, n if measured else None, measured[0] if measured else None))
-    return budget, found
+        trained = [n for n, end in ends.items() if end <= budget and f"iter_{n}/train" in (s.run.state.get("stages") or {})]
+        reached.append((s, ever / s.queries if s.queries else None, max(trained, default=0)))
+    # test sets are read at the end only, so what a run was in between is mostly known from its validation split
+    split = next((x for x in ("test", "validation") if all(accuracy(s.run, n, x) for s, _, n in reached)), None)
+    shown = [(s, ever, n, accuracy(s.run, n, split) if split else None) for s, ever, n in reached]
+    return AtEqualTokens(budget, split, [(s, ever, n, measured[0] if measured else None) for s, ever, n, measured in shown])
 
 
 def _colours(sides: Sequence[Side]) -> dict[str, str]:
@@ -206,20 +217,23 @@ def _tokens_accuracy(sides: Sequence[Side]) -> Figure | None:
             spent += finite(line.get("sample/tokens")) or 0
             if measured := accuracy(s.run, line["iteration"], s.split):
                 low, high = wilson(round(measured[0] * measured[1]), measured[1])
-                rows.append({"x": spent, "y": measured[0], "low": low, "high": high, "s": s.name, "n": line["iteration"]})
+                rows.append({"x": spent, "y": measured[0], "low": low, "high": high, "s": s.name, "n": line["iteration"], "split": s.split})
     if not rows:
         return None
-    equal = at_equal_tokens(sides)
-    body = [[row["s"], row["n"], number(row["x"], "{:,.0f}"), percent(row["y"]), f"{row['low']:.1%} to {row['high']:.1%}"] for row in rows]
+    equal, splits = at_equal_tokens(sides), sorted({row["split"] for row in rows})
+    body = [
+        [row["s"], row["n"], row["split"], number(row["x"], "{:,.0f}"), percent(row["y"]), f"{row['low']:.1%} to {row['high']:.1%}"]
+        for row in rows
+    ]
     says = ""
-    if equal:
+    if equal and equal.split:
         says = (
-            f"At {short(equal[0])} tokens, the most that all runs have spent: "
-            + ", ".join(f"{s.name} {rate:.1%} (iteration {n})" for s, _, n, rate in equal[1] if rate is not None)
+            f"At {short(equal.tokens)} tokens, the most that all runs have spent, {equal.split} accuracy: "
+            + ", ".join(f"{s.name} {rate:.1%} (iteration {n})" for s, _, n, rate in equal.runs if rate is not None)
             + "."
         )
-    spec = plots.lines(rows, plots.axis("tokens generated so far"), plots.axis("accuracy", percent=True), series, band=True, tips=[tip("s", "run", "nominal"), tip("n", "iteration"), tip("x", "tokens", format=","), tip("y", "accuracy", format=".1%"), tip("low", "95 % from", format=".1%"), tip("high", "to", format=".1%")])  # fmt: skip
-    return Figure("equal-tokens-accuracy", "Accuracy against tokens", says or "Accuracy of every evaluated model against the tokens generated until it was trained.", spec, Table("Accuracy against tokens generated so far", "run|iteration|tokens|accuracy|95 % interval", body), list(series.items()))  # fmt: skip
+    spec = plots.lines(rows, plots.axis("tokens generated so far"), plots.axis(f"{' or '.join(splits)} accuracy", percent=True), series, band=True, tips=[tip("s", "run", "nominal"), tip("n", "iteration"), tip("x", "tokens", format=","), tip("y", "accuracy", format=".1%"), tip("low", "95 % from", format=".1%"), tip("high", "to", format=".1%")])  # fmt: skip
+    return Figure("equal-tokens-accuracy", "Accuracy against tokens", says or "Accuracy of every evaluated model against the tokens generated until it was trained.", spec, Table("Accuracy against tokens generated so far", "run|iteration|of|tokens|accuracy|95 % interval", body), list(series.items()))  # fmt: skip
 
 
 def _tokens_coverage(sides: Sequence[Side]) -> Figure | None:
@@ -230,23 +244,23 @@ def _tokens_coverage(sides: Sequence[Side]) -> Figure | None:
     rows = [{"x": t, "y": ever / s.queries, "s": s.name} for s in sides[:6] if s.queries for _, t, _, ever in s.curve]
     rows = [{"x": 0, "y": 0, "s": s.name} for s in sides[:6] if s.queries] + rows
     body = [
-        [s.name, percent(ever), "" if n is None else n, percent(rate), number(s.curve[-1][1]), percent(s.curve[-1][3] / s.queries)]
-        for s, ever, n, rate in equal[1]
+        [s.name, percent(ever), n, percent(rate), number(s.curve[-1][1]), percent(s.curve[-1][3] / s.queries)]
+        for s, ever, n, rate in equal.runs
         if s.queries and s.curve
     ]
     says = (
-        f"At {short(equal[0])} tokens each: "
-        + ", ".join(f"{s.name} has covered {ever:.1%}" for s, ever, *_ in equal[1] if ever is not None)
+        f"At {short(equal.tokens)} tokens each: "
+        + ", ".join(f"{s.name} has covered {ever:.1%}" for s, ever, *_ in equal.runs if ever is not None)
         + " of the questions at least once."
     )
-    head = "run|ever covered|model trained by then: iteration|its accuracy|tokens of the whole run|ever covered by the whole run"
+    head = f"run|ever covered|model trained by then: iteration|its {f'{equal.split} accuracy' if equal.split else 'accuracy (not all were evaluated)'}|tokens of the whole run|ever covered by the whole run"
     spec = plots.lines(rows, plots.axis("tokens generated so far"), plots.axis("questions ever covered", percent=True, zero=True), series, points=False, tips=[tip("s", "run", "nominal"), tip("x", "tokens", format=","), tip("y", "covered", format=".1%")])  # fmt: skip
     return Figure(
         "equal-tokens-coverage",
         "Questions ever covered against tokens",
         says,
         spec,
-        Table(f"At equal tokens: {equal[0]:,} generated by each run", head, body),
+        Table(f"At equal tokens: {equal.tokens:,} generated by each run", head, body),
         list(series.items()),
     )
 

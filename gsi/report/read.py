@@ -87,7 +87,8 @@ def read_run(path: Path) -> RunView:
             missing.append(f"{stage.split('/')[0]}/eval.json: not there, though its stage is done")
     if state and "stages" not in state:
         missing.append("run.json: it does not say which stages are done")
-    watched = sorted(int(p.parent.name[5:]) for p in path.glob("iter_*/monitor.json") if whole(p.parent.name[5:]))
+    chosen = [p.parent.name for p in path.glob("iter_*/monitor.json") if not state or dig(state, "stages", f"{p.parent.name}/curate")]
+    watched = sorted(int(name[5:]) for name in chosen if whole(name[5:]))
     monitor = {n: _load(path, f"iter_{n}/monitor.json", _json, missing) for n in watched}
     return RunView(path, config, state, metrics, evals, missing, monitor)
 

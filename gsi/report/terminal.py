@@ -117,6 +117,8 @@ def compare(paths: Sequence[Path]) -> None:
             say(f"{name}: {e}; it is compared without its ledger")
             sides.append(comparison.side(name, run, None))
     section = comparison.section(sides)
+    if len(sides) > 1:
+        say(comparison.headline(sides))
     say(section.lead)
     for part in section.parts:
         figures = part if isinstance(part, Figures) else part.table

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from gsi import checksums
 from gsi.config import Config
+from gsi.files import read_json, write_text
 from gsi.hub import cached_commit
-from gsi.ledger import Ledger
+from gsi.ledger import STRATA, Ledger
 from gsi.mirror import Mirror
 from gsi.runfolder.damage import damage_text
 from gsi.runfolder.state import now, sums_of, write_state
@@ -157,7 +159,7 @@ class RunFolder:
         return self.state["stages"].get(f"iter_{n}/{stage}", {})
 
     def invalidate(self, n: int, stage: str) -> None:
-        """Forgets a stage and all that rests on it. Rows whose model will change move to the ledger's archive.
+        """Forgets a stage and all that rests on it, also what eval.json says. Rows whose model will change move to the ledger's archive.
 
         `sample` keeps its own rows (it completes what is missing); `evaluate` has only the test sets resting on it.
         """
@@ -167,9 +169,40 @@ class RunFolder:
         else:
             stale = {f"iter_{n}/{s}" for s in STAGES[STAGES.index(stage) :]}
             stale |= {key for key in self.state["stages"] if key.startswith("iter_") and int(key.split("/")[0][5:]) > n}
-            self.ledger.archive(n, None, now())  # drawn from iter_n's model or a later one
-        self.state["stages"] = {k: v for k, v in self.state["stages"].items() if k not in stale | {"test"}}
+            models, alarms = self.state["models"], self.state.get("alarms", {})  # of rows that are chosen again; the files stay until then
+            self.state["models"] = {m: name for m, name in models.items() if f"iter_{m}/train" not in stale}
+            self.state["alarms"] = {m: said for m, said in alarms.items() if f"iter_{m}/train" not in stale}
+            itself = self.config.teacher is not None and self.config.teacher.kind == "self"  # what it said was said by a model that changes
+            self.ledger.archive(n, None, now(), calls=itself)  # drawn from iter_n's model or a later one
+            if n == 0:
+                self.forget_strata()
+        self._forget(stale)
+
+    def _forget(self, stale: Collection[str]) -> None:
+        """Forgets stages and the test sets; eval.json goes with its stage."""
+        self.state["stages"] = {k: v for k, v in self.state["stages"].items() if k not in {*stale, "test"}}
+        self.save()  # first the record, then the files
+        for key in stale:
+            if key.endswith("/evaluate"):
+                (self.path / key).with_name("eval.json").unlink(missing_ok=True)
+
+    def forget_strata(self) -> None:
+        """Has the difficulty of the queries measured anew."""
+        self.ledger.archive(0, 0, now(), samples=False, splits=STRATA)
+        self.state.pop("strata", None)
         self.save()
+
+    def forget_tests(self) -> None:
+        """Forgets what the test sets gave. With `evaluate.trajectory` iterations whose model is kept are tested again, their validation stays."""
+        self.ledger.archive(0, None, now(), samples=False, splits=("test",))
+        done = [n for n in range(self.state["iterations"] + 1) if self.done(n, "evaluate")]
+        again = [n for n in done if self.config.evaluate.trajectory and str(n) in self.state["models"]]
+        self._forget([f"iter_{n}/evaluate" for n in again])
+        for n in done:
+            path = self.iter(n) / "eval.json"
+            if n not in again and path.exists():
+                write_text(path, json.dumps({k: v for k, v in read_json(path).items() if k != "test"}, indent=1))
+                self.seal(n, "evaluate")
 
     def model(self, n: int) -> str:
         """Where the iter_n model is. Raises GsiError when it is not kept any more."""

@@ -9,53 +9,63 @@ from pathlib import Path
 
 from gsi.config import Config
 from gsi.files import link, write_text
-from gsi.runfolder.drift import changes, is_bound, under
+from gsi.runfolder.drift import again, changes, is_bound, under
 from gsi.runfolder.folder import RunFolder
 from gsi.runfolder.lock import hold_lock
 from gsi.runfolder.state import config_text, now, read_state, write_state
 from gsi.types import GsiError
 
-# where a fork starts again when a key changed; anything not named here: from the beginning
-REDO_FROM = {"sample": (1, "sample"), "strategy": (1, "sample"), "accept": (1, "sample"), "allocation": (1, "sample"), "guidance": (1, "sample"),
-             "teacher": (1, "sample"), "grading": (1, "sample"), "engine": (1, "sample"), "curate": (1, "curate"), "train": (1, "curate"), "control": (1, "curate"),
-             "evaluate.tasks": (0, "evaluate"), "evaluate.pass_at_k": (0, "evaluate"), "evaluate.overlap": (0, "evaluate"), "evaluate.avg_at_k": (0, "evaluate"), "evaluate.max_new_tokens": (0, "evaluate")}  # fmt: skip
-
 
 def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path) -> Path:
-    """Copies a run under a new name (models by hard link) and forgets what the changed keys make invalid."""
+    """Copies a run under a new name (models by hard link) and forgets what the changed keys make invalid.
+
+    An evaluation whose model is not kept cannot be done again and stays as it is. Raises GsiError where nothing would stay valid.
+    """
     if not (source / "run.json").exists():
         raise GsiError(f"--fork: {source} holds no run to fork from")
     if target.exists():
         raise GsiError(f"--fork: {target} exists; choose another name, or resume it with output_dir={target}")
     state = read_state(source)
-    starts = [
-        next((start for k, start in REDO_FROM.items() if under(key, (k,))), None) for key in changes(source, config, state) if is_bound(key)
-    ]
-    if config.warm_start and any(key.startswith("train.") for key in changes(source, config, state)):
-        starts.append((0, "train"))
-    if None in starts or dict(data) != state["data"]:
+    keys = [key for key in changes(source, config, state) if is_bound(key)]
+    redo, other = again(config, keys, data, state)
+    if other:
         raise GsiError(
-            "--fork: the change concerns the model, the data or the seed, so nothing of the old run stays valid; use another output_dir"
+            f"--fork: nothing of the old run stays valid under other values of {', '.join(other)}; use another output_dir for a run of its own"
         )
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for item in source.glob("iter_*"):
-        shutil.copytree(item, part / item.name, copy_function=link)
+        if int(item.name[5:]) <= config.iterations:
+            shutil.copytree(item, part / item.name, copy_function=link)
     with sqlite3.connect(source / "ledger.sqlite") as a, sqlite3.connect(part / "ledger.sqlite") as b:
         a.backup(b)
     a.close()
     b.close()
-    state["forked_from"] = str(source)
-    state["config"] = config.dump()
+    asked_another = any(under(key, ("teacher",)) for key in keys)
+    state |= {"forked_from": str(source), "config": config.dump(), "data": dict(data)}
     write_state(part, state)
     write_text(part / "config.yaml", config_text(state["config"]))
     folder = RunFolder(part, config, state, hold_lock(part))
-    for n, stage in {s for s in starts if s}:
-        if stage == "sample":  # other samples are wanted, not only the missing ones
-            folder.ledger.archive(n - 1, None, now(), evaluations=False)
-        for m in range(n, state["iterations"] + 1) if stage == "evaluate" else (n,):
-            folder.invalidate(m, stage)
+    if config.iterations < state["iterations"]:
+        folder.ledger.archive(config.iterations, None, now(), splits=())
+        folder.invalidate(config.iterations + 1, "sample")
+        state["iterations"] = config.iterations
+    if "strata" in redo:
+        folder.forget_strata()
+    if "train" in redo:
+        folder.invalidate(0, "train")
+    if "sample" in redo:  # other samples are wanted, not only the missing ones
+        folder.ledger.archive(0, None, now(), splits=(), calls=asked_another)
+        folder.invalidate(1, "sample")
+    if "curate" in redo:
+        folder.invalidate(1, "curate")
+    if "test" in redo:
+        folder.forget_tests()
+    if "evaluate" in redo:
+        for n in range(state["iterations"] + 1):
+            if str(n) in state["models"]:
+                folder.invalidate(n, "evaluate")
     folder.close()
     part.replace(target)
     return target

@@ -53,6 +53,7 @@ def open_folder(config: Config, data: Mapping[str, str], fork: str | None = None
         if (path / "run.json").exists():
             state = read_state(path)
             refuse_drift(path, config, data, state)
+            state["data"] = {**state["data"], **data}  # with the checkers, where a run of an earlier version goes on
             refuse_damage(path, state)
             remove_leftovers(path)
         else:
