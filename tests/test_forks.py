@@ -13,7 +13,7 @@ from test_loop import QUIET, dump, run
 
 from gsi.cli import main
 from gsi.config import load_config
-from gsi.loop import stage
+from gsi.redo import stage
 from gsi.types import GsiError, Request
 
 TESTS = [{"name": "chain", "args": {"seed": 9, "per_level": 3}}]

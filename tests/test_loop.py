@@ -20,8 +20,8 @@ import gsi
 from gsi.cli import main
 from gsi.config import load_config
 from gsi.lab import chain
-from gsi.loop import stage
 from gsi.progress import Reporter
+from gsi.redo import stage
 from gsi.types import GsiError, NothingAccepted
 
 QUIET = Reporter("quiet")

@@ -76,7 +76,7 @@ def _stage(args: argparse.Namespace) -> None:
 
         theirs = [name for name in (args.harness_tasks or "").split(",") if name]
         return harness.evaluate(Path(args.run), _config_of(args.run), args.iteration, theirs, args.only_print)
-    from gsi.loop import stage
+    from gsi.redo import stage
 
     stage(_config_of(args.run), args.stage, args.iteration)
 

@@ -1,0 +1,47 @@
+"""One stage of a run, done again: `gsi sample|curate|train|evaluate RUN --iteration N`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gsi import stages, trainset
+from gsi.config import Config
+from gsi.context import Context
+from gsi.loop import open_run, train
+from gsi.metrics_file import write_metrics
+from gsi.progress import Reporter
+from gsi.types import GsiError
+
+STAGES: dict[str, Callable[[Context, int], None]] = {
+    "sample": stages.sample,
+    "curate": trainset.curate_rows,
+    "train": train,
+    "evaluate": stages.evaluate,
+}
+
+
+def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -> None:
+    """One stage of one iteration: `sample` completes what is missing, the others are redone; later stages become stale."""
+    with open_run(config, reporter=reporter) as ctx:
+        folder = ctx.folder
+        before = {"sample": (n - 1, "train"), "curate": (n, "sample"), "train": (n, "curate"), "evaluate": (n, "train")}[name]
+        if not 0 <= n <= config.iterations or (n == 0 and (name in ("sample", "curate") or (name == "train" and not config.warm_start))):
+            raise GsiError(f"{name} --iteration {n}: this run has no such stage; its iterations are 1 to {config.iterations}")
+        if n > 0 and not folder.done(*before):
+            raise GsiError(f"{name} --iteration {n}: stage {before[1]} of iteration {before[0]} is not done; run it first, or `gsi run`")
+        if not (name == "sample" and folder.done(n, name)):
+            if (m := _reads(config, name, n)) is not None:
+                folder.model(m)  # before anything is given up
+            folder.invalidate(n, name)
+            STAGES[name](ctx, n)
+        write_metrics(ctx)
+
+
+def _reads(c: Config, name: str, n: int) -> int | None:
+    """The iteration whose model a stage of iteration n reads; None = the base, or none."""
+    if name == "evaluate":
+        return n
+    from_last = c.train.from_ == "last" or (c.train.interpolate is not None and c.train.interpolate.with_ == "last")
+    if n > 0 and (name == "sample" or (name == "curate" and c.train.on_given == "entropy") or (name == "train" and from_last)):
+        return n - 1
+    return None
