@@ -112,8 +112,8 @@ def curate_each(
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
             elif not text:
-                shuffled = bool(r.guidance and r.guidance.startswith(SHUFFLE))
-                reason = "empty" if not r.response.strip() else "option_letters" if shuffled else "only_thinking"
+                letters = r.guidance and r.guidance.startswith(SHUFFLE) and renderer.trained(r.response).strip()
+                reason = "empty" if not r.response.strip() else "option_letters" if letters else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
             elif judged and (gated := judged.reject(r)):
