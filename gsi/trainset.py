@@ -64,18 +64,18 @@ def _chosen(ctx: Context, n: int, queries: Mapping[str, Query], figures: Counter
     return _uncertain_given(ctx, n, parts, queries, figures) if c.train.on_given == "entropy" else parts
 
 
-def _judge(ctx: Context, queries: Mapping[str, Query]) -> Callable[[list[Rollout]], gate.Judgement] | None:
-    """What the gate says of all attempts at one query; None = the settings want nothing judged."""
+def _judge(ctx: Context, queries: Mapping[str, Query]) -> Callable[[list[Rollout], list[Rollout]], gate.Judgement] | None:
+    """What the gate says of the attempts at one query; None = the settings want nothing judged."""
     c, scored = ctx.config.curate, reliance.wanted(ctx.config) is not None
     gated = c.gate.reliance != "none" or bool(c.gate.leaks)
     if not gated and not c.upweight:
         return None
 
-    def judge(rows: list[Rollout]) -> gate.Judgement:
+    def judge(rows: list[Rollout], passed: list[Rollout]) -> gate.Judgement:
         scores = ctx.folder.ledger.scores(rows[0].query_id) if scored else {}
         found = gate.Judgement()
         if gated:
-            found = gate.judge((r for r in rows if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
+            found = gate.judge((r for r in passed if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
         if c.upweight:
             weights = gate.upweight(rows, scores, c.upweight, ctx.config.accept)
             found.weights = {key: weights.get(key, 1.0) * found.weights.get(key, 1.0) for key in weights.keys() | found.weights.keys()}

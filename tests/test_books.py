@@ -71,7 +71,7 @@ def together(ctx, n, rows, scores):
         rows = [r for q, of in lots.items() for r in of[: sum(r.accepted(c.accept) for r in of)]]
     result = curate(
         rows, queries, ctx.renderer, accept=c.accept, control=c.control, cap=c.curate.cap, floor=c.curate.floor,
-        distinct=SAME[c.curate.distinct] if c.curate.distinct else None, judge=lambda _: judged, max_length=c.train.max_length,
+        distinct=SAME[c.curate.distinct] if c.curate.distinct else None, judge=lambda *_: judged, max_length=c.train.max_length,
         on_given=c.train.on_given is True, seed=c.seed,
     )  # fmt: skip
     examples = result.examples
