@@ -162,19 +162,25 @@ def thin(rows: Sequence[Rollout], cap: int, distinct: bool, seed: int) -> list[R
 
 def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str, max_length: int) -> Curated:
     """Training rows from the references themselves (warm start, control arms)."""
-    examples, dropped = [], []
+    rows = []
     for query in queries:
         if query.rationale:
             prompt = renderer.prompt(query)
             assert prompt.ids is not None
             ids = renderer.ending(renderer.continuation(prompt, query.rationale).ids or ())
-            example = Example(
-                prompt.text, query.rationale, prompt.ids + ids, (0,) * len(prompt.ids) + (1,) * len(ids), query.id, 0, -1, source=source
-            )
-            if len(example.input_ids) > max_length:
-                dropped.append(Dropped(example, "too_long"))
-            else:
-                examples.append(example)
+            mask = (0,) * len(prompt.ids) + (1,) * len(ids)
+            rows.append(Example(prompt.text, query.rationale, prompt.ids + ids, mask, query.id, 0, -1, source=source))
+    return short_enough(rows, max_length)
+
+
+def short_enough(rows: Iterable[Example], max_length: int) -> Curated:
+    """Rows that are no rollouts of this run, those longer than training takes dropped."""
+    examples, dropped = [], []
+    for row in rows:
+        if len(row.input_ids) > max_length:
+            dropped.append(Dropped(row, "too_long"))
+        else:
+            examples.append(row)
     return Curated(examples, dropped)
 
 
