@@ -29,7 +29,9 @@ def replay(folder: RunFolder, n: int, examples: Sequence[Example], share: float,
 
 
 def _key(e: Example) -> tuple[object, ...]:
-    return e.query_id, e.iteration, e.attempt, e.source
+    """What makes a row the same one. The openings of a reference share its attempt, -1, and differ by their text."""
+    opening = (e.completion,) if e.attempt < 0 and e.guidance else ()
+    return (e.query_id, e.iteration, e.attempt, e.source, *opening)
 
 
 def hold_out(queries: Collection[str], share: float, seed: int) -> set[str]:

@@ -91,6 +91,15 @@ def test_openings_and_rows_of_another_run_that_are_too_long_are_dropped(tmp_path
     assert check_folder(folder) == check_folder(again) == []
 
 
+def test_every_opening_is_replayed(tmp_path):
+    (tmp_path / "without").mkdir()
+    without = arm(tmp_path / "without", "refs_truncated")
+    folder = arm(tmp_path, "refs_truncated", train=scripted.config(tmp_path)["train"] | {"replay": 9.0})
+    first, fresh, second = ({texts(r) for r in train_rows(f, n) if r["source"]} for f, n in ((folder, 1), (without, 2), (folder, 2)))
+    assert max(Counter(query_id for query_id, _, _ in first - fresh).values()) > 1, "a query that no longer needs help had several"
+    assert second == first | fresh
+
+
 def test_hard_rows_repeated_to_the_guided_arm_s_levels(tmp_path, check_folder):
     guided = arm(tmp_path, "state_reset")
     plain = arm(tmp_path, "vanilla")
