@@ -35,9 +35,9 @@ def _key(e: Example) -> tuple[object, ...]:
 
 
 def hold_out(queries: Collection[str], share: float, seed: int) -> set[str]:
-    """`share` of the queries, at least one, whose rows are not trained on. Nothing is held out where there is one query only."""
+    """`share` of the queries, at least one and never all, whose rows are not trained on. Nothing is held out where there is one query only."""
     ordered = sorted(queries, key=lambda q: seed_of(seed, q))
-    return set(ordered[: max(1, round(share * len(ordered)))]) if len(ordered) > 1 else set()
+    return set(ordered[: min(len(ordered) - 1, max(1, round(share * len(ordered))))])
 
 
 def interpolate(
