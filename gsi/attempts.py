@@ -71,9 +71,10 @@ class Attempts:
         """The row of an attempt at `query`, which the request may show with its options in another order."""
         response = request.given.text + completion.text
         ids = None if completion.ids is None or request.given.ids is None else request.given.ids + completion.ids
-        trained: str | None = self.renderer.trained(response)
+        trained = self.renderer.trained(response)
         if request.guidance and request.guidance.startswith(SHUFFLE):
-            trained = restored(response, request.guidance, query.question, verdict.extracted)
+            # only what is trained on: a thinking section that is cut off may name any option
+            trained = restored(trained, request.guidance, query.question, verdict.extracted) or ""
         status = UNGRADED.get(completion.finish_reason, verdict.status)
         return Rollout(
             query_id=request.query.id,
@@ -86,7 +87,7 @@ class Attempts:
             prompt=request.prompt.text,
             given=request.given.text,
             response=response,
-            completion=trained or "",
+            completion=trained,
             prompt_ids=request.prompt.ids,
             response_ids=ids,
             prompt_tokens=request.prompt.n_tokens if completion.prompt_tokens is None else completion.prompt_tokens,

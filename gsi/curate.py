@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gsi.prompts import Renderer
@@ -65,7 +65,7 @@ def curate_each(
     cap: int = 0,
     floor: int = 0,
     distinct: Callable[[str], Hashable] | None = None,
-    judge: Callable[[list[Rollout]], Judged] | None = None,
+    judge: Callable[[list[Rollout], list[Rollout]], Judged] | None = None,
     among: Callable[[list[Rollout]], list[Rollout]] | None = None,
     max_length: int = 2048,
     on_given: bool = True,
@@ -80,7 +80,8 @@ def curate_each(
         cap: rows per query at most, 0 = all; which ones is drawn from the seed and the rows' identity.
         floor: a query with fewer rows, but at least one, has them repeated up to this number.
         distinct: keep one of a query's completions that this says are the same (`gsi.distinct`), the earliest.
-        judge: what the gate (`gsi.gate`) says of a query's attempts, given all of them: which are not trained on, and the weights of the others.
+        judge: what the gate (`gsi.gate`) says of a query's attempts, given all of them and those that pass the filters before it: which of
+            these are not trained on, and the weights of the others.
         among: of a query's attempts, those that are chosen from (a control arm); None = all.
         max_length: tokens; longer rows are dropped, never cut.
         on_given: whether the given part of a response is trained on or context.
@@ -94,34 +95,34 @@ def curate_each(
         own = [r for r in (among(every) if among else every) if r.correct or (control and r.finish_reason == "stop")]
         if not own:
             continue
-        judged = judge(every) if judge else None
         prompt = renderer.prompt(queries[query_id])
-        kept: list[Example] = []
-        dropped: list[Dropped] = []
-        seen: set[Hashable] = set()
+        made: list[tuple[Rollout, Example, str | None]] = []  # with what the filters before the gate say
         for r in own:
             if r.guidance is None and r.prompt_ids is not None and r.prompt_ids != prompt.ids:
                 raise GsiError(
                     f"query {query_id}: the prompt is rendered differently now than when attempt {r.attempt} was drawn ({prompt.text[:200]!r}, before "
                     f"{r.prompt[:200]!r}); a template that changes by itself (a date, an edited tokenizer) cannot be trained on: restore the old one"
                 )
-            example = example_of(r, prompt, renderer, on_given, stop_ids, judged.weigh(r) if judged else 1.0)
-            text = " ".join(r.completion.split())
-            same = distinct(r.completion) if distinct and text else None
+            example = example_of(r, prompt, renderer, on_given, stop_ids)
             reason = None
             if not control and not r.accepted(accept):
                 reason = "steps_wrong"
-            elif not text:
-                shuffled = bool(r.guidance and r.guidance.startswith(SHUFFLE))
-                reason = "empty" if not r.response.strip() else "option_letters" if shuffled else "only_thinking"
+            elif not r.completion.strip():
+                letters = r.guidance and r.guidance.startswith(SHUFFLE) and renderer.trained(r.response).strip()
+                reason = "empty" if not r.response.strip() else "option_letters" if letters else "only_thinking"
             elif len(example.input_ids) > max_length:
                 reason = "too_long"
-            elif judged and (gated := judged.reject(r)):
-                reason = gated
-            elif distinct and same in seen:
-                reason = "duplicate"
-            if reason:
-                dropped.append(Dropped(example, reason))
+            made.append((r, example, reason))
+        judged = judge(every, [r for r, _, reason in made if not reason]) if judge else None
+        kept: list[Example] = []
+        dropped: list[Dropped] = []
+        seen: set[Hashable] = set()
+        for r, example, reason in made:
+            if judged:
+                example, reason = replace(example, weight=judged.weigh(r)), reason or judged.reject(r)
+            same = distinct(r.completion) if distinct and not reason else None
+            if reason or (distinct and same in seen):
+                dropped.append(Dropped(example, reason or "duplicate"))
             else:
                 seen.add(same)
                 kept.append(example)
@@ -161,23 +162,29 @@ def thin(rows: Sequence[Rollout], cap: int, distinct: bool, seed: int) -> list[R
 
 def reference_examples(queries: Iterable[Query], renderer: Renderer, source: str, max_length: int) -> Curated:
     """Training rows from the references themselves (warm start, control arms)."""
-    examples, dropped = [], []
+    rows = []
     for query in queries:
         if query.rationale:
             prompt = renderer.prompt(query)
             assert prompt.ids is not None
             ids = renderer.ending(renderer.continuation(prompt, query.rationale).ids or ())
-            example = Example(
-                prompt.text, query.rationale, prompt.ids + ids, (0,) * len(prompt.ids) + (1,) * len(ids), query.id, 0, -1, source=source
-            )
-            if len(example.input_ids) > max_length:
-                dropped.append(Dropped(example, "too_long"))
-            else:
-                examples.append(example)
+            mask = (0,) * len(prompt.ids) + (1,) * len(ids)
+            rows.append(Example(prompt.text, query.rationale, prompt.ids + ids, mask, query.id, 0, -1, source=source))
+    return short_enough(rows, max_length)
+
+
+def short_enough(rows: Iterable[Example], max_length: int) -> Curated:
+    """Rows that are no rollouts of this run, those longer than training takes dropped."""
+    examples, dropped = [], []
+    for row in rows:
+        if len(row.input_ids) > max_length:
+            dropped.append(Dropped(row, "too_long"))
+        else:
+            examples.append(row)
     return Curated(examples, dropped)
 
 
-def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int], weight: float = 1.0) -> Example:
+def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, stop_ids: frozenset[int]) -> Example:
     """The stored ids behind the ids of the plain prompt; text is tokenized only where the engine gave no ids."""
     assert prompt.ids is not None
     given = r.given_tokens
@@ -197,5 +204,4 @@ def example_of(r: Rollout, prompt: Text, renderer: Renderer, on_given: bool, sto
         iteration=r.iteration,
         attempt=r.attempt,
         guidance=r.guidance,
-        weight=weight,
     )

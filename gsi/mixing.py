@@ -29,13 +29,15 @@ def replay(folder: RunFolder, n: int, examples: Sequence[Example], share: float,
 
 
 def _key(e: Example) -> tuple[object, ...]:
-    return e.query_id, e.iteration, e.attempt, e.source
+    """What makes a row the same one. The openings of a reference share its attempt, -1, and differ by their text."""
+    opening = (e.completion,) if e.attempt < 0 and e.guidance else ()
+    return (e.query_id, e.iteration, e.attempt, e.source, *opening)
 
 
 def hold_out(queries: Collection[str], share: float, seed: int) -> set[str]:
-    """`share` of the queries, at least one, whose rows are not trained on. Nothing is held out where there is one query only."""
+    """`share` of the queries, at least one and never all, whose rows are not trained on. Nothing is held out where there is one query only."""
     ordered = sorted(queries, key=lambda q: seed_of(seed, q))
-    return set(ordered[: max(1, round(share * len(ordered)))]) if len(ordered) > 1 else set()
+    return set(ordered[: min(len(ordered) - 1, max(1, round(share * len(ordered))))])
 
 
 def interpolate(

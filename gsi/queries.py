@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ def load_data(
     tests = _load("evaluate.tasks", config.evaluate.tasks)
     _unique_ids([t for data in loaded for t in data.queries], "tasks")
     _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
-    checks: dict[str, Any] = {t.name: t.check or check for t in (*config.tasks, *config.evaluate.tasks)}
+    checks = _by_name(config, "check", [t.check or check for t in (*config.tasks, *config.evaluate.tasks)])
+    hard = _by_name(config, "hard_levels", [data.hard_levels for data in (*loaded, *tests)])
     for t in (*config.tasks, *config.evaluate.tasks):
         if t.marked and (checks[t.name] or t.name in ONE_FORM):
             why = "is for tasks whose answers are read from text; " + ("your own check" if checks[t.name] else "a lab task's check")
@@ -82,13 +83,9 @@ def load_data(
             gone = {o.query.id for o in overlap}
             kept_tests = [q for q in kept_tests if q.id not in gone]
         train, validation = tasks.split_validation(kept, config.evaluate.validation, config.seed)
-        hard = {
-            t.name: t.hard_levels or data.hard_levels
-            for t, data in zip((*config.tasks, *config.evaluate.tasks), (*loaded, *tests), strict=True)
-        }
         if not planning:
             _check_machine(config)
-        _check_needs(config, train)
+        _check_needs(config, train, checks)
         if isinstance(config.engine, RayEngine) and not planning:
             grader = spread(config.engine, config.grading, checks, programs, grader)
     except BaseException:
@@ -98,6 +95,29 @@ def load_data(
     prints |= {f"test {i}:{t.name}": data.fingerprint for i, (t, data) in enumerate(zip(config.evaluate.tasks, tests, strict=True))}
     prints |= {f"check {name}": seen for name, function in checks.items() if (seen := mark(function))}
     return Data(train, validation, kept_tests, hard, problems + bad + bad_tests, prints, grader, overlap)
+
+
+def _by_name(config: Config, key: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Task name -> its `key`. Of several entries of a name the first decides, a training task before a test set, and the others say the same or nothing.
+
+    Args:
+        values: what each entry of tasks, then of evaluate.tasks, has by itself: its own, or what holds where it leaves `key` out.
+
+    Raises GsiError for an entry that says otherwise.
+    """
+    lists = (("tasks", config.tasks), ("evaluate.tasks", config.evaluate.tasks))
+    entries = [(f"{name}[{i}]", task) for name, given in lists for i, task in enumerate(given)]
+    first: dict[str, tuple[str, Any]] = {}
+    for (where, task), value in zip(entries, values, strict=True):
+        decides, holds = first.setdefault(task.name, (where, value))
+        said = getattr(task, key)
+        if said and said != holds:
+            shown = getattr(holds, "__name__", repr(holds)) if holds else "left out"
+            raise GsiError(
+                f"task {task.name}: `{key}` is {said!r} for {where} and {shown} for {decides}; questions of one name have one: "
+                f"say the same in both, or leave it out in {where}, which then takes over that of {decides}"
+            )
+    return {name: holds for name, (_, holds) in first.items()}
 
 
 def _overlap(config: Config, train: Sequence[Query], tests: Sequence[Query]) -> list[Overlap]:
@@ -138,7 +158,7 @@ def _check_machine(config: Config) -> None:
         pick_device(t.model_dump())  # now, not after an iteration's sampling
 
 
-def _check_needs(config: Config, queries: Sequence[Query]) -> None:
+def _check_needs(config: Config, queries: Sequence[Query], checks: Mapping[str, Any]) -> None:
     """Refuses a strategy or an acceptance rule that the data cannot serve."""
     kind = config.guidance.kind
     if config.guidance.needs_rationales and not any(q.rationale for q in queries):
@@ -151,7 +171,7 @@ def _check_needs(config: Config, queries: Sequence[Query]) -> None:
             "(tasks[].columns.rationale)"
         )
     if config.accept == "steps":
-        without = sorted({t.name for t in config.tasks if t.programs or (not t.check and not tasks.checks_steps(t.name))})
+        without = sorted({t.name for t in config.tasks if t.programs or (not checks[t.name] and not tasks.checks_steps(t.name))})
         if without:
             raise GsiError(
                 f"accept: steps needs a step checker, and {', '.join(without)} has none; use accept: answer, or a check that sets steps_ok"

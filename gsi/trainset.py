@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gsi import controls, distinct, gate, given, mixing, parquet, reliance
 from gsi.context import Context
-from gsi.curate import Curated, Dropped, curate_each, reference_examples, together
+from gsi.curate import Curated, Dropped, curate_each, reference_examples, short_enough, together
 from gsi.guidance.state_reset import StateReset
 from gsi.seeds import seed_of
 from gsi.strategies import STRATEGIES
@@ -28,7 +28,7 @@ def curate_rows(ctx: Context, n: int) -> None:
     queries = {q.id: q for q in ctx.data.train}
     reliance.score(ctx, n)  # nothing to do where sampling has done it
     figures = Counter[str]()
-    parts = _other_rows(Path(c.curate.rows_of), queries) if c.curate.rows_of else _chosen(ctx, n, queries, figures)
+    parts = _other_rows(Path(c.curate.rows_of), queries, c.train.max_length) if c.curate.rows_of else _chosen(ctx, n, queries, figures)
     parts = itertools.chain(parts, _references(ctx, n))
     if c.curate.match or c.curate.tokens or c.train.replay:
         parts = iter([_as_a_whole(ctx, n, together(parts))])
@@ -65,18 +65,18 @@ def _chosen(ctx: Context, n: int, queries: Mapping[str, Query], figures: Counter
     return _uncertain_given(ctx, n, parts, queries, figures) if c.train.on_given == "entropy" else parts
 
 
-def _judge(ctx: Context, queries: Mapping[str, Query]) -> Callable[[list[Rollout]], gate.Judgement] | None:
-    """What the gate says of all attempts at one query; None = the settings want nothing judged."""
+def _judge(ctx: Context, queries: Mapping[str, Query]) -> Callable[[list[Rollout], list[Rollout]], gate.Judgement] | None:
+    """What the gate says of the attempts at one query; None = the settings want nothing judged."""
     c, scored = ctx.config.curate, reliance.wanted(ctx.config) is not None
     gated = c.gate.reliance != "none" or bool(c.gate.leaks)
     if not gated and not c.upweight:
         return None
 
-    def judge(rows: list[Rollout]) -> gate.Judgement:
+    def judge(rows: list[Rollout], passed: list[Rollout]) -> gate.Judgement:
         scores = ctx.folder.ledger.scores(rows[0].query_id) if scored else {}
         found = gate.Judgement()
         if gated:
-            found = gate.judge((r for r in rows if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
+            found = gate.judge((r for r in passed if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)
         if c.upweight:
             weights = gate.upweight(rows, scores, c.upweight, ctx.config.accept)
             found.weights = {key: weights.get(key, 1.0) * found.weights.get(key, 1.0) for key in weights.keys() | found.weights.keys()}
@@ -122,12 +122,12 @@ def _references(ctx: Context, n: int) -> Iterator[Curated]:
     guidance = StateReset(ctx.renderer, c.guidance.mode)
     for query in queries:
         if kind == "prefixes":
-            yield Curated(controls.openings([query], guidance, ctx.renderer, STRATEGIES["state_reset"].max_extra), [])
+            yield short_enough(controls.openings([query], guidance, ctx.renderer, STRATEGIES["state_reset"].max_extra), c.train.max_length)
         else:
             yield reference_examples([query], ctx.renderer, "reference", c.train.max_length)
 
 
-def _other_rows(run: Path, queries: Mapping[str, Query]) -> Iterator[Curated]:
+def _other_rows(run: Path, queries: Mapping[str, Query], max_length: int) -> Iterator[Curated]:
     """The last training rows of another run, with its name as their source."""
     found = sorted(run.glob("iter_*/train.parquet"), key=lambda p: int(p.parent.name[5:]))
     if not found:
@@ -135,7 +135,7 @@ def _other_rows(run: Path, queries: Mapping[str, Query]) -> Iterator[Curated]:
     for rows in parquet.stream(found[-1]):
         if strange := next((r.query_id for r in rows if r.query_id not in queries), None):
             raise GsiError(f"curate.rows_of: {found[-1]} has the query {strange!r}, which this run does not have; both need the same tasks")
-        yield Curated([replace(row, source=row.source or run.name) for row in rows], [])
+        yield short_enough((replace(row, source=row.source or run.name) for row in rows), max_length)
 
 
 def _as_a_whole(ctx: Context, n: int, result: Curated) -> Curated:

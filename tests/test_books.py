@@ -11,7 +11,7 @@ import pytest
 from scripted import HERE, config
 from test_gate import ROW, r_ids, score
 
-from gsi import gate, given, mixing, parquet, trainset
+from gsi import gate, given, mixing, parquet, run, trainset
 from gsi.config import load_config
 from gsi.controls import under_quota
 from gsi.curate import curate, reference_examples
@@ -71,7 +71,7 @@ def together(ctx, n, rows, scores):
         rows = [r for q, of in lots.items() for r in of[: sum(r.accepted(c.accept) for r in of)]]
     result = curate(
         rows, queries, ctx.renderer, accept=c.accept, control=c.control, cap=c.curate.cap, floor=c.curate.floor,
-        distinct=SAME[c.curate.distinct] if c.curate.distinct else None, judge=lambda _: judged, max_length=c.train.max_length,
+        distinct=SAME[c.curate.distinct] if c.curate.distinct else None, judge=lambda *_: judged, max_length=c.train.max_length,
         on_given=c.train.on_given is True, seed=c.seed,
     )  # fmt: skip
     examples = result.examples
@@ -154,6 +154,18 @@ def test_rows_are_those_that_looking_at_everything_together_gives(tmp_path, sett
         assert line["tail/hard_share"] == sum(levels[level] for level in range(7, 11)) / len(expected)
         assert line["tail/effective_queries"] == effective_number(Counter(e.query_id for e in expected).values())
         assert {k[14:]: v for k, v in line.items() if k.startswith("train/dropped/")} == Counter(reason for _, reason in dropped)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_a_few_queries_one_is_left_to_train_on(tmp_path, count):
+    made = config(tmp_path / "run", iterations=1, strategy="state_reset", evaluate={"validation": 0})
+    made["tasks"] = [{"name": "chain", "args": {"seed": 1, "per_level": 1, "levels": list(range(1, count + 1))}}]
+    made["train"] |= {"early_stopping": {"share": 0.9}}
+    run(made, reporter=Reporter("quiet"))
+    trained = {e.query_id for e in parquet.read(tmp_path / "run" / "iter_1" / "train.parquet")}
+    held_out = tmp_path / "run" / "iter_1" / "validation.parquet"
+    assert (len(trained), held_out.exists()) == (1, count > 1)
+    assert count == 1 or len({e.query_id for e in parquet.read(held_out)} - trained) == count - 1
 
 
 def test_trained_tokens_are_summed_row_by_row(tmp_path):

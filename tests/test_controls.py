@@ -72,6 +72,34 @@ def test_openings_alone(tmp_path, check_folder):
     assert check_folder(folder) == []
 
 
+def test_openings_and_rows_of_another_run_that_are_too_long_are_dropped(tmp_path, check_folder):
+    (tmp_path / "long").mkdir()
+    whole = arm(tmp_path / "long", "refs_truncated", iterations=1)
+    every = {texts(r): len(r["input_ids"]) for r in train_rows(whole, 1) if r["source"]}
+    assert min(every.values()) < 120 < max(every.values())
+    train = scripted.config(tmp_path)["train"] | {"max_length": 120}
+    folder = arm(tmp_path, "refs_truncated", iterations=1, train=train)
+    added = [r for r in train_rows(folder, 1) if r["source"]]
+    assert {texts(r) for r in added} == {key for key, size in every.items() if size <= 120}
+    dropped = pq.read_table(folder / "iter_1" / "dropped.parquet").to_pylist()
+    assert {texts(r) for r in dropped if r["source"]} == {key for key, size in every.items() if size > 120}
+    assert {r["reason"] for r in dropped} == {"too_long"}
+    again = arm(tmp_path, "vanilla", iterations=1, train=train, control=True, curate={"rows_of": str(whole)})
+    assert [texts(r) for r in train_rows(again, 1)] == [texts(r) for r in train_rows(whole, 1) if len(r["input_ids"]) <= 120]
+    lost = pq.read_table(again / "iter_1" / "dropped.parquet").to_pylist()
+    assert [(texts(r), r["reason"]) for r in lost] == [(texts(r), "too_long") for r in train_rows(whole, 1) if len(r["input_ids"]) > 120]
+    assert check_folder(folder) == check_folder(again) == []
+
+
+def test_every_opening_is_replayed(tmp_path):
+    (tmp_path / "without").mkdir()
+    without = arm(tmp_path / "without", "refs_truncated")
+    folder = arm(tmp_path, "refs_truncated", train=scripted.config(tmp_path)["train"] | {"replay": 9.0})
+    first, fresh, second = ({texts(r) for r in train_rows(f, n) if r["source"]} for f, n in ((folder, 1), (without, 2), (folder, 2)))
+    assert max(Counter(query_id for query_id, _, _ in first - fresh).values()) > 1, "a query that no longer needs help had several"
+    assert second == first | fresh
+
+
 def test_hard_rows_repeated_to_the_guided_arm_s_levels(tmp_path, check_folder):
     guided = arm(tmp_path, "state_reset")
     plain = arm(tmp_path, "vanilla")

@@ -206,6 +206,39 @@ def test_runs_with_a_gate(tmp_path, mode, check_folder):
     assert check_folder(folder) == []
 
 
+def long_winded(request, model):
+    """Right with an opening only, and then every other time with an aside that is longer than training takes."""
+    if not request.given.text:
+        return "I do not know"
+    return request.query.rationale[len(request.given.text) :] + " indeed" * (80 if request.attempt % 2 else 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"upweight": {"by": "pass_rate", "power": 0.5}}], ids=["plain", "upweight"])
+def test_the_best_is_chosen_among_what_is_short_enough(tmp_path, changes):
+    folder, task = (
+        tmp_path / "run",
+        {"name": "chain", "args": {"seed": 1, "per_level": 2}, "check": f"{HERE.with_name('own_check.py')}:check"},
+    )
+    c = world(folder, tasks=[task], iterations=1, curate={"gate": {"reliance": "choose"}} | changes)
+    c |= {"accept": "answer", "sample": {"k": 2, "wanted": 4, "max_extra": 6}, "evaluate": {"validation": 0}}
+    c |= {"engine": c["engine"] | {"function": f"{__file__}:long_winded"}, "train": c["train"] | {"max_length": 500}}
+    run(c)
+    ledger = Ledger(folder / "ledger.sqlite", read_only=True)
+    scores, accepted = ledger.scores(), [r for r in ledger.rows() if r.accepted("answer")]
+    ledger.close()
+    kept = {r["query_id"]: r for r in pq.read_table(folder / "iter_1" / "train.parquet").to_pylist()}
+    assert set(kept) == {r.query_id for r in accepted}, "every query that was helped has its row"
+    reliances = {q: [(scores[q, 0, r.attempt][0], r) for r in accepted if r.query_id == q] for q in kept}
+    overall = [max(of, key=lambda pair: pair[0])[1] for of in reliances.values()]
+    assert any("indeed" in r.response for r in overall), "the best of all is too long, since its opening is a small part of it"
+    for q, row in kept.items():
+        short = [value for value, r in reliances[q] if "indeed" not in r.response]
+        assert scores[q, 0, row["attempt"]][0] == max(short)
+        # two plain attempts at every query, none right; the gate's own weights are 1
+        assert row["weight"] == pytest.approx((0.5 / 3) ** -0.5 if changes else 1.0)
+    assert {"too_long", "not_best"} == set(reasons(folder, 1))
+
+
 class r_ids:  # a completion's ids, for `score`
     def __init__(self, r):
         self.ids = r.response_ids

@@ -152,6 +152,32 @@ def test_a_run_with_shuffled_options(tmp_path):
     assert all(r.completion == stored[r.query_id, r.attempt].response for r in said), "read beside the prompt that the model saw"
 
 
+def thinks(request, model):
+    """Weighs options by letter while it thinks; one time of five it thinks on, another time it names them in its answer."""
+    letter = request.query.answer
+    said = f"<think>\nOption {'B' if letter == 'A' else 'A'} is too short, the third one too long.\n"
+    ends = {2: "", 3: f"</think>\n\nC, not E.\nThe answer is {letter}"}
+    return said + ends.get(request.attempt % 5, f"</think>\n\nIt takes an hour. The answer is {letter}")
+
+
+def test_thinking_is_stripped_from_shuffled_attempts_and_names_what_options_it_likes(tmp_path):
+    result = run(
+        tmp_path, "thinks", prompt={"template": "{question} ", "thinking": "strip"}, control=True, evaluate={"validation": 0, "avg_at_k": 0}
+    )
+    rows, queries = rows_of(result), {q.id: q for q in map(question, range(20))}
+    trained = {(t["query_id"], t["attempt"]): t for t in pq.read_table(result.path / "iter_1" / "train.parquet").to_pylist()}
+    assert {attempt for _, attempt in trained} >= {1, 4, 6, 9}, "shuffled ones are among them"
+    for (query_id, attempt), row in trained.items():
+        if attempt % 5 != 3:  # a plain attempt may name options
+            assert row["completion"] == f"It takes an hour. The answer is {queries[query_id].answer}"
+        assert bytes(i for i in row["input_ids"] if i < 256).decode() == row["prompt"] + row["completion"]
+    dropped = pq.read_table(result.path / "iter_1" / "dropped.parquet").to_pylist()
+    reasons = Counter((d["attempt"] % 5, d["reason"]) for d in dropped)
+    shuffled_ = Counter(r.attempt % 5 for r in rows if r.guidance)
+    assert reasons == {(2, "only_thinking"): 40, (3, "option_letters"): shuffled_[3]}
+    assert len(trained) + len(dropped) == len(rows) == 200
+
+
 def test_the_run_folder_keeps_the_contract(tmp_path, check_folder):
     assert check_folder(run(tmp_path, "knows").path) == []
 

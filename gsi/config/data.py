@@ -28,11 +28,11 @@ class Task(Section):
     columns: Columns = Columns()
     limit: Annotated[int, Field(ge=0)] = 0  # only the first N rows; 0 = all
     weight: Annotated[float, Field(gt=0)] | None = None  # share in a mixture, as 2 beside 1; null = every question
-    check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict
+    check: str | None = None  # own checker `module:function` or `file.py:function`: (response, query) -> bool or Verdict; one per name
     programs: bool = False  # responses are Python programs (program-of-thought), run isolated
     marked: bool = False  # only a marked answer counts (`#### 7`, a box, `The answer is 7`): the strictest reading of a built-in task
     shuffle_options: bool = False  # multiple choice: attempts show the options in orders of their own (training and evaluation never do)
-    hard_levels: tuple[int, ...] = ()  # levels that count as hard; empty = the task's own declaration
+    hard_levels: tuple[int, ...] = ()  # levels that count as hard, one list per name; empty = the task's own declaration
     args: dict[str, Any] = Field({})  # of a generated (lab) task, e.g. {per_level: 100, seed: 1}
 
 
