@@ -57,7 +57,9 @@ def load_data(
     tests = _load("evaluate.tasks", config.evaluate.tasks)
     _unique_ids([t for data in loaded for t in data.queries], "tasks")
     _unique_ids([t for data in tests for t in data.queries], "evaluate.tasks")
-    checks = _by_name(config, "check", [t.check or check for t in (*config.tasks, *config.evaluate.tasks)])
+    own_names = {t.name for t in config.tasks}  # of other test sets a checker given in Python knows nothing
+    given = [t.check or (check if t.name in own_names else None) for t in (*config.tasks, *config.evaluate.tasks)]
+    checks = _by_name(config, "check", given)
     hard = _by_name(config, "hard_levels", [data.hard_levels for data in (*loaded, *tests)])
     for t in (*config.tasks, *config.evaluate.tasks):
         if t.marked and (checks[t.name] or t.name in ONE_FORM):

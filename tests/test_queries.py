@@ -10,11 +10,15 @@ import gsi
 from gsi.config import load_config
 from gsi.progress import Reporter
 from gsi.queries import load_data
-from gsi.types import GsiError
+from gsi.types import GsiError, Query
 
 CHAIN = {"name": "chain", "args": {"seed": 1, "per_level": 4}}
 TEST = {"name": "chain", "args": {"seed": 9, "per_level": 3}}
 ANYTHING, OWN = f"{HERE}:anything", f"{HERE.with_name('own_check.py')}:check"
+
+
+def said(response, query):
+    return response.removeprefix("said ") == query.answer
 
 
 def load(task, *tests, queries=None, check=None):
@@ -92,3 +96,14 @@ def test_two_that_differ_are_refused(train, test, said):
         load(CHAIN | train, TEST | test)
     assert said in str(e.value)
     assert "leave it out in evaluate.tasks[0]" in str(e.value)
+
+
+def test_a_check_given_in_python_is_that_of_the_questions_and_of_no_other_test_set(tmp_path):
+    queries = [Query(f"q{i}", "mine", f"What is {i}?", str(i)) for i in range(4)]
+    made = scripted.config("out", tasks=[{"name": "mine"}], evaluate={"validation": 0, "tasks": [TEST]})
+    data = load_data(load_config(made), queries, said)
+    try:
+        assert data.grader.submit(data.train[0], f"said {data.train[0].answer}").result().correct
+        assert data.grader.submit(data.test[0], data.test[0].rationale).result().correct, "by the test set's own, built-in check"
+    finally:
+        data.grader.close()
