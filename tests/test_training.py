@@ -125,6 +125,17 @@ def test_example_weights_and_masks_are_in_the_loss(tmp_path, model):
     assert difference(a, b) < NOISE
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_can_be_pinned_for_a_gpu(packing):
+    """Pinning copies every tensor into storage with the same strides, which takes an entry of its own for every element."""
+    from gsi.train.trainer import Collator
+
+    batch = Collator(0, packing)([{"input_ids": np.arange(n), "labels": np.arange(n), "weight": 0.5 * n} for n in (3, 5)])
+    for name, tensor in batch.items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor), tensor), name
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
 def test_packed_rows_do_not_see_each_other(tmp_path, family):
     """Packing gives the loss and the weights of padded batches; mistral has a sliding window of 16 tokens."""

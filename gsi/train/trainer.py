@@ -177,7 +177,8 @@ class Collator:
             lengths = torch.tensor([len(r["input_ids"]) for r in rows])
             batch["weights"] = weights.repeat_interleave(lengths)[None]
         else:
-            batch["weights"] = weights[:, None].expand(batch["input_ids"].shape)
+            # memory of its own: the loader pins a batch by copying it into storage with the same strides
+            batch["weights"] = weights[:, None].expand(batch["input_ids"].shape).contiguous()
         return batch
 
 
