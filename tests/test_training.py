@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from gsi.config.training import Train
 from gsi.train.rows import Order, Plan, read_rows, shown
@@ -123,6 +123,17 @@ def test_example_weights_and_masks_are_in_the_loss(tmp_path, model):
     assert abs(ours["loss"] - plain["loss"]) > 1e-3
     assert scaled["loss"] == pytest.approx(ours["loss"], abs=1e-6), "only the proportions of the weights count"
     assert difference(a, b) < NOISE
+
+
+def test_the_loss_is_over_the_whole_batch_whatever_the_models_own_loss_takes(tmp_path, model, monkeypatch):
+    """Gemma 3n and Gemma 4 say that their own loss takes no count of the tokens; ours does, also where a batch is cut."""
+    weighted = rows(weights=(0.25, 1.0, 3.0))
+    expected, a = train(tmp_path / "usual", weighted, model, epochs=1)
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    for micro in (12, 5, 1):
+        figures, b = train(tmp_path / str(micro), weighted, model, epochs=1, micro_batch_size=micro)
+        assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert difference(a, b) < NOISE
 
 
 @pytest.mark.parametrize("packing", [False, True])

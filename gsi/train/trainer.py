@@ -37,6 +37,8 @@ class Trainer(SFTTrainer):
 
     def __init__(self, *, rows: Rows, plan: Plan, **kwargs: Any):
         super().__init__(**kwargs)
+        # the loss is made here, and the model is given no count: transformers must count the batch's tokens whatever the model's own loss takes
+        self.model_accepts_loss_kwargs = True
         whole: Any = self.model
         base = whole.get_base_model() if is_peft_model(whole) else whole
         add_fused_lm_head(base, outputs=("log_probs",))  # TRL's own, without the entropy and accuracy it would log
