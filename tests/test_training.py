@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from gsi.config.training import Train
 from gsi.train.rows import Order, Plan, read_rows, shown
@@ -171,6 +171,24 @@ def test_packing_is_refused_where_rows_would_see_each_other(tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(GsiError, match=r"train.packing.*false"):
         train(tmp_path, rows(), tmp_path / "model", packing=True)
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+def test_packing_is_refused_where_attention_is_more_than_packed_attention_does(tmp_path, kind):
+    """Capped logits and attention sinks would be left out without a word; padded, they train."""
+    tokenizer = models.tokenizer()
+    ends = {"eos_token_id": 0, "bos_token_id": None, "pad_token_id": None}
+    more = {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "gpt_oss" else {"attn_logit_softcapping": 2.0}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=128, **SMALL, **more, **ends)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(GsiError, match=r"train.packing.*false"):
+        train(tmp_path / "packed", rows(), tmp_path / "model", packing=True)
+    figures, _ = train(tmp_path / "padded", rows(), tmp_path / "model", epochs=1)
+    assert figures["steps"] == 1
 
 
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
