@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import models
@@ -272,6 +274,30 @@ def test_the_first_batch_is_shown_decoded_with_its_mask(tmp_path, model):
     train(tmp_path, table, model, epochs=1)
     written = json.loads((tmp_path / "first_batch.json").read_text())
     assert written["rows"] == [row]
+
+
+# --------------------------------------------------------------------------------------- checkpoints
+
+
+def test_all_processes_agree_on_the_last_whole_checkpoint_while_the_first_removes_the_interrupted_one(tmp_path):
+    from gsi.train.trainer import DONE, last_checkpoint
+
+    for i in range(10):
+        work, start = tmp_path / str(i), threading.Barrier(4)
+        for name in ("checkpoint-2", "checkpoint-4/shards"):
+            (work / name).mkdir(parents=True)
+        for n in range(40):
+            (work / "checkpoint-4" / f"part{n}").write_bytes(b"half")
+        (work / "checkpoint-2" / DONE).touch()
+
+        def look(rank, work=work, start=start):
+            start.wait()
+            return last_checkpoint(work, clean=rank == 0)
+
+        with ThreadPoolExecutor(4) as processes:
+            found = set(processes.map(look, range(4)))
+        assert found == {work / "checkpoint-2"}
+        assert [p.name for p in work.iterdir()] == ["checkpoint-2"]
 
 
 # --------------------------------------------------------------------------------------- mixing

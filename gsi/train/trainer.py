@@ -147,13 +147,13 @@ class Trainer(SFTTrainer):
         return None
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint; interrupted ones are removed."""
+def last_checkpoint(work: Path, clean: bool) -> Path | None:
+    """The newest whole checkpoint. `clean` removes interrupted ones, in one process of several: the others pass them by."""
     found = []
     for folder in work.glob("checkpoint-*"):
         if (folder / DONE).exists():
             found.append((int(folder.name[11:]), folder))
-        else:
+        elif clean:
             shutil.rmtree(folder)
     return max(found)[1] if found else None
 
