@@ -175,7 +175,14 @@ def test_packing_is_refused_where_rows_would_see_each_other(tmp_path):
         train(tmp_path, rows(), tmp_path / "model", packing=True)
 
 
-SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
