@@ -121,8 +121,10 @@ def open_engine(settings: Single, model: str, tokenizer: Any, say: Callable[[str
     """An engine on this machine, or its replicas behind one queue."""
     makers: list[Callable[[], Any]]
     if isinstance(settings, TransformersEngine) and settings.replicas > 1:
-        alone = functools.partial(open_engine, settings.model_copy(update={"replicas": 1}), model, tokenizer)
         gpus = settings.device != "cpu" and _sees_gpus()
+        # with `auto` a copy that finds no GPU left for it would draw on the CPU without a word
+        one = settings.model_copy(update={"replicas": 1, "device": "cuda" if gpus else settings.device})
+        alone = functools.partial(open_engine, one, model, tokenizer)
         makers = [
             functools.partial(in_process, alone, f"transformers, replica {i}", share_of_gpus(i, 1) if gpus else {})
             for i in range(settings.replicas)

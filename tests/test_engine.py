@@ -1,5 +1,7 @@
 """The embedded engine against the library's own generation, with tiny random models of four architectures."""
 
+import gc
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +12,9 @@ import torch
 from distribution import check_first_tokens
 from transformers import AutoModelForCausalLM
 
+from gsi.engines import transformers as transformers_engine
 from gsi.engines.draw import repeats, uniform
+from gsi.engines.slots import SlotCache
 from gsi.engines.transformers import TransformersEngine
 from gsi.seeds import seed_of
 from gsi.types import GsiError, Query, Request, Sampling, Stop, Text
@@ -215,6 +219,63 @@ def test_out_of_memory_halves_the_rows_and_changes_no_response(llama, monkeypatc
     monkeypatch.setattr(engine, "_forward", lambda *_: original(*_) if _[0].shape[0] > 7 else small(torch.zeros(9, 1), 0, 0))
     with pytest.raises(GsiError, match="out of memory with a single sequence"):
         run(engine, [replace(r, seed=r.seed + 100) for r in requests])
+
+
+class Alive:
+    """Which of some tensors are still held by somebody, without a collection of cycles in between."""
+
+    def __init__(self):
+        self.seen = []
+
+    def watch(self, *tensors):
+        self.seen += map(weakref.ref, tensors)
+
+    def __bool__(self):
+        return any(tensor() is not None for tensor in self.seen)
+
+
+@pytest.fixture
+def alive():
+    gc.collect()
+    gc.disable()
+    yield Alive()
+    gc.enable()
+
+
+def test_the_cache_is_free_when_the_engine_is_closed(llama, alive):
+    """Training comes next and may need all of the GPU."""
+    engine = TransformersEngine(llama, TOKENIZER)
+    run(engine, [request("abc", 1)])
+    alive.watch(*(layer.keys for layer in engine._cache.layers), *engine.model.parameters())
+    assert alive
+    engine.close()
+    assert not alive
+
+
+def test_cache_and_activations_are_free_before_it_tries_with_fewer_rows(llama, alive, monkeypatch):
+    engine = TransformersEngine(llama, TOKENIZER, max_rows=8)
+    forward, built, held = engine._forward, [], []
+
+    def starving(ids, positions, mask):
+        if ids.shape[0] > 4:
+            activations = torch.zeros(9)
+            alive.watch(activations, *(layer.keys for layer in engine._cache.layers))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        held.append(bool(alive))
+        return forward(ids, positions, mask)
+
+    class Built(SlotCache):  # where the engine empties CUDA's cache: activations that are held then stay there
+        def __init__(self, *args):
+            super().__init__(*args)
+            built.append(alive.seen[0]() is not None)
+
+    monkeypatch.setattr(engine, "_forward", starving)
+    monkeypatch.setattr(transformers_engine, "SlotCache", Built)
+    run(engine, [request(PROMPTS[i % 5], i) for i in range(8)])
+    assert engine.stats["back_offs"] == 1
+    assert built == [False]
+    assert held
+    assert not any(held), "the cache of eight rows"
 
 
 def test_log_probabilities_equal_scoring_and_the_plain_forward_pass(folder):

@@ -84,8 +84,44 @@ def job(tmp_path: Path, **settings) -> TrainJob:
         str(tmp_path / "out"),
         str(tmp_path / "work"),
         0,
-        {"processes": 1, "micro_batch_size": 1, "parallel": "ddp"} | settings,
+        {"processes": 1, "micro_batch_size": 1, "parallel": "ddp", "device": "auto"} | settings,
     )
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "seen"),
+    [
+        (None, "auto", "0"),
+        (None, "cuda:1", "1"),
+        ("3,5", "cuda", "3"),
+        ("GPU-8f2e,GPU-11aa", "cuda:1", "GPU-11aa"),
+        ("", "auto", ""),
+        ("3,5", "cpu", "3,5"),
+        ("3,5", "cuda:2", ""),  # torch sees none then, and the training says so
+    ],
+)
+def test_a_training_of_one_process_sees_one_gpu(tmp_path, monkeypatch, visible, device, seen):
+    """transformers would spread one process over all it sees, which TRL refuses."""
+    code = """
+import json, os, sys
+device = json.load(open(sys.argv[1]))["settings"]["device"]
+print(json.dumps({"gsi": "done", "figures": {"seen": os.environ.get("CUDA_VISIBLE_DEVICES"), "device": device}}))
+"""
+    (monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False) if visible is None else monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible))
+    monkeypatch.setattr(launch, "_command", lambda job, file: [sys.executable, "-c", code, str(file)])
+    figures = launch.TrlTrainer().train(job(tmp_path, device=device))
+    assert (figures["seen"], figures["device"]) == (seen, device.partition(":")[0])
+
+
+@pytest.mark.parametrize("more", [{"processes": 2, "parallel": "ddp"}, {"cluster": {"address": None, "folder": None}}], ids=["two", "Ray"])
+def test_a_training_of_several_processes_sees_all_gpus(tmp_path, monkeypatch, more):
+    code = """
+import json, os
+print(json.dumps({"gsi": "done", "figures": {"seen": os.environ.get("CUDA_VISIBLE_DEVICES")}}))
+"""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(launch, "_command", lambda job, file: [sys.executable, "-c", code])
+    assert launch.TrlTrainer().train(job(tmp_path, **more))["seen"] == "3,5"
 
 
 def test_a_training_that_hangs_is_ended_and_named(tmp_path, monkeypatch):

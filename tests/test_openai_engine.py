@@ -437,7 +437,22 @@ def test_a_server_that_fails_everything_stops_the_run():
         with pytest.raises(GsiError, match=r"32 in a row.*CUDA error"):
             engine.run(work)
         engine.close()
-    assert len(work.done) <= 32 + 64
+    assert not work.done
+
+
+@pytest.mark.parametrize("n", [1, 5, 200])
+def test_what_a_broken_server_fails_is_left_to_be_drawn_again(n):
+    broken = threading.Event()
+    with FakeServer(lambda body, n: Answer("Bad Gateway", status=502) if broken.is_set() else Answer("4", ids=(22,))) as server:
+        engine = connect(server, retries=0)
+        engine.run(work := Work(requests(n)))
+        assert {c.finish_reason for c in work.done.values()} == {"stop"}
+        broken.set()
+        with pytest.raises(GsiError, match=r"one request after the other.*Bad Gateway.*draws it again"):
+            engine.run(work := Work(requests(n)))
+        assert not work.done
+        broken.clear()
+        assert {c.finish_reason for c in run(engine, requests(n))} == {"stop"}
 
 
 # --------------------------------------------------------------------------------------- launched servers
@@ -600,6 +615,39 @@ def test_a_run_survives_a_server_that_misbehaves(tmp_path, base):
         against(server, "good")
     assert rows(tmp_path / "flaky") == rows(tmp_path / "good")
     assert "error" not in {row[6] for row in rows(tmp_path / "flaky")}
+
+
+def test_a_run_goes_on_after_an_outage_as_if_there_had_been_none(tmp_path, base):
+    """A gateway that answers for a server that is gone; and a request that the server never takes, which is data."""
+    queries, bad, outage = launched.world(), [], [0, 10**9]
+
+    def script(body, n):
+        outage[0] += 1
+        if outage[0] > outage[1]:
+            return Answer("Bad Gateway", status=502)
+        answer = launched.answer(queries, body, base)
+        if body["max_tokens"] > 1 and body["seed"] % 5 == 0:
+            bad.append(body["seed"])
+            return Answer("a prompt like this is not taken", status=400)
+        return answer
+
+    def against(server, name):
+        engine = {"kind": "openai", "url": server.url, "served_model": "fake", "retries": 0, "concurrency": 3}
+        gsi.run(config(tmp_path / name, base, engine=engine, iterations=1, evaluate={"validation": 0}), reporter=QUIET)
+
+    with FakeServer(script) as server:
+        against(server, "calm")
+        whole = outage[0]
+        outage[:] = 0, whole // 2
+        with pytest.raises(GsiError, match="one request after the other"):
+            against(server, "cut")
+        drawn = rows(tmp_path / "cut")
+        outage[:] = 0, 10**9
+        against(server, "cut")
+    assert bad
+    assert 0 < len(drawn) < len(rows(tmp_path / "calm"))
+    assert rows(tmp_path / "cut") == rows(tmp_path / "calm")
+    assert "error" in {row[9] for row in rows(tmp_path / "calm")}
 
 
 def test_the_second_iteration_refuses_a_server_of_the_first_model(tmp_path, base, capsys):

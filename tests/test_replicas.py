@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import light
 import models
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from light import echo, slow_echo
@@ -286,6 +287,15 @@ def test_gpus_are_shared_out(monkeypatch):
     assert share_of_gpus(1, 1) == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
     with pytest.raises(GsiError, match="too few GPUs for replica 1 with 2 each; set replicas: 1"):
         share_of_gpus(1, 2)
+
+
+def test_a_copy_without_a_gpu_is_refused_where_others_have_one(model, monkeypatch):
+    """What this process sees and the copies do not: more of them than GPUs."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(GsiError, match="torch sees no CUDA device.*as many engine.replicas as GPUs"):
+        build.open_engine(TransformersEngine(max_rows=8, replicas=2), model, TOKENIZER).close()
 
 
 # --------------------------------------------------------------------------------------- servers

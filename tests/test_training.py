@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import models
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from gsi.config.training import Train
 from gsi.train.rows import Order, Plan, read_rows, shown
@@ -125,6 +127,28 @@ def test_example_weights_and_masks_are_in_the_loss(tmp_path, model):
     assert difference(a, b) < NOISE
 
 
+def test_the_loss_is_over_the_whole_batch_whatever_the_models_own_loss_takes(tmp_path, model, monkeypatch):
+    """Gemma 3n and Gemma 4 say that their own loss takes no count of the tokens; ours does, also where a batch is cut."""
+    weighted = rows(weights=(0.25, 1.0, 3.0))
+    expected, a = train(tmp_path / "usual", weighted, model, epochs=1)
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    for micro in (12, 5, 1):
+        figures, b = train(tmp_path / str(micro), weighted, model, epochs=1, micro_batch_size=micro)
+        assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert difference(a, b) < NOISE
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_can_be_pinned_for_a_gpu(packing):
+    """Pinning copies every tensor into storage with the same strides, which takes an entry of its own for every element."""
+    from gsi.train.trainer import Collator
+
+    batch = Collator(0, packing)([{"input_ids": np.arange(n), "labels": np.arange(n), "weight": 0.5 * n} for n in (3, 5)])
+    for name, tensor in batch.items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor), tensor), name
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
 def test_packed_rows_do_not_see_each_other(tmp_path, family):
     """Packing gives the loss and the weights of padded batches; mistral has a sliding window of 16 tokens."""
@@ -149,6 +173,31 @@ def test_packing_is_refused_where_rows_would_see_each_other(tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(GsiError, match=r"train.packing.*false"):
         train(tmp_path, rows(), tmp_path / "model", packing=True)
+
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+def test_packing_is_refused_where_attention_is_more_than_packed_attention_does(tmp_path, kind):
+    """Capped logits and attention sinks would be left out without a word; padded, they train."""
+    tokenizer = models.tokenizer()
+    ends = {"eos_token_id": 0, "bos_token_id": None, "pad_token_id": None}
+    more = {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "gpt_oss" else {"attn_logit_softcapping": 2.0}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=128, **SMALL, **more, **ends)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(GsiError, match=r"train.packing.*false"):
+        train(tmp_path / "packed", rows(), tmp_path / "model", packing=True)
+    figures, _ = train(tmp_path / "padded", rows(), tmp_path / "model", epochs=1)
+    assert figures["steps"] == 1
 
 
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
@@ -232,6 +281,30 @@ def test_the_first_batch_is_shown_decoded_with_its_mask(tmp_path, model):
     train(tmp_path, table, model, epochs=1)
     written = json.loads((tmp_path / "first_batch.json").read_text())
     assert written["rows"] == [row]
+
+
+# --------------------------------------------------------------------------------------- checkpoints
+
+
+def test_all_processes_agree_on_the_last_whole_checkpoint_while_the_first_removes_the_interrupted_one(tmp_path):
+    from gsi.train.trainer import DONE, last_checkpoint
+
+    for i in range(10):
+        work, start = tmp_path / str(i), threading.Barrier(4)
+        for name in ("checkpoint-2", "checkpoint-4/shards"):
+            (work / name).mkdir(parents=True)
+        for n in range(40):
+            (work / "checkpoint-4" / f"part{n}").write_bytes(b"half")
+        (work / "checkpoint-2" / DONE).touch()
+
+        def look(rank, work=work, start=start):
+            start.wait()
+            return last_checkpoint(work, clean=rank == 0)
+
+        with ThreadPoolExecutor(4) as processes:
+            found = set(processes.map(look, range(4)))
+        assert found == {work / "checkpoint-2"}
+        assert [p.name for p in work.iterdir()] == ["checkpoint-2"]
 
 
 # --------------------------------------------------------------------------------------- mixing

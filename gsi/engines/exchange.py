@@ -6,10 +6,11 @@ import asyncio
 import email.utils
 import json
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from gsi.types import writable
+from gsi.types import Completion, Request, Workload, writable
 
 MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for more is asked again after this
 
@@ -33,6 +34,28 @@ class Answer:
     generated: int | None
     cached: int  # of the prompt tokens, those whose prefill was reused
     model: str | None = None  # who answered
+
+
+class Held:
+    """Requests that failed for good, until it is known whether it was they or the server: an answer to a later request tells."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0  # failed since any answer
+        self._failed: deque[tuple[float, Request, RequestFailed]] = deque()  # when (monotonic seconds), what, why
+
+    def __bool__(self) -> bool:
+        return bool(self._failed)
+
+    def add(self, request: Request, failure: RequestFailed) -> None:
+        self.in_a_row += 1
+        self._failed.append((time.monotonic(), request, failure))
+
+    def answered(self, work: Workload, since: float) -> None:
+        """The server has answered a request that was handed in at `since`: what failed before that is data."""
+        self.in_a_row = 0
+        while self._failed and self._failed[0][0] < since:
+            _, request, failure = self._failed.popleft()
+            work.put(request, Completion("", None, "error", 0, detail=str(failure)))
 
 
 def read(body: str) -> Answer:

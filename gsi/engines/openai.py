@@ -11,13 +11,11 @@ Requests run on an event loop in a thread of their own; the caller's thread move
 from __future__ import annotations
 
 import asyncio
-import json
 import queue
 import random
 import threading
 import time
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,9 +23,9 @@ import openai
 
 from gsi.config.engines import OpenAIEngine as Settings
 from gsi.engines.client import Client
-from gsi.engines.exchange import Answer, RequestFailed
+from gsi.engines.exchange import Answer, Held, RequestFailed
 from gsi.engines.server import Server
-from gsi.engines.text import completion, end_ids
+from gsi.engines.text import completion, stored_end_ids
 from gsi.types import Completion, EngineLost, GsiError, Request, Workload
 from gsi.weights import count_parameters
 
@@ -42,7 +40,8 @@ class OpenAIEngine:
     on 429 and 503 and grows by one per full round of answers, up to `settings.concurrency`; Retry-After is obeyed.
     Failed connections, timeouts, 408, 409, 429, 5xx and answers that are no completion are retried with exponential
     backoff and jitter; a 429 or 503 does not count as a failed try while other requests get through. What still
-    fails is data: a Completion with finish_reason `error` and the reason in `detail`.
+    fails is data once the server has answered something else: a Completion with finish_reason `error` and the reason in
+    `detail`. A server that answers nothing any more is at fault itself, and what it failed is not handed over.
 
     `capabilities`: `seeds`; `prefix` with `api: completions`; `ids` where the server returns token ids (vLLM does).
     `stats`: prefill_tokens (prompt tokens computed) and reused_tokens (cached), as the server counts them,
@@ -59,7 +58,7 @@ class OpenAIEngine:
             settings = settings.model_copy(update={"url": settings.url[index]})
         self.settings, self.tokenizer = settings, tokenizer
         self.model = settings.served_model or model
-        self.stop_ids = _stop_ids(model, tokenizer)
+        self.stop_ids = stored_end_ids(model, tokenizer)
         self.parameters = count_parameters(model)  # of its files, where they are at hand
         self.context: int | None = None  # prompt + response, where the server says it
         self.stats: dict[str, float] = dict.fromkeys(
@@ -67,7 +66,7 @@ class OpenAIEngine:
         )
         self._client = Client(settings, self.model, lambda: f"\n{self._server.tail()}" if self._server else "")
         self._sends_ids = self._returns_ids = False
-        self._failing, self._problem = 0, ""  # requests that failed since, and why the last one did
+        self._small: dict[str, Any] = {}  # the first request that it answered
         self._server: Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
@@ -106,9 +105,10 @@ class OpenAIEngine:
     def run(self, work: Workload) -> None:
         started, more = time.perf_counter(), True
         done: queue.SimpleQueue[tuple[Request, Future[Completion]]] = queue.SimpleQueue()
-        flight: set[Future[Completion]] = set()
+        flight: dict[Future[Completion], float] = {}  # -> when it was handed in
+        held = Held()
         try:
-            while more or flight:
+            while more or flight or held:
                 room = self.concurrency - len(flight)
                 if more and room > 0:
                     asked = time.perf_counter()
@@ -116,9 +116,18 @@ class OpenAIEngine:
                     self.stats["idle_seconds"] += 0.0 if flight else time.perf_counter() - asked
                     more = requests is not None
                     for request in requests or ():
-                        future = asyncio.run_coroutine_threadsafe(self._complete(request), self._loop)
-                        flight.add(future)
+                        body = self._body(request)
+                        if isinstance(body, Completion):
+                            work.put(request, body)
+                            continue
+                        future = asyncio.run_coroutine_threadsafe(self._complete(request, body), self._loop)
+                        flight[future] = time.monotonic()
                         future.add_done_callback(lambda f, r=request: done.put((r, f)))  # type: ignore[misc]
+                if held and not flight:  # no later request is under way
+                    asked = time.monotonic()
+                    self._wait_for(self._ask())
+                    held.answered(work, asked)
+                    continue
                 try:
                     request, future = done.get(timeout=0.2) if flight and (room <= 0 or not more) else done.get_nowait()
                 except queue.Empty:
@@ -126,12 +135,15 @@ class OpenAIEngine:
                     if not more or room <= 0:
                         more = work.take(0) is not None and more  # hears of a Stop while everything is busy
                     continue
-                flight.remove(future)
-                work.put(request, future.result())
-                if self._failing >= FAILURES:
-                    raise self._client.error(
-                        f"fails one request after the other ({FAILURES} in a row); the last one: it {self._problem}", "see its log"
-                    )
+                since, failure = flight.pop(future), future.exception()
+                if isinstance(failure, RequestFailed):
+                    held.add(request, failure)
+                    self.stats["failed"] += 1
+                    if held.in_a_row >= FAILURES:
+                        raise self._broken(f"{FAILURES} in a row", failure)
+                else:
+                    work.put(request, future.result())
+                    held.answered(work, since)
         except GsiError:
             while not done.empty():  # what has been paid for is not lost
                 request, future = done.get()
@@ -143,10 +155,23 @@ class OpenAIEngine:
             self.stats["retries"] = self._client.retries
             self.stats["seconds"] += time.perf_counter() - started
 
+    async def _ask(self) -> None:
+        """Raises GsiError for a server that no longer answers what it did at the start."""
+        try:
+            await self._client.send(self._small, random.Random(0))
+        except RequestFailed as e:
+            raise self._broken("and now its first small one", e) from None
+
+    def _broken(self, how_many: str, last: RequestFailed) -> GsiError:
+        return self._client.error(
+            f"fails one request after the other ({how_many}); the last one: it {last}",
+            "see its log. What it failed is not stored: the same command draws it again",
+        )
+
     # ----------------------------------------------------------------------------------- one request
 
-    async def _complete(self, request: Request) -> Completion:
-        """The request's completion; GsiError where the run cannot go on."""
+    def _body(self, request: Request) -> dict[str, Any] | Completion:
+        """What to send, or the completion of a request that cannot run. Raises GsiError where the run cannot go on."""
         prompt, given, s = request.prompt, request.given, request.sampling
         if given.text and self.settings.api == "chat":
             raise GsiError("engine openai: a given prefix cannot be continued with api: chat; use api: completions")
@@ -161,16 +186,17 @@ class OpenAIEngine:
         body: dict[str, Any] = {"max_tokens": room, "temperature": s.temperature, "top_p": s.top_p, "seed": request.seed}
         if s.stop:
             body["stop"] = list(s.stop)
+        return body | self._prompt(prompt.text + given.text, ids)
+
+    async def _complete(self, request: Request, body: dict[str, Any]) -> Completion:
+        """What the server makes of it. Raises RequestFailed where that is nothing, GsiError where the run cannot go on."""
         self.stats["requests"] += 1
         try:
-            answer = await self._client.send(body | self._prompt(prompt.text + given.text, ids), random.Random(request.seed))
+            answer = await self._client.send(body, random.Random(request.seed))
         except RequestFailed as e:
-            if e.too_long:
-                return Completion("", (), "too_long", 0, detail=str(e))
-            self._failing, self._problem = self._failing + 1, str(e)
-            self.stats["failed"] += 1
-            return Completion("", None, "error", 0, detail=str(e))
-        self._failing = 0
+            if not e.too_long:
+                raise
+            return Completion("", (), "too_long", 0, detail=str(e))
         return self._completion(request, answer)
 
     def _prompt(self, text: str, ids: tuple[int, ...] | None) -> dict[str, Any]:
@@ -266,7 +292,7 @@ class OpenAIEngine:
                     raise self._client.error(f"fails a first small request: it {e}", "see its log") from None
                 continue
             if not sends_ids or answer.prompt_tokens in (None, len(ids or ())):  # else it reads the ids as something else
-                self._returns_ids = answer.ids is not None
+                self._returns_ids, self._small = answer.ids is not None, body
                 return
 
     # ----------------------------------------------------------------------------------- helpers
@@ -279,19 +305,3 @@ class OpenAIEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _stop_ids(model: str, tokenizer: Any) -> frozenset[int]:
-    """End tokens of the model's generation config, where it has one, and of the tokenizer."""
-    configured: Any = None
-    if Path(model).is_dir():
-        path = Path(model) / "generation_config.json"
-        configured = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
-    elif tokenizer is not None:
-        from transformers import GenerationConfig
-
-        try:
-            configured = GenerationConfig.from_pretrained(model).eos_token_id
-        except OSError:
-            configured = None  # it has none
-    return end_ids(configured, tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -66,7 +67,8 @@ class SlotCache(Cache):
     layers: list[Any]
 
     def __init__(self, max_slots: int, max_tokens: int):
-        super().__init__(layer_class_to_replicate=lambda *a, **k: SlotLayer(self))  # type: ignore[arg-type]
+        me = weakref.proxy(self)  # no cycle: the memory of a cache that is let go must be free at once, not at the next collection
+        super().__init__(layer_class_to_replicate=lambda *a, **k: SlotLayer(me))  # type: ignore[arg-type]
         self.max_slots, self.max_tokens = max_slots, max_tokens
         self.slots, self.capacity, self.longest = 0, 0, 0
         self.source: torch.Tensor | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gsi.types import Completion, GsiError, Request, Text
@@ -19,6 +21,22 @@ def end_ids(configured: Any, tokenizer: Any) -> frozenset[int]:
     """Ids that end a response: those of a generation config (one, several or None) and the tokenizer's own."""
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*ids, getattr(tokenizer, "eos_token_id", None)) if i is not None)
+
+
+def stored_end_ids(model: str, tokenizer: Any) -> frozenset[int]:
+    """`end_ids` of a model that is not loaded here: those of its generation config, where it has one, and of the tokenizer."""
+    configured: Any = None
+    if Path(model).is_dir():
+        path = Path(model) / "generation_config.json"
+        configured = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
+    elif tokenizer is not None:
+        from transformers import GenerationConfig
+
+        try:
+            configured = GenerationConfig.from_pretrained(model).eos_token_id
+        except OSError:
+            configured = None  # it has none
+    return end_ids(configured, tokenizer)
 
 
 def decode_after(tokenizer: Any, given: Sequence[int], ids: Sequence[int]) -> str:

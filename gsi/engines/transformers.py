@@ -81,22 +81,13 @@ class TransformersEngine:
         self._pieces: dict[int, str] = {}  # token id -> its text alone
         self._rows: list[_Row] = []  # row i lives in slot i
         self._waiting: deque[Request | None] = deque()  # taken, but over the token budget for now
-        self.stats = {
-            "prefill_tokens": 0,
-            "reused_tokens": 0,
-            "decode_tokens": 0,
-            "decode_steps": 0,
-            "back_offs": 0,
-            "seconds": 0.0,
-            "idle_seconds": 0.0,
-        }
+        counts = ("prefill_tokens", "reused_tokens", "decode_tokens", "decode_steps", "back_offs")
+        self.stats: dict[str, Any] = dict.fromkeys(counts, 0) | {"seconds": 0.0, "idle_seconds": 0.0}
         self._self_check(model)
 
     def close(self) -> None:
         self.model = None
-        self._cache = SlotCache(1, 1)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._empty_cache(1, 1)
 
     @torch.inference_mode()
     def run(self, work: Workload) -> None:
@@ -104,6 +95,7 @@ class TransformersEngine:
         more = True
         try:
             while more or self._rows or self._waiting:
+                starved: str | None = None
                 try:
                     if more or self._waiting:
                         more = self._refill(work)
@@ -112,24 +104,29 @@ class TransformersEngine:
                 except RuntimeError as e:
                     if not out_of_memory(e):
                         raise
-                    self._back_off(e)
+                    starved = str(e)
+                if starved is not None:  # out here: inside, the traceback still holds the activations
+                    self._back_off(starved)
         finally:
             self._rows.clear()
             self._waiting.clear()
             self.stats["seconds"] += time.perf_counter() - started
 
-    def _back_off(self, error: Exception) -> None:
+    def _back_off(self, error: str) -> None:
         """Out of memory: half the rows from now on. What was in flight starts again; its seeds give the same responses."""
         if self.max_rows == 1:
             raise GsiError(
                 f"engine transformers: out of memory with a single sequence; lower sample.max_new_tokens or engine.max_length: {error}"
-            ) from error
+            )
         self._waiting.extendleft(row.request for row in reversed(self._rows))
         self._rows.clear()
         self.max_rows = max(1, self.max_rows // 2)
         self.max_batch_tokens = max(1, self.max_batch_tokens // 2)
-        self._cache = SlotCache(self.max_rows, self.max_batch_tokens)
+        self._empty_cache(self.max_rows, self.max_batch_tokens)
         self.stats["back_offs"] += 1
+
+    def _empty_cache(self, rows: int, tokens: int) -> None:
+        self._cache = SlotCache(rows, tokens)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

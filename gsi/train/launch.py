@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi.stall import Watch
+from gsi.train.parallel import gpu_index
 from gsi.types import GsiError, TrainJob
 
 OUT_OF_MEMORY = 75  # exit code of a child that could not get memory
@@ -79,7 +80,8 @@ class TrlTrainer:
         """(figures, ""), or (None, message) when memory ran out."""
         work = Path(job.work)
         log, file = work / "train.log", work / "job.json"
-        file.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
+        kind = job.settings["device"].partition(":")[0]  # which one is in the child's environment, where it is the only one
+        file.write_text(json.dumps(dataclasses.asdict(replace(job, settings=job.settings | {"device": kind}))), encoding="utf-8")
         result: dict[str, float] | None = None
         starved = ""
         with log.open("ab") as err:
@@ -154,11 +156,21 @@ def _command(job: TrainJob, file: Path) -> list[str]:
 
 def _environment(job: TrainJob) -> dict[str, str]:
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"}
+    if job.settings["processes"] == 1 and not job.settings.get("cluster"):  # Ray shares GPUs out itself
+        quiet |= _one_gpu(job.settings["device"])
     if job.settings["processes"] > 1:
         quiet["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # torchrun sets and announces it otherwise
     if (cluster := job.settings.get("cluster")) and not cluster["address"] and (ray := sys.modules.get("ray")) and ray.is_initialized():
         quiet["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # the cluster that this process is in, which may be one of its own
     return os.environ | quiet
+
+
+def _one_gpu(device: str) -> dict[str, str]:
+    """The environment variable that leaves a process one GPU of those that this one may use, numbers or UUIDs: transformers takes all it sees."""
+    visible, index = os.environ.get("CUDA_VISIBLE_DEVICES"), gpu_index(device)
+    if device == "cpu" or visible == "":
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": str(index) if visible is None else ",".join(visible.split(",")[index : index + 1]).strip()}
 
 
 def _end(child: subprocess.Popen[str]) -> None:

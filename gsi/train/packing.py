@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "gsi_varlen"
+# what some models' layers also ask of their attention and this one does not do: capped logits (Gemma 2), sinks (gpt-oss), a bias, a choice of keys
+UNKNOWN = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
 
 
 def attention(
@@ -35,6 +37,8 @@ def attention(
     grouped = query.shape[1] != key.shape[1]
     if kwargs.get("dropout"):
         raise ValueError("packed attention has no dropout; set train.packing=false, or attention_dropout 0 in the model's config")
+    if asked := [name for name in UNKNOWN if kwargs.get(name) is not None]:
+        raise ValueError(f"packed attention does not know {', '.join(asked)}, which this model's attention has; set train.packing=false")
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may have left them in float32 under autocast
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
@@ -65,7 +69,10 @@ def register() -> str:
 
 @torch.no_grad()
 def isolates(model: Any, device: str, bf16: bool) -> bool:
-    """Whether this model gives a row the same logits behind another row as alone: layers that are no attention may leak."""
+    """Whether this model gives a row the same logits behind another row as alone: layers that are no attention may leak.
+
+    Also False where its attention asks for what packed attention does not do; both ways would be wrong alike.
+    """
     size = model.config.get_text_config().vocab_size
     ids = (torch.arange(21, device=device) * 7 + 2) % size
     rows = {"packed": [ids[:12], ids[12:]], "alone": [ids[12:]]}

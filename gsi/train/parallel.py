@@ -29,6 +29,14 @@ def read_layout(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value or {} for key, value in layout.items()}
 
 
+def gpu_index(device: str) -> int:
+    """Which of the visible GPUs `train.device` names: `cuda:1` the second, `auto` and `cuda` the first."""
+    kind, colon, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise GsiError(f"train.device: {device!r} is no device; use `auto`, `cpu`, `cuda` or `cuda:1`")
+    return int(index or 0)
+
+
 def pick_device(settings: dict[str, Any]) -> str:
     """cpu or cuda. Raises GsiError for devices and packages that are not there; loads torch only where it has to be asked."""
     wanted, processes, layout = settings["device"], settings["processes"], read_layout(settings)
@@ -40,6 +48,12 @@ def pick_device(settings: dict[str, Any]) -> str:
         device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
     if device != "cpu" and not there:
         raise GsiError(f"train.device: {wanted!r}, but torch sees no GPU; use auto or cpu")
+    if (index := gpu_index(wanted)) and processes > 1:
+        raise GsiError(
+            f"train.device: {wanted!r} names one GPU, and {processes} processes take one each; use device=cuda, or train.processes=1"
+        )
+    if index and index >= there:
+        raise GsiError(f"train.device: {wanted!r}, but torch sees {there} GPUs, of which the first is cuda:0")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # in a process group: those of this machine
     if device != "cpu" and here > there:
         raise GsiError(f"train.processes: {here}, but torch sees {there} GPUs; use at most {there}, or train.device=cpu")

@@ -122,7 +122,7 @@ def train(job: TrainJob) -> dict[str, float]:
         trainer.remove_callback(callback)
     if stopping:
         stopping.trainer = trainer
-    checkpoint = last_checkpoint(work)
+    checkpoint = last_checkpoint(work, clean=first_process())
     if checkpoint and first_process():
         emit("say", text=f"training goes on from step {checkpoint.name[11:]} of {plan.steps}")
     started, processor = time.perf_counter(), time.process_time()

@@ -37,6 +37,8 @@ class Trainer(SFTTrainer):
 
     def __init__(self, *, rows: Rows, plan: Plan, **kwargs: Any):
         super().__init__(**kwargs)
+        # the loss is made here, and the model is given no count: transformers must count the batch's tokens whatever the model's own loss takes
+        self.model_accepts_loss_kwargs = True
         whole: Any = self.model
         base = whole.get_base_model() if is_peft_model(whole) else whole
         add_fused_lm_head(base, outputs=("log_probs",))  # TRL's own, without the entropy and accuracy it would log
@@ -145,13 +147,13 @@ class Trainer(SFTTrainer):
         return None
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint; interrupted ones are removed."""
+def last_checkpoint(work: Path, clean: bool) -> Path | None:
+    """The newest whole checkpoint. `clean` removes interrupted ones, in one process of several: the others pass them by."""
     found = []
     for folder in work.glob("checkpoint-*"):
         if (folder / DONE).exists():
             found.append((int(folder.name[11:]), folder))
-        else:
+        elif clean:
             shutil.rmtree(folder)
     return max(found)[1] if found else None
 
@@ -177,7 +179,8 @@ class Collator:
             lengths = torch.tensor([len(r["input_ids"]) for r in rows])
             batch["weights"] = weights.repeat_interleave(lengths)[None]
         else:
-            batch["weights"] = weights[:, None].expand(batch["input_ids"].shape)
+            # memory of its own: the loader pins a batch by copying it into storage with the same strides
+            batch["weights"] = weights[:, None].expand(batch["input_ids"].shape).contiguous()
         return batch
 
 
