@@ -294,7 +294,7 @@ def test_a_copy_without_a_gpu_is_refused_where_others_have_one(model, monkeypatc
     if torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(GsiError, match="torch sees no CUDA device.*as many engine.replicas as GPUs"):
+    with pytest.raises(GsiError, match=r"torch sees no CUDA device.*as many engine.replicas as GPUs"):
         build.open_engine(TransformersEngine(max_rows=8, replicas=2), model, TOKENIZER).close()
 
 

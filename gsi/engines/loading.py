@@ -20,7 +20,9 @@ def pick_device(device: str) -> torch.device:
     except RuntimeError as e:
         raise GsiError(f"engine.device: {device!r} is no device; use `auto`, `cpu`, `cuda` or `cuda:1`") from e
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise GsiError(f"engine.device: {device!r}, but torch sees no CUDA device; use `auto` or `cpu`, and at most as many engine.replicas as GPUs")
+        raise GsiError(
+            f"engine.device: {device!r}, but torch sees no CUDA device; use `auto` or `cpu`, and at most as many engine.replicas as GPUs"
+        )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise GsiError(f"engine.device: {device!r}, but torch sees only {torch.cuda.device_count()} CUDA device(s)")
     return chosen
