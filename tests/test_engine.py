@@ -17,7 +17,7 @@ from gsi.engines.draw import repeats, uniform
 from gsi.engines.slots import SlotCache
 from gsi.engines.transformers import TransformersEngine
 from gsi.seeds import seed_of
-from gsi.types import GsiError, Query, Request, Sampling, Stop, Text
+from gsi.types import Completion, GsiError, Query, Request, Sampling, Stop, Text
 
 TOKENIZER = models.tokenizer()
 
@@ -291,6 +291,39 @@ def test_log_probabilities_equal_scoring_and_the_plain_forward_pass(folder):
         assert np.allclose(score, expected, atol=1e-3)
         assert np.allclose(c.logprobs, expected, atol=1e-3)
         assert len(c.logprobs) == len(c.ids)
+
+
+def starve(monkeypatch, model, rows):
+    """From now on the model's forward pass has memory for so many rows."""
+    forward = model.forward
+
+    def small(*args, input_ids, **kwargs):
+        if input_ids.shape[0] > rows:
+            torch.empty(2**55)  # as a machine without a GPU says it
+        return forward(*args, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(model, "forward", small)
+
+
+def test_scoring_halves_its_batch_when_memory_runs_out(llama, monkeypatch):
+    engine = TransformersEngine(llama, TOKENIZER)
+    pairs = [(Text("", (5, 6, 7)), Completion("", tuple(range(8, 9 + i)), "stop", 1 + i)) for i in range(40)]
+    calm = engine.score(pairs), engine.entropies(pairs)
+    starve(monkeypatch, engine.model, 7)
+    for expected, got in zip(calm, (engine.score(pairs), engine.entropies(pairs)), strict=True):
+        assert [pytest.approx(e, abs=1e-4) for e in expected] == got
+    starve(monkeypatch, engine.model, 0)
+    with pytest.raises(GsiError, match="out of memory while a single response of 43 tokens"):
+        engine.score(pairs)
+
+
+def test_too_little_memory_at_the_start_is_not_taken_for_an_architecture(llama, monkeypatch):
+    def starving(self, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TransformersEngine, "_forward", starving)
+    with pytest.raises(GsiError, match=r"no memory is left beside .*llama.*CUDA out of memory"):
+        TransformersEngine(llama, TOKENIZER)
 
 
 def test_a_response_that_goes_in_circles_is_stopped(llama, monkeypatch):

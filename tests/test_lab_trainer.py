@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 def test_it_trains_to_the_weights_of_the_real_one(tmp_path, model, weights, micro, warmup):
     from gsi.train import sft
 
-    changes = {"batch_size": 5, "micro_batch_size": micro, "epochs": 2, "learning_rate": 3e-3, "warmup": warmup, "weight_decay": 0.01}
+    changes = {"batch_size": 5, "micro_batch_size": micro, "epochs": 2, "learning_rate": 3e-3, "warmup": warmup}
     table = rows(13, weights)
     real, ours = (job(tmp_path / name, table, model, **changes) for name in ("real", "ours"))
     expected, figures = sft.train(real), trainer.train(ours)
@@ -34,6 +34,7 @@ def test_it_trains_to_the_weights_of_the_real_one(tmp_path, model, weights, micr
     assert len(AutoTokenizer.from_pretrained(ours.output)) == len(AutoTokenizer.from_pretrained(model))
 
 
-def test_what_only_the_real_one_does_is_refused(tmp_path, model):
-    with pytest.raises(GsiError, match=r"train\.method.*train\.kind=trl"):
-        trainer.train(job(tmp_path, rows(4), model, method="lora"))
+@pytest.mark.parametrize(("key", "value"), [("method", "lora"), ("weight_decay", 0.01)])
+def test_what_only_the_real_one_does_is_refused(tmp_path, model, key, value):
+    with pytest.raises(GsiError, match=rf"train\.{key}.*train\.kind=trl"):
+        trainer.train(job(tmp_path, rows(4), model, **{key: value}))

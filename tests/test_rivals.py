@@ -2,6 +2,7 @@
 
 import models
 import pytest
+import torch
 
 from gsi.lab import dag, rivals
 from gsi.metrics import flops
@@ -31,6 +32,13 @@ def test_a_rival_spends_its_budget_and_no_more_than_a_step_beyond(base, pool, ri
     assert found["flops"] < twice["flops"]
     assert rival == "grpo_hint" or found["trained"] == found["tokens"]
     assert set(found["before"]) == {2}
+
+
+def test_it_draws_where_the_live_weights_are(base, monkeypatch):
+    """They are trained on the CPU, whatever else the machine has."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    engine = rivals.Drawing(base, models.tokenizer(), 1).engine
+    assert (engine.device.type, engine.model.dtype) == ("cpu", torch.float32)
 
 
 def test_a_group_without_a_right_response_is_drawn_again_behind_an_opening(base, pool, monkeypatch):

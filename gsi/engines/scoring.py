@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gsi.engines.loading import out_of_memory
 from gsi.types import Completion, GsiError, Text
 
 TOKENS = 8192  # of one batch, padding included
@@ -26,20 +27,51 @@ def entropies(model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: in
 def _measure(
     model: Any, pairs: Sequence[tuple[Text, Completion]], max_rows: int, what: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> list[list[float]]:
-    """`what` of the log-probabilities (n, V) and the ids (n,) of every completion, as n numbers. Right-padded batches of similar length."""
-    whole = [(*(prompt.ids or ()), *(completion.ids or ())) for prompt, completion in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: len(whole[i]))
+    """`what` of the log-probabilities (n, V) and the ids (n,) of every completion, as n numbers. Right-padded batches of similar length.
+
+    Where memory runs out, batches are half as large from then on.
+    """
+    lengths = [len(prompt.ids or ()) + len(completion.ids or ()) for prompt, completion in pairs]
+    tokens = TOKENS
+    order = sorted(range(len(pairs)), key=lambda i: lengths[i])
     found: list[list[float]] = [[] for _ in pairs]
     while order:
-        longest = len(whole[order[-1]])
-        size = max(1, min(max_rows, TOKENS // max(longest, 1)))
-        batch, order = order[-size:], order[:-size]
-        ids = torch.tensor([[*whole[i], *[0] * (longest - len(whole[i]))] for i in batch], device=model.device)  # (b, longest)
-        logits = model(input_ids=ids, use_cache=False).logits
-        for row, i in enumerate(batch):
-            prompt = len(pairs[i][0].ids or ())
-            if prompt == 0:
-                raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
-            logp = torch.log_softmax(logits[row, prompt - 1 : len(whole[i]) - 1].float(), -1)  # (n, V)
-            found[i] = what(logp, ids[row, prompt : len(whole[i])]).tolist()
+        longest = lengths[order[-1]]
+        size = min(len(order), max(1, min(max_rows, tokens // max(longest, 1))))
+        starved: str | None = None
+        try:
+            for i, values in zip(order[-size:], _batch(model, [pairs[i] for i in order[-size:]], what), strict=True):
+                found[i] = values
+        except RuntimeError as e:
+            if not out_of_memory(e):
+                raise
+            starved = str(e)
+        if starved is None:
+            order = order[:-size]
+            continue
+        if size == 1:  # out here: inside, the traceback still holds the activations
+            raise GsiError(
+                f"engine transformers: out of memory while a single response of {longest} tokens, prompt included, is scored; "
+                f"lower sample.max_new_tokens or use a device with more memory: {starved}"
+            )
+        tokens = size * longest // 2
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return found
+
+
+def _batch(
+    model: Any, pairs: Sequence[tuple[Text, Completion]], what: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> list[list[float]]:
+    whole = [(*(prompt.ids or ()), *(completion.ids or ())) for prompt, completion in pairs]
+    longest = max(map(len, whole))
+    ids = torch.tensor([[*w, *[0] * (longest - len(w))] for w in whole], device=model.device)  # (b, longest)
+    logits = model(input_ids=ids, use_cache=False).logits
+    found = []
+    for row, (text, _) in enumerate(pairs):
+        prompt = len(text.ids or ())
+        if prompt == 0:
+            raise GsiError("engine transformers: a completion is scored after its prompt, and this prompt has no token")
+        logp = torch.log_softmax(logits[row, prompt - 1 : len(whole[row]) - 1].float(), -1)  # (n, V)
+        found.append(what(logp, ids[row, prompt : len(whole[row])]).tolist())
     return found

@@ -303,6 +303,10 @@ class TransformersEngine:
             ours = self._decode_logits([r[-1] for r in rows], [len(r) - 1 for r in rows])
             plain = torch.stack([self.model(input_ids=torch.tensor([r], device=self.device)).logits[0, -1] for r in rows])
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as e:
+            if isinstance(e, RuntimeError) and out_of_memory(e):
+                raise GsiError(
+                    f"engine transformers: no memory is left beside {name} on {self.device}; free some, or use another: {e}"
+                ) from e
             raise GsiError(
                 f"engine transformers: {name} ({type(self.model).__name__}) cannot be decoded with this engine: {e}; use `engine: {{kind: vllm}}` or a server"
             ) from e

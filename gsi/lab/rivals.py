@@ -68,7 +68,8 @@ class Drawing:
     """The engine on the live weights of a trainer, and what it has cost."""
 
     def __init__(self, base: str, tokenizer: Any, seed: int):
-        self.engine, self.tokenizer, self.seed = TransformersEngine(base, tokenizer, max_rows=256), tokenizer, seed
+        self.engine = TransformersEngine(base, tokenizer, device="cpu", dtype="float32", max_rows=256)  # where the live weights are
+        self.tokenizer, self.seed = tokenizer, seed
         self.round = self.scored = 0
         self._before = dict(self.engine.stats)  # the engine's check of itself is not counted
 

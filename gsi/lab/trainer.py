@@ -20,7 +20,8 @@ import torch
 from gsi.train.rows import Plan, Rows, read_rows
 from gsi.types import GsiError, TrainJob
 
-ONLY = {"method": "full", "schedule": "linear", "processes": 1, "early_stopping": None}  # what it can do
+# what it can do; TRL's weight decay leaves out biases and norms
+ONLY = {"method": "full", "schedule": "linear", "weight_decay": 0.0, "processes": 1, "early_stopping": None}
 
 
 def train(job: TrainJob) -> dict[str, float]:
@@ -39,7 +40,7 @@ def train(job: TrainJob) -> dict[str, float]:
     rows = read_rows(job.data)
     plan = Plan(rows.lengths, s["batch_size"], s["micro_batch_size"], s["epochs"], job.seed)
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32, use_safetensors=True).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=s["learning_rate"], weight_decay=s["weight_decay"], fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=s["learning_rate"], weight_decay=0.0, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(plan.steps * s["warmup"]), plan.steps)
     started, total, tokens = time.perf_counter(), 0.0, 0
     for step in range(plan.steps):
