@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from gsi.config.training import Train
+from gsi.train.launch import events
 from gsi.train.rows import Order, Plan, read_rows, shown
 from gsi.types import GsiError, TrainJob
 
@@ -436,3 +437,11 @@ def test_bfloat16_keeps_master_weights(tmp_path, model):
     assert 0 < difference(ours, AutoModelForCausalLM.from_pretrained(model)) < 2e-5
     packed, _ = train(tmp_path / "c", rows(), model, learning_rate=1e-5, epochs=1, dtype="bfloat16", packing=True)
     assert packed["loss"] == pytest.approx(half["loss"], rel=0.01)
+
+
+def test_events_are_found_behind_a_library_s_own_print_and_behind_one_another():
+    """Several processes share the pipe, and `print` writes its end of line by itself."""
+    one, two = (json.dumps({"gsi": "log", "text": "gsi " + json.dumps({"rank": rank, "gsi": 1})}) for rank in (0, 1))
+    assert [e["text"] for e in events(f"Loading weights{one}\n")] == ['gsi {"rank": 0, "gsi": 1}']
+    assert [json.loads(e["text"][4:])["rank"] for e in events(f"{one}{two}\n")] == [0, 1]
+    assert list(events("a print\n")) == []

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gsi.stall import Watch
 from gsi.train.parallel import gpu_index
 from gsi.types import GsiError, TrainJob
 
+MARK = '{"gsi"'  # how an event begins (`sft.emit`)
 OUT_OF_MEMORY = 75  # exit code of a child that could not get memory
 # settings that change nothing about the result: a checkpoint made with other values of these is still good
 _FREE = (
@@ -108,26 +109,24 @@ class TrlTrainer:
                 watch.__enter__()
                 for line in child.stdout:
                     lines += 1
-                    if not line.startswith('{"gsi"'):
-                        continue  # a library's own print
-                    event = json.loads(line)
-                    if event["gsi"] == "step" and progress:
-                        progress(event["step"], event["steps"])
-                    elif event["gsi"] == "log":
-                        err.write((event["text"] + "\n").encode())
-                        err.flush()
-                    elif event["gsi"] == "say":
-                        say(f"training: {event['text']}")
-                    elif event["gsi"] == "first_batch":
-                        text = _row_as_text(event)
-                        err.write((text + "\n").encode())
-                        say(text)
-                    elif event["gsi"] == "out_of_memory":
-                        starved = event["message"]
-                    elif event["gsi"] == "error":
-                        raise GsiError(f"training: {event['message']} (log: {log})")
-                    elif event["gsi"] == "done":
-                        result = event["figures"]
+                    for event in events(line):
+                        if event["gsi"] == "step" and progress:
+                            progress(event["step"], event["steps"])
+                        elif event["gsi"] == "log":
+                            err.write((event["text"] + "\n").encode())
+                            err.flush()
+                        elif event["gsi"] == "say":
+                            say(f"training: {event['text']}")
+                        elif event["gsi"] == "first_batch":
+                            text = _row_as_text(event)
+                            err.write((text + "\n").encode())
+                            say(text)
+                        elif event["gsi"] == "out_of_memory":
+                            starved = event["message"]
+                        elif event["gsi"] == "error":
+                            raise GsiError(f"training: {event['message']} (log: {log})")
+                        elif event["gsi"] == "done":
+                            result = event["figures"]
                 child.wait()
             finally:
                 watch.__exit__()
@@ -144,6 +143,15 @@ class TrlTrainer:
         with log.open(encoding="utf-8", errors="replace") as f:
             tail = "".join(collections.deque(f, 15))
         raise GsiError(f"training: the child process ended with code {child.returncode} (log: {log}):\n{tail}")
+
+
+def events(line: str) -> Iterator[dict[str, Any]]:
+    """What a line of the pipe tells: nothing where it is a library's own print, several events where such a print's end of line came late."""
+    at = line.find(MARK)
+    while at >= 0:
+        event, end = json.JSONDecoder().raw_decode(line, at)
+        yield event
+        at = line.find(MARK, end)
 
 
 def _command(job: TrainJob, file: Path) -> list[str]:
