@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gsi
+from gsi.cli import main
 from gsi.config import load_config
 from gsi.config.data import Task
 from gsi.progress import Reporter
+from gsi.report.read import read_run
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify import make_grader
@@ -105,8 +107,9 @@ def test_a_row_becomes_a_query_and_blank_lines_count(tmp_path):
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [(5.5, 5), ("2.5", 2), (3, 3), ("5", 5), ("Level 5", 5), ("level 12", 12), (2.0, 2), ("Level ?", None), ("", None), (None, None)],
-)
+    [(5.5, 5), ("2.5", 2), (3, 3), ("5", 5), ("Level 5", 5), ("level 12", 12), (2.0, 2), ("Level ?", None), ("", None), (None, None),
+     (0, 0), ("0.0", 0), (999_999, 999_999), (999_999.9, 999_999)],
+)  # fmt: skip
 def test_levels(tmp_path, level, expected):
     assert load(Task(name="mine", path=write(tmp_path / "d.jsonl", qa(level=level)))).queries[0].level == expected
 
@@ -169,6 +172,12 @@ ROWS = {  # name: (rows, pieces of the message; FILE stands for the path)
     "level a word": ([qa(level="hard")], ["FILE:1", "field `level`", "`Level 5`", "found str 'hard'"]),
     "level no number": ([b'{"question": "q", "answer": "1", "level": NaN}'], ["FILE:1", "field `level`", "found float nan"]),
     "level true": ([qa(level=True)], ["FILE:1", "field `level`", "found bool True"]),
+    "level below 0": ([qa(level=-1)], ["FILE:1", "field `level`: expected 0 to 999,999, found -1", "number the levels from 0 or 1"]),
+    "level below 0 as text": ([qa(level="-2.5")], ["FILE:1", "field `level`: expected 0 to 999,999, found '-2.5'"]),
+    "level too large": ([qa(), qa(level=10**30)], ["FILE:2", "field `level`: expected 0 to 999,999, found 1000"]),
+    "level endless": ([qa(level="9" * 5000)], ["FILE:1", "field `level`: expected 0 to 999,999, found '999"]),
+    "level a rate": ([qa(level=0.35)], ["FILE:1", "field `level`: 0.35 would become 0: levels are whole numbers", "write 0.35 as 35"]),
+    "level a rate as text": ([qa(level=".5")], ["FILE:1", "field `level`: '.5' would become 0"]),
     "options a number": ([qa(options=3)], ["FILE:1", "field `options`", "list of texts", "found int 3"]),
     "options plain text": ([qa(options="A) 1 B) 2")], ["FILE:1", "field `options`", "as JSON text", "found str"]),
     "options of lists": ([qa(options=[["a"]])], ["FILE:1", "field `options`", "found list"]),
@@ -286,6 +295,18 @@ def test_tasks_that_stop_a_run(task, pieces):
         load(task)
     for piece in pieces:
         assert piece in str(error.value)
+
+
+def test_the_least_and_the_largest_level_are_reported(tmp_path, capsys):
+    rows = [{"question": f"{i}+1?", "answer": str(i + 1), "level": level} for i, level in enumerate((0, 0, 999_999, 999_999))]
+    tasks = [{"name": "gsm8k", "path": write(tmp_path / "d.jsonl", *rows)}]
+    config = scripted.config(
+        tmp_path / "run", iterations=1, tasks=tasks, engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"}, evaluate={"validation": 2}
+    )  # fmt: skip
+    run = gsi.run(config, reporter=Reporter("quiet")).path
+    assert [set(by["levels"]) for by in json.loads((run / "iter_1" / "eval.json").read_text())["validation"].values()] == [{"0", "999999"}]
+    assert main(["status", str(run)]) == 0
+    assert read_run(run).missing == []
 
 
 def test_lab_tasks_are_generated():
