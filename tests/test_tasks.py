@@ -328,9 +328,42 @@ def test_queries_made_in_python_are_checked_too(tmp_path):
         ([*data.queries, data.queries[0]], "the id 'a' occurs twice"),
         ([replace(data.queries[0], answer=" ")], "query 'a': field `answer` is empty"),
         ([replace(data.queries[0], question=3)], "query 'a': field `question`: expected text, found int 3"),
+        ([replace(data.queries[0], id=["a"])], r"queries\[0\]: field `id`: expected text, found list"),
+        ([replace(data.queries[0], rationale=5)], "query 'a': field `rationale`: expected text, found int 5"),
+        ([replace(data.queries[0], level="hard")], "query 'a': field `level`: expected a whole number or text such as `Level 5`"),
+        ([replace(data.queries[0], level=10**5000)], "query 'a': field `level`: expected 0 to 999,999, found a number of over 60 digits"),
+        ([replace(data.queries[0], options=3)], "query 'a': field `options`: expected a list of texts"),
+        ([data.queries[0], qa(id="c")], r"queries\[1\]: expected a gsi.Query, found dict; make it one: gsi.Query\(id='q1', task='math'"),
+        ("d.jsonl", "expected a list of gsi.Query, found str"),
+        (3, "expected a list of gsi.Query, found int"),
     ]:
         with pytest.raises(GsiError, match=message):
             from_queries(queries, Task(name="math"))
+
+
+def test_what_is_said_in_words_becomes_what_a_file_gives():
+    said = Query("a", "other", "2+2?", "B", level="Level 5", options=["3", "4"])
+    assert from_queries((q for q in [said]), Task(name="mine")).queries == [Query("a", "mine", "2+2?", "B", level=5, options=("3", "4"))]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (Query("a", "gsm8k", "1+1?", "2", level="hard"), "query 'a': field `level`"),
+        (Query("a", "gsm8k", "1+1?", "2", level=10**30), "query 'a': field `level`"),
+        (Query("a", "gsm8k", "1+1?", "2", rationale=5), "query 'a': field `rationale`"),
+        (qa(id="a"), r"queries\[0\]: expected a gsi.Query, found dict"),
+    ],
+)
+def test_a_run_refuses_such_queries_before_it_draws(tmp_path, query, message):
+    with pytest.raises(GsiError, match=message):
+        gsi.run(scripted.config(tmp_path / "run", tasks=[{"name": "gsm8k"}]), [query], reporter=Reporter("quiet"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_is_a_path_or_a_mapping():
+    with pytest.raises(GsiError, match="config: expected the path of a YAML file or a mapping of keys to values, found NoneType"):
+        gsi.run(None)
 
 
 def test_lab_tasks_check_steps():

@@ -9,7 +9,7 @@ import ast
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -67,20 +67,35 @@ def load(task: Task, every: bool = False) -> TaskData:
     return _data(task, queries, problems)
 
 
-def from_queries(queries: Sequence[Query], task: Task) -> TaskData:
-    """The same for queries made in Python. Raises GsiError for an id that occurs twice or an empty question or answer."""
-    queries = queries[: task.limit or None]
-    if not queries:
+def from_queries(queries: Iterable[Query], task: Task) -> TaskData:
+    """The same for queries made in Python, which become the task's. Raises GsiError for what is no Query, a field of another kind, an empty
+    question or answer, and an id that occurs twice."""
+    if isinstance(queries, str | Mapping) or not isinstance(queries, Iterable):
+        raise GsiError(f"task {task.name}: queries: expected a list of gsi.Query, found {type(queries).__name__}")
+    checked = [_checked(number, query, task) for number, query in enumerate(islice(queries, task.limit or None))]
+    if not checked:
         raise GsiError(f"task {task.name}: no queries were given")
     seen: set[str] = set()
-    for query in queries:
+    for query in checked:
         if query.id in seen:
             raise GsiError(f"task {task.name}: the id {query.id!r} occurs twice; ids must be unique")
         seen.add(query.id)
-        for field in ("id", "question", "answer"):
-            if not (fields.text(f"query {query.id!r}", field, getattr(query, field)) or "").strip():
-                raise GsiError(f"query {query.id!r}: field `{field}` is empty; fill it in or leave the query out")
-    return _data(task, list(queries), [])
+    return _data(task, checked, [])
+
+
+def _checked(number: int, query: Query, task: Task) -> Query:
+    if not isinstance(query, Query):
+        make = f"gsi.Query(id='q{number}', task={task.name!r}, question=..., answer=...)"
+        raise GsiError(f"task {task.name}: queries[{number}]: expected a gsi.Query, found {type(query).__name__}; make it one: {make}")
+    fields.text(f"queries[{number}]", "id", query.id)
+    at = f"query {query.id!r}"
+    for field in ("id", "question", "answer", "rationale"):
+        value = fields.text(at, field, getattr(query, field))
+        if field != "rationale" and not (value or "").strip():
+            raise GsiError(f"{at}: field `{field}` is empty; fill it in or leave the query out")
+    level, options = fields.level(at, query.level), fields.options(at, query.options) or query.options
+    same = (task.name, level, options) == (query.task, query.level, query.options)
+    return query if same else replace(query, task=task.name, level=level, options=options)
 
 
 def _data(task: Task, queries: list[Query], problems: list[Problem]) -> TaskData:
