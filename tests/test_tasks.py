@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,7 +219,8 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "gsi", "tasks", "check", path, "--task", "gsm8k"], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, "a run stops at three of these rows"
+    assert f"gsi: {path}: a run stops at 3 rows, first {path}:4; mend or remove what is listed with `row:`" in done.stderr
     shown = " ".join(done.stdout.split())
     for piece in (
         f"{path}:2: gsm8k-00002: answer: empty",
@@ -231,6 +233,50 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
         "2 of 9 questions are usable",
     ):
         assert piece.replace(" ", "") in shown.replace(" ", ""), shown
+
+
+CHECKED = {  # file: (content, listed, the last word of a check that fails; None = a run goes on without these)
+    "left.jsonl": (b'{"question": "q?", "answer": "1"}\n{"question": "r?"}\n', ["FILE:2: auto-00002: answer: empty"], None),
+    "twice.jsonl": (
+        b'{"id": "a", "question": "q?", "answer": "1"}\n{"id": "a", "question": "r?", "answer": "2"}\n',
+        ["FILE:2: line 2: row: field `id`: 'a' is also the id of line 1", "1 of 2 questions are usable"],
+        "FILE: a run stops at one row, FILE:2;",
+    ),
+    "ragged.csv": (
+        b"question,answer\nx,1,extra\ny\n",
+        ["FILE:2: line 2: row: another number of cells than the header's 2", "FILE:3: line 3: row: another number", "0 of 2 questions are"],
+        "FILE: a run stops at 2 rows, first FILE:2;",
+    ),
+    "broken.csv": (
+        b'question,answer\n"q?"x,1\ncaf\xe9,2\n\n"r?",3\n',
+        ["FILE:2: line 2: row: not valid CSV", "FILE:3: line 3: row: byte 3 is not valid UTF-8", "1 of 3 questions are usable"],
+        "FILE: a run stops at 2 rows, first FILE:2;",
+    ),
+    "list.json": (
+        b'[3, {"question": "q?", "answer": "1"}, null]',
+        ["FILE:1: row 1: row: ", "found int", "FILE:3: row 3: row: ", "found NoneType", "1 of 3 questions are usable"],
+        "FILE: a run stops at 2 rows, first FILE:1;",
+    ),
+    "empty.jsonl": (
+        b'{"question": "q?", "answer": ""}\n',
+        ["FILE:1: auto-00001: answer: empty", "0 of 1 questions are usable"],
+        "FILE: no rows to use",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_check_fails_where_a_run_would_stop(tmp_path, capsys, name):
+    content, listed, last = CHECKED[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert main(["tasks", "check", str(path)]) == (2 if last else 0)
+    out, err = capsys.readouterr()
+    assert [piece for piece in listed if piece.replace("FILE", str(path)) not in out] == []
+    assert (last or "").replace("FILE", str(path)) in err
+    stopped = pytest.raises(GsiError, match=re.escape(str(path))) if last else nullcontext()
+    with stopped:
+        load(Task(name="auto", path=str(path)))
 
 
 @pytest.mark.parametrize(

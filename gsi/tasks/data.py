@@ -17,7 +17,7 @@ from typing import Any
 from gsi.config.data import Task
 from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, conversations, fields, with_choices
 from gsi.tasks.endings import final_answer
-from gsi.tasks.golds import Problem
+from gsi.tasks.golds import STOPS, Problem
 from gsi.tasks.hub import hub_dataset
 from gsi.tasks.sources import LOCAL, Source, local_file
 from gsi.types import GsiError, Query
@@ -47,7 +47,7 @@ def load(task: Task, every: bool = False) -> TaskData:
     """Reads the queries of a task: its file (`path`), its `hub` data set, the built-in one's, or a lab task's generator.
 
     Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
-    With `every`, a row that cannot be read is one of the problems, and the others go on.
+    With `every`, a row that stops a run is one of the problems (`golds.STOPS`), and the others go on; there may be no query then.
 
     Raises GsiError, with place, field and fix, for anything that does not become a query.
     """
@@ -61,7 +61,7 @@ def load(task: Task, every: bool = False) -> TaskData:
     else:
         source = _source(task, spec)
         queries, problems = _read(task, spec, source, every)
-        if not queries:
+        if not queries and not (every and problems):
             why = f"; {len(problems)} were left out, the first because {problems[0].reason}" if problems else ""
             raise GsiError(f"{source.name}: no rows to use{why}")
     return _data(task, queries, problems)
@@ -212,7 +212,7 @@ def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False
         except GsiError as e:
             if not every:
                 raise
-            problems.append(Problem(name, "row", str(e).removeprefix(f"{at}: "), source.name, line))
+            problems.append(Problem(name, STOPS, str(e).removeprefix(f"{at}: "), source.name, line))
         else:
             found.add("answer")  # a column, or cut out of a solution
             queries.append(query)
