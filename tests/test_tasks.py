@@ -141,6 +141,11 @@ def test_the_same_rows_in_any_file_format_are_the_same_data(tmp_path):
     assert len(found[0].queries) == 3
 
 
+def test_columns_without_a_name_and_blank_lines_are_passed_over(tmp_path):
+    (tmp_path / "d.csv").write_text(",question,answer,,\n\n0,2+2?,4,,\n\n1,3+3?,6,,\n")
+    assert [q.answer for q in load(Task(name="mine", path=str(tmp_path / "d.csv"))).queries] == ["4", "6"]
+
+
 @pytest.mark.parametrize(
     "change", [{"question": "3?"}, {"answer": "5"}, {"id": "z"}, {"rationale": "r"}, {"level": 2}, {"options": ["a", "b"]}]
 )
@@ -289,7 +294,12 @@ def test_a_check_fails_where_a_run_would_stop(tmp_path, capsys, name):
         ("long.csv", b"question,answer\n2+2?,4,5\n", [":2: another number of cells than the header's 2"]),
         ("quote.csv", b'question,answer\n"2+2?"x,4\n', [":2: not valid CSV"]),
         ("latin.csv", b"question,answer\nq,1\ncaf\xe9,4\n", [":3: byte 3 is not valid UTF-8"]),
-        ("names.csv", b"Problem;Answer\n1;2\n", ["field `question`", "the columns are: Problem;Answer"]),
+        ("names.csv", b"Problem,Answer\n1,2\n", ["field `question`", "the columns are: Problem, Answer"]),
+        ("semicolons.csv", b"question;answer\n1;2\n", [":1: the header has ';' and no ',': wrong separator?"]),
+        ("quoted.csv", b'"question";"answer"\n"1";"2"\n', [":1: the header has ';' and no ',': wrong separator?"]),
+        ("tabs.csv", b"question\tanswer\n1\t2\n", [":1: the header has '\\t' and no ','", "name a file with tabs .tsv"]),
+        ("commas.tsv", b"question,answer\n1,2\n", [":1: the header has ',' and no '\\t': wrong separator?"]),
+        ("twice.csv", b"question,answer,answer\n1,2,3\n", [":1: two columns are called 'answer'; rename one, or take it out"]),
         ("no.parquet", b"PAR1", ["cannot be read as Parquet"]),
         ("cut.parquet", b"PAR1" * 100, ["cannot be read as Parquet"]),
         ("plain.jsonl.gz", b'{"question": "q", "answer": "1"}\n', ["cannot be read", "gzip"]),

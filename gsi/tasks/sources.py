@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ def _csv(path: str, file: Path, comma: str) -> Source:
         _, header = next(records, (1, []))
         if isinstance(header, GsiError):
             raise header
+        if twice := [column for column, n in Counter(header).items() if column and n > 1]:
+            raise GsiError(f"{path}:1: two columns are called {twice[0]!r}; rename one, or take it out")
         for line, cells in records:
             if isinstance(cells, GsiError):
                 yield line, cells
@@ -107,6 +110,11 @@ def _records(path: str, file: Path, comma: str) -> Iterator[tuple[int, list[str]
                 text = raw.decode("utf-8", "replace")
                 why = f"byte {e.start} is not valid UTF-8; convert the file, for example with iconv -t UTF-8"
                 undecoded.append((line, GsiError(f"{path}:{line}: {why}")))
+            if line == 1 and comma not in text and (others := [c for c in ",;\t|" if c in text]):
+                raise GsiError(
+                    f"{path}:1: the header has {others[0]!r} and no {comma!r}: wrong separator? cells of .csv are separated by ',', those of "
+                    ".tsv by tabs; write the file again so, or name a file with tabs .tsv"
+                )
             yield text
 
     csv.field_size_limit(2**27)
