@@ -12,6 +12,7 @@ from rich.table import Table
 from gsi import tasks
 from gsi.config.data import Columns, Task
 from gsi.progress import table_console
+from gsi.tasks.golds import STOPS
 from gsi.tasks.overlap import overlaps
 from gsi.tasks.sources import is_local
 from gsi.types import GsiError, Query
@@ -91,19 +92,26 @@ def _counts(queries: Sequence[Query]) -> list[str]:
 
 
 def check(data: str, name: str = "auto", columns: str | None = None) -> None:
-    """Reads data, grades every answer against itself and lists what a run would leave out, and why."""
+    """Reads data, grades every answer against itself and lists what a run would leave out, and why. Raises GsiError where a run would stop."""
     task = task_of(data, name, columns)
     found = tasks.load(task, every=True)
+    for problem in found.problems:
+        print(problem)
     grader = make_grader({task.name: None}, workers=2, timeout=5.0)
     try:
         kept, bad = tasks.check_golds(found.queries, grader)
     finally:
         grader.close()
-    for problem in [*found.problems, *bad]:
+    for problem in bad:
         print(problem)
     print(f"{len(kept)} of {len(found.queries) + len(found.problems)} questions are usable")
     for line in _counts(kept):
         print(f"  {line}")
+    if stops := [p for p in found.problems if p.field == STOPS]:
+        rows = f"{len(stops)} rows, first" if len(stops) > 1 else "one row,"
+        raise GsiError(f"{data}: a run stops at {rows} {stops[0].file}:{stops[0].line}; mend or remove what is listed with `{STOPS}:`")
+    if not kept:
+        raise GsiError(f"{data}: no rows to use")
 
 
 def overlap(train: str, test: str, check: str, columns: str | None, n: int, share: float, as_json: bool) -> None:

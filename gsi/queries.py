@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,6 @@ def load_data(
     if queries is not None:
         if len(config.tasks) != 1:
             raise GsiError(f"tasks: with queries given in Python there must be one task, found {len(config.tasks)}")
-        queries = [replace(q, task=config.tasks[0].name) for q in queries]
         loaded = [tasks.from_queries(queries, config.tasks[0])]
     else:
         loaded = _load("tasks", config.tasks)

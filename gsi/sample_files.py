@@ -138,6 +138,7 @@ def _rows(rows: Iterable[tuple[int, dict[str, Any]]], at: Any, columns: Mapping[
             "id": str(got["id"]) if got["id"] is not None else None,
             "question": question,
             "answer": fields.text(at(line), "answer", answer, numbers=True),
+            "rationale": fields.text(at(line), "rationale", got["rationale"]),
             "level": fields.level(at(line), got["level"]),
             "options": fields.options(at(line), got["options"]),
             "response": texts,

@@ -1,15 +1,19 @@
 """Allocations and guidances: who gets the next attempt, and what it is given."""
 
+import functools
 import gzip
 import json
 import random
 import re
 
 import pytest
+import scripted
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gsi import allocation, guidance
+from gsi.cli import main
 from gsi.config import load_config
 from gsi.guidance.answer_driven import AnswerDriven
 from gsi.guidance.interactive import ATTEMPT_CHARS, Interactive, shorten
@@ -143,9 +147,41 @@ def test_no_rationale_no_hint(rationale):
     ],
 )
 def test_a_template_without_its_fields_is_refused(strategy, template, says):
-    c = config(strategy=strategy, guidance={"template": template}, teacher={"url": "http://x/v1", "model": "m"})
-    with pytest.raises(GsiError, match=r"guidance\.template.*" + re.escape(says)):
-        guidance.build(c, Renderer(), Teacher("fine"))
+    with pytest.raises(GsiError, match=r"guidance\.template: .*" + re.escape(says)):
+        config(strategy=strategy, guidance={"template": template}, teacher={"url": "http://x/v1", "model": "m"})
+    classes = {
+        "answer_driven": AnswerDriven,
+        "rationale_driven": RationaleDriven,
+        "interactive": functools.partial(Interactive, Teacher("fine")),
+    }
+    with pytest.raises(GsiError, match=r"guidance\.template: .*" + re.escape(says)):
+        classes[strategy](template=template)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["prompt.template=Answer"], "prompt.template: 'Answer' lacks {question}; use auto, plain, chat or a text"),
+        (
+            ["strategy=answer_driven", "guidance.template='\"hi\"'"],
+            "guidance.template: '\"hi\"' lacks {question}, which `answer_driven` needs",
+        ),
+        (["strategy=ladder", "guidance.templates={cue: hi}"], "guidance.templates.cue: 'hi' lacks {question}, which `cue` needs"),
+        (
+            ["strategy=ladder", "guidance.templates={answer: '{question} {answer} {rationale}'}"],
+            "guidance.templates.answer: `answer_driven` has nothing to put in {rationale}; it knows {question}, {answer}",
+        ),
+    ],
+)
+def test_a_plan_refuses_a_template_that_a_run_would_refuse(tmp_path, capsys, changes, says):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(scripted.config(tmp_path / "run")))
+    assert main(["run", str(tmp_path / "c.yaml"), "--dry-run", *changes]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_only_a_template_that_is_read_must_fit():
+    config(strategy="state_reset", guidance={"template": "of another guidance"})
+    config(strategy="ladder", guidance={"rungs": ["short", "answer"], "templates": {"cue": "of a rung that is left out"}})
 
 
 def test_own_wording_is_used():

@@ -15,10 +15,10 @@ from gsi.strategies import PAPER, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GSI = ROOT / "gsi"
 
-BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub", "wire"}
+BASIC = {"types", "config", "strategies", "prompts", "seeds", "weights", "hub", "wire", "wording"}
 # what each part may import of ours; a folder may always import itself
 ALLOWED = {
-    "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "config": {"types", "strategies", "presets"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
+    "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "wording": {"types"}, "config": {"types", "strategies", "presets", "wording"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
     "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},

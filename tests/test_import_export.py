@@ -138,6 +138,14 @@ def test_answers_may_come_from_another_file_and_attempts_be_guided(tmp_path, cap
     assert "--columns response=COLUMN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("field", "value"), [("level", 10**30), ("level", -1), ("rationale", 5)])
+def test_a_field_that_cannot_be_kept_leaves_no_folder(tmp_path, capsys, field, value):
+    samples = write(tmp_path / "d.jsonl", {"question": "1+1?", "answer": 2, "response": "The answer is 2", field: value})
+    assert main(["import", samples, str(tmp_path / "run"), "--task", "gsm8k"]) == 2
+    assert f"d.jsonl:1: field `{field}`: expected" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_goes_on_from_imported_samples(tmp_path, check_folder):
     """With the model that drew them, `gsi run` curates and trains: nothing is sampled again."""
     from models import build

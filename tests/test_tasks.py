@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gsi
+from gsi.cli import main
 from gsi.config import load_config
 from gsi.config.data import Task
 from gsi.progress import Reporter
+from gsi.report.read import read_run
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify import make_grader
@@ -105,8 +108,9 @@ def test_a_row_becomes_a_query_and_blank_lines_count(tmp_path):
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [(5.5, 5), ("2.5", 2), (3, 3), ("5", 5), ("Level 5", 5), ("level 12", 12), (2.0, 2), ("Level ?", None), ("", None), (None, None)],
-)
+    [(5.5, 5), ("2.5", 2), (3, 3), ("5", 5), ("Level 5", 5), ("level 12", 12), (2.0, 2), ("Level ?", None), ("", None), (None, None),
+     (0, 0), ("0.0", 0), (999_999, 999_999), (999_999.9, 999_999)],
+)  # fmt: skip
 def test_levels(tmp_path, level, expected):
     assert load(Task(name="mine", path=write(tmp_path / "d.jsonl", qa(level=level)))).queries[0].level == expected
 
@@ -135,6 +139,11 @@ def test_the_same_rows_in_any_file_format_are_the_same_data(tmp_path):
     found = [load(Task(name="mine", path=str(tmp_path / f))) for f in names]
     assert all(data == found[0] for data in found)
     assert len(found[0].queries) == 3
+
+
+def test_columns_without_a_name_and_blank_lines_are_passed_over(tmp_path):
+    (tmp_path / "d.csv").write_text(",question,answer,,\n\n0,2+2?,4,,\n\n1,3+3?,6,,\n")
+    assert [q.answer for q in load(Task(name="mine", path=str(tmp_path / "d.csv"))).queries] == ["4", "6"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +178,12 @@ ROWS = {  # name: (rows, pieces of the message; FILE stands for the path)
     "level a word": ([qa(level="hard")], ["FILE:1", "field `level`", "`Level 5`", "found str 'hard'"]),
     "level no number": ([b'{"question": "q", "answer": "1", "level": NaN}'], ["FILE:1", "field `level`", "found float nan"]),
     "level true": ([qa(level=True)], ["FILE:1", "field `level`", "found bool True"]),
+    "level below 0": ([qa(level=-1)], ["FILE:1", "field `level`: expected 0 to 999,999, found -1", "number the levels from 0 or 1"]),
+    "level below 0 as text": ([qa(level="-2.5")], ["FILE:1", "field `level`: expected 0 to 999,999, found '-2.5'"]),
+    "level too large": ([qa(), qa(level=10**30)], ["FILE:2", "field `level`: expected 0 to 999,999, found 1000"]),
+    "level endless": ([qa(level="9" * 5000)], ["FILE:1", "field `level`: expected 0 to 999,999, found '999"]),
+    "level a rate": ([qa(level=0.35)], ["FILE:1", "field `level`: 0.35 would become 0: levels are whole numbers", "write 0.35 as 35"]),
+    "level a rate as text": ([qa(level=".5")], ["FILE:1", "field `level`: '.5' would become 0"]),
     "options a number": ([qa(options=3)], ["FILE:1", "field `options`", "list of texts", "found int 3"]),
     "options plain text": ([qa(options="A) 1 B) 2")], ["FILE:1", "field `options`", "as JSON text", "found str"]),
     "options of lists": ([qa(options=[["a"]])], ["FILE:1", "field `options`", "found list"]),
@@ -209,7 +224,8 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "gsi", "tasks", "check", path, "--task", "gsm8k"], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, "a run stops at three of these rows"
+    assert f"gsi: {path}: a run stops at 3 rows, first {path}:4; mend or remove what is listed with `row:`" in done.stderr
     shown = " ".join(done.stdout.split())
     for piece in (
         f"{path}:2: gsm8k-00002: answer: empty",
@@ -224,6 +240,50 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
         assert piece.replace(" ", "") in shown.replace(" ", ""), shown
 
 
+CHECKED = {  # file: (content, listed, the last word of a check that fails; None = a run goes on without these)
+    "left.jsonl": (b'{"question": "q?", "answer": "1"}\n{"question": "r?"}\n', ["FILE:2: auto-00002: answer: empty"], None),
+    "twice.jsonl": (
+        b'{"id": "a", "question": "q?", "answer": "1"}\n{"id": "a", "question": "r?", "answer": "2"}\n',
+        ["FILE:2: line 2: row: field `id`: 'a' is also the id of line 1", "1 of 2 questions are usable"],
+        "FILE: a run stops at one row, FILE:2;",
+    ),
+    "ragged.csv": (
+        b"question,answer\nx,1,extra\ny\n",
+        ["FILE:2: line 2: row: another number of cells than the header's 2", "FILE:3: line 3: row: another number", "0 of 2 questions are"],
+        "FILE: a run stops at 2 rows, first FILE:2;",
+    ),
+    "broken.csv": (
+        b'question,answer\n"q?"x,1\ncaf\xe9,2\n\n"r?",3\n',
+        ["FILE:2: line 2: row: not valid CSV", "FILE:3: line 3: row: byte 3 is not valid UTF-8", "1 of 3 questions are usable"],
+        "FILE: a run stops at 2 rows, first FILE:2;",
+    ),
+    "list.json": (
+        b'[3, {"question": "q?", "answer": "1"}, null]',
+        ["FILE:1: row 1: row: ", "found int", "FILE:3: row 3: row: ", "found NoneType", "1 of 3 questions are usable"],
+        "FILE: a run stops at 2 rows, first FILE:1;",
+    ),
+    "empty.jsonl": (
+        b'{"question": "q?", "answer": ""}\n',
+        ["FILE:1: auto-00001: answer: empty", "0 of 1 questions are usable"],
+        "FILE: no rows to use",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_check_fails_where_a_run_would_stop(tmp_path, capsys, name):
+    content, listed, last = CHECKED[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert main(["tasks", "check", str(path)]) == (2 if last else 0)
+    out, err = capsys.readouterr()
+    assert [piece for piece in listed if piece.replace("FILE", str(path)) not in out] == []
+    assert (last or "").replace("FILE", str(path)) in err
+    stopped = pytest.raises(GsiError, match=re.escape(str(path))) if last else nullcontext()
+    with stopped:
+        load(Task(name="auto", path=str(path)))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "pieces"),
     [
@@ -234,7 +294,12 @@ def test_check_lists_every_bad_row_and_goes_on(tmp_path):
         ("long.csv", b"question,answer\n2+2?,4,5\n", [":2: another number of cells than the header's 2"]),
         ("quote.csv", b'question,answer\n"2+2?"x,4\n', [":2: not valid CSV"]),
         ("latin.csv", b"question,answer\nq,1\ncaf\xe9,4\n", [":3: byte 3 is not valid UTF-8"]),
-        ("names.csv", b"Problem;Answer\n1;2\n", ["field `question`", "the columns are: Problem;Answer"]),
+        ("names.csv", b"Problem,Answer\n1,2\n", ["field `question`", "the columns are: Problem, Answer"]),
+        ("semicolons.csv", b"question;answer\n1;2\n", [":1: the header has ';' and no ',': wrong separator?"]),
+        ("quoted.csv", b'"question";"answer"\n"1";"2"\n', [":1: the header has ';' and no ',': wrong separator?"]),
+        ("tabs.csv", b"question\tanswer\n1\t2\n", [":1: the header has '\\t' and no ','", "name a file with tabs .tsv"]),
+        ("commas.tsv", b"question,answer\n1,2\n", [":1: the header has ',' and no '\\t': wrong separator?"]),
+        ("twice.csv", b"question,answer,answer\n1,2,3\n", [":1: two columns are called 'answer'; rename one, or take it out"]),
         ("no.parquet", b"PAR1", ["cannot be read as Parquet"]),
         ("cut.parquet", b"PAR1" * 100, ["cannot be read as Parquet"]),
         ("plain.jsonl.gz", b'{"question": "q", "answer": "1"}\n', ["cannot be read", "gzip"]),
@@ -288,6 +353,18 @@ def test_tasks_that_stop_a_run(task, pieces):
         assert piece in str(error.value)
 
 
+def test_the_least_and_the_largest_level_are_reported(tmp_path, capsys):
+    rows = [{"question": f"{i}+1?", "answer": str(i + 1), "level": level} for i, level in enumerate((0, 0, 999_999, 999_999))]
+    tasks = [{"name": "gsm8k", "path": write(tmp_path / "d.jsonl", *rows)}]
+    config = scripted.config(
+        tmp_path / "run", iterations=1, tasks=tasks, engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"}, evaluate={"validation": 2}
+    )  # fmt: skip
+    run = gsi.run(config, reporter=Reporter("quiet")).path
+    assert [set(by["levels"]) for by in json.loads((run / "iter_1" / "eval.json").read_text())["validation"].values()] == [{"0", "999999"}]
+    assert main(["status", str(run)]) == 0
+    assert read_run(run).missing == []
+
+
 def test_lab_tasks_are_generated():
     data = load(Task(name="chain", args={"per_level": 3, "seed": 1, "levels": [1, 7]}))
     assert Counter(q.level for q in data.queries) == {1: 3, 7: 3}
@@ -307,9 +384,42 @@ def test_queries_made_in_python_are_checked_too(tmp_path):
         ([*data.queries, data.queries[0]], "the id 'a' occurs twice"),
         ([replace(data.queries[0], answer=" ")], "query 'a': field `answer` is empty"),
         ([replace(data.queries[0], question=3)], "query 'a': field `question`: expected text, found int 3"),
+        ([replace(data.queries[0], id=["a"])], r"queries\[0\]: field `id`: expected text, found list"),
+        ([replace(data.queries[0], rationale=5)], "query 'a': field `rationale`: expected text, found int 5"),
+        ([replace(data.queries[0], level="hard")], "query 'a': field `level`: expected a whole number or text such as `Level 5`"),
+        ([replace(data.queries[0], level=10**5000)], "query 'a': field `level`: expected 0 to 999,999, found a number of over 60 digits"),
+        ([replace(data.queries[0], options=3)], "query 'a': field `options`: expected a list of texts"),
+        ([data.queries[0], qa(id="c")], r"queries\[1\]: expected a gsi.Query, found dict; make it one: gsi.Query\(id='q1', task='math'"),
+        ("d.jsonl", "expected a list of gsi.Query, found str"),
+        (3, "expected a list of gsi.Query, found int"),
     ]:
         with pytest.raises(GsiError, match=message):
             from_queries(queries, Task(name="math"))
+
+
+def test_what_is_said_in_words_becomes_what_a_file_gives():
+    said = Query("a", "other", "2+2?", "B", level="Level 5", options=["3", "4"])
+    assert from_queries((q for q in [said]), Task(name="mine")).queries == [Query("a", "mine", "2+2?", "B", level=5, options=("3", "4"))]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (Query("a", "gsm8k", "1+1?", "2", level="hard"), "query 'a': field `level`"),
+        (Query("a", "gsm8k", "1+1?", "2", level=10**30), "query 'a': field `level`"),
+        (Query("a", "gsm8k", "1+1?", "2", rationale=5), "query 'a': field `rationale`"),
+        (qa(id="a"), r"queries\[0\]: expected a gsi.Query, found dict"),
+    ],
+)
+def test_a_run_refuses_such_queries_before_it_draws(tmp_path, query, message):
+    with pytest.raises(GsiError, match=message):
+        gsi.run(scripted.config(tmp_path / "run", tasks=[{"name": "gsm8k"}]), [query], reporter=Reporter("quiet"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_is_a_path_or_a_mapping():
+    with pytest.raises(GsiError, match="config: expected the path of a YAML file or a mapping of keys to values, found NoneType"):
+        gsi.run(None)
 
 
 def test_lab_tasks_check_steps():

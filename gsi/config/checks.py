@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gsi import wording
 from gsi.config.engines import OpenAIEngine, ScriptedEngine, TransformersEngine
 
 if TYPE_CHECKING:
@@ -14,8 +15,15 @@ HELPS = ("quota", "stepwise", "floor", "bayes")  # allocations with guided attem
 
 
 def check(c: Config) -> None:
-    for part in (_guidance, _curation, _training, _tasks, _drawing, _monitor, _scoring):
+    for part in (_prompt, _guidance, _wording, _curation, _training, _tasks, _drawing, _monitor, _scoring):
         part(c)
+
+
+def _prompt(c: Config) -> None:
+    """What every prompt shows."""
+    template = c.prompt.template
+    if template not in ("auto", "plain", "chat") and "{question}" not in template:
+        raise ValueError(f"prompt.template: {template!r} lacks {{question}}; use auto, plain, chat or a text that contains {{question}}")
 
 
 def _guidance(c: Config) -> None:
@@ -48,6 +56,19 @@ def _guidance(c: Config) -> None:
         raise ValueError(
             f"guidance.sham: guidance `{c.guidance.kind}` takes nothing from the references that could be exchanged; leave it out"
         )
+
+
+def _wording(c: Config) -> None:
+    """Hint templates of one's own, of those that the guidance reads."""
+    g, kinds = c.guidance, {"cue": "cue", "answer": "answer_driven", "rationale": "rationale_driven"}
+    own = {
+        f"guidance.templates.{rung}": (kinds[rung], text) for rung, text in g.templates.items() if g.kind == "ladder" and rung in g.rungs
+    }
+    if g.template and g.kind in wording.USES:
+        own["guidance.template"] = (g.kind, g.template)
+    for key, (kind, text) in own.items():
+        if found := wording.fault(text, kind, key):
+            raise ValueError(found)
 
 
 def _curation(c: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     """
     if isinstance(source, Mapping):
         data, name = dict(source), "config"
+    elif not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"config: expected the path of a YAML file or a mapping of keys to values, found {type(source).__name__}")
     else:
         name = str(source)
         try:

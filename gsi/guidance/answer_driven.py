@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsi.guidance import wording
+from gsi import wording
 from gsi.types import Hint, Query, Rollout
 
 TEMPLATE = """{question}
@@ -29,7 +29,7 @@ class AnswerDriven:
     template: str = TEMPLATE
 
     def __post_init__(self) -> None:
-        wording.check(self.template, "answer_driven", ("question", "answer"))
+        wording.check(self.template, "answer_driven")
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         return Hint("answer_driven", wording.fill(self.template, question=query.question, answer=query.answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsi.guidance import wording
+from gsi import wording
 from gsi.guidance.steps import reveals
 from gsi.types import Hint, Query, Rollout, Teacher
 
@@ -38,7 +38,7 @@ class Cue:
     template: str = TEMPLATE
 
     def __post_init__(self) -> None:
-        wording.check(self.template, "cue", ("question", "cue"))
+        wording.check(self.template, "cue")
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         known = f"a reference solution:\n{query.rationale}" if query.rationale else f"the final answer: {query.answer}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsi.guidance import wording
+from gsi import wording
 from gsi.guidance.steps import reveals
 from gsi.types import Hint, Query, Rollout, Teacher
 
@@ -71,7 +71,7 @@ class Interactive:
     silent: bool = False  # drop feedback that holds the final value
 
     def __post_init__(self) -> None:
-        wording.check(self.template, self.label, ("question", "attempt", "feedback"), ("answer",))
+        wording.check(self.template, self.label)
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         wrong = list(dict.fromkeys(r.completion for r in reversed(history) if r.status == "wrong" and r.completion))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsi.guidance import wording
+from gsi import wording
 from gsi.types import Hint, Query, Rollout
 
 TEMPLATE = """{question}
@@ -31,7 +31,7 @@ class RationaleDriven:
     template: str = TEMPLATE
 
     def __post_init__(self) -> None:
-        wording.check(self.template, "rationale_driven", ("question", "rationale"), ("answer",))
+        wording.check(self.template, "rationale_driven")
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         if not query.rationale or query.rationale.isspace():

@@ -9,7 +9,7 @@ import ast
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from gsi.config.data import Task
 from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, conversations, fields, with_choices
 from gsi.tasks.endings import final_answer
-from gsi.tasks.golds import Problem
+from gsi.tasks.golds import STOPS, Problem
 from gsi.tasks.hub import hub_dataset
 from gsi.tasks.sources import LOCAL, Source, local_file
 from gsi.types import GsiError, Query
@@ -47,7 +47,7 @@ def load(task: Task, every: bool = False) -> TaskData:
     """Reads the queries of a task: its file (`path`), its `hub` data set, the built-in one's, or a lab task's generator.
 
     Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
-    With `every`, a row that cannot be read is one of the problems, and the others go on.
+    With `every`, a row that stops a run is one of the problems (`golds.STOPS`), and the others go on; there may be no query then.
 
     Raises GsiError, with place, field and fix, for anything that does not become a query.
     """
@@ -61,26 +61,41 @@ def load(task: Task, every: bool = False) -> TaskData:
     else:
         source = _source(task, spec)
         queries, problems = _read(task, spec, source, every)
-        if not queries:
+        if not queries and not (every and problems):
             why = f"; {len(problems)} were left out, the first because {problems[0].reason}" if problems else ""
             raise GsiError(f"{source.name}: no rows to use{why}")
     return _data(task, queries, problems)
 
 
-def from_queries(queries: Sequence[Query], task: Task) -> TaskData:
-    """The same for queries made in Python. Raises GsiError for an id that occurs twice or an empty question or answer."""
-    queries = queries[: task.limit or None]
-    if not queries:
+def from_queries(queries: Iterable[Query], task: Task) -> TaskData:
+    """The same for queries made in Python, which become the task's. Raises GsiError for what is no Query, a field of another kind, an empty
+    question or answer, and an id that occurs twice."""
+    if isinstance(queries, str | Mapping) or not isinstance(queries, Iterable):
+        raise GsiError(f"task {task.name}: queries: expected a list of gsi.Query, found {type(queries).__name__}")
+    checked = [_checked(number, query, task) for number, query in enumerate(islice(queries, task.limit or None))]
+    if not checked:
         raise GsiError(f"task {task.name}: no queries were given")
     seen: set[str] = set()
-    for query in queries:
+    for query in checked:
         if query.id in seen:
             raise GsiError(f"task {task.name}: the id {query.id!r} occurs twice; ids must be unique")
         seen.add(query.id)
-        for field in ("id", "question", "answer"):
-            if not (fields.text(f"query {query.id!r}", field, getattr(query, field)) or "").strip():
-                raise GsiError(f"query {query.id!r}: field `{field}` is empty; fill it in or leave the query out")
-    return _data(task, list(queries), [])
+    return _data(task, checked, [])
+
+
+def _checked(number: int, query: Query, task: Task) -> Query:
+    if not isinstance(query, Query):
+        make = f"gsi.Query(id='q{number}', task={task.name!r}, question=..., answer=...)"
+        raise GsiError(f"task {task.name}: queries[{number}]: expected a gsi.Query, found {type(query).__name__}; make it one: {make}")
+    fields.text(f"queries[{number}]", "id", query.id)
+    at = f"query {query.id!r}"
+    for field in ("id", "question", "answer", "rationale"):
+        value = fields.text(at, field, getattr(query, field))
+        if field != "rationale" and not (value or "").strip():
+            raise GsiError(f"{at}: field `{field}` is empty; fill it in or leave the query out")
+    level, options = fields.level(at, query.level), fields.options(at, query.options) or query.options
+    same = (task.name, level, options) == (query.task, query.level, query.options)
+    return query if same else replace(query, task=task.name, level=level, options=options)
 
 
 def _data(task: Task, queries: list[Query], problems: list[Problem]) -> TaskData:
@@ -197,7 +212,7 @@ def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False
         except GsiError as e:
             if not every:
                 raise
-            problems.append(Problem(name, "row", str(e).removeprefix(f"{at}: "), source.name, line))
+            problems.append(Problem(name, STOPS, str(e).removeprefix(f"{at}: "), source.name, line))
         else:
             found.add("answer")  # a column, or cut out of a solution
             queries.append(query)

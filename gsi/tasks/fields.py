@@ -9,16 +9,23 @@ from typing import Any
 
 from gsi.types import GsiError
 
+MOST = 999_999  # of levels: what reports read and the ledger's columns hold
+_LEVEL = re.compile(r"\s*(?:level)?\s*(?:\??|(-?(?:\d+(?:\.\d+)?|\.\d+)))\s*", re.IGNORECASE)
+
 
 def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _wrong_type(at: str, field: str, expected: str, value: Any) -> GsiError:
+def _shown(value: Any) -> str:
+    if is_int(value) and abs(value) >= 10**60:  # Python writes no number of more than 4,300 digits
+        return "a number of over 60 digits"
     shown = repr(value)
-    return GsiError(
-        f"{at}: field `{field}`: expected {expected}, found {type(value).__name__} {shown[:60]}{'...' if len(shown) > 60 else ''}"
-    )
+    return f"{shown[:60]}{'...' if len(shown) > 60 else ''}"
+
+
+def _wrong_type(at: str, field: str, expected: str, value: Any) -> GsiError:
+    return GsiError(f"{at}: field `{field}`: expected {expected}, found {type(value).__name__} {_shown(value)}")
 
 
 def text(at: str, field: str, value: Any, numbers: bool = False) -> str | None:
@@ -37,14 +44,24 @@ def text(at: str, field: str, value: Any, numbers: bool = False) -> str | None:
 
 
 def level(at: str, value: Any) -> int | None:
-    """An int, or text such as `5`, `Level 5`; `Level ?` (two problems of MATH) is none; a fraction such as 5.5 is rounded down."""
-    if value is None or is_int(value):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return math.floor(value)
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(?:level)?\s*(\d+|\??)(?:\.\d+)?\s*", value, re.IGNORECASE)):
-        return int(match.group(1)) if match.group(1).isdigit() else None
-    raise _wrong_type(at, "level", "a whole number or text such as `Level 5`", value)
+    """An int from 0, or text such as `5`, `Level 5`; `Level ?` (two problems of MATH) is none; a fraction such as 5.5 is rounded down."""
+    number = value
+    if isinstance(value, str) and (match := _LEVEL.fullmatch(value)):
+        number = float(match.group(1)) if match.group(1) else None
+    elif not (value is None or is_int(value) or (isinstance(value, float) and math.isfinite(value))):
+        raise _wrong_type(at, "level", "a whole number or text such as `Level 5`", value)
+    if number is None:
+        return None
+    if 0 < number < 1:
+        raise GsiError(
+            f"{at}: field `level`: {_shown(value)} would become 0: levels are whole numbers, larger is harder; write 0.35 as 35, or "
+            "leave the column out"
+        )
+    if not 0 <= number < MOST + 1:
+        raise GsiError(
+            f"{at}: field `level`: expected 0 to {MOST:,}, found {_shown(value)}; number the levels from 0 or 1, larger is harder, or leave the column out"
+        )
+    return math.floor(number)
 
 
 def options(at: str, value: Any) -> tuple[str, ...] | None:

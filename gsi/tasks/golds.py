@@ -11,6 +11,7 @@ from gsi.tasks import TASKS
 from gsi.types import Grader, GsiError, Query, Verdict
 
 UNDER_WAY = 4096
+STOPS = "row"  # the field of a problem that a run does not leave out: it stops there
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,29 +80,59 @@ def _parquet(path: str, file: Path) -> Source:
 def _csv(path: str, file: Path, comma: str) -> Source:
     """Cells are texts; an empty one is none. A quoted cell may hold commas and line ends."""
 
+    def rows() -> Iterator[tuple[int, dict[str, Any] | GsiError]]:
+        records = _records(path, file, comma)
+        _, header = next(records, (1, []))
+        if isinstance(header, GsiError):
+            raise header
+        if twice := [column for column, n in Counter(header).items() if column and n > 1]:
+            raise GsiError(f"{path}:1: two columns are called {twice[0]!r}; rename one, or take it out")
+        for line, cells in records:
+            if isinstance(cells, GsiError):
+                yield line, cells
+            elif len(cells) == len(header):
+                yield line, {column: cell or None for column, cell in zip(header, cells, strict=True)}
+            else:
+                yield line, GsiError(f"{path}:{line}: another number of cells than the header's {len(header)}; is a quote missing?")
+
+    return Source(path, rows())
+
+
+def _records(path: str, file: Path, comma: str) -> Iterator[tuple[int, list[str] | GsiError]]:
+    """(line, cells) of each record that is not blank, or why it cannot be read; the next one begins on the next line."""
+    undecoded: list[tuple[int, GsiError]] = []  # lines of the record that is being read
+
     def lines() -> Iterator[str]:
         for line, raw in _raw_lines(path, file):
             try:
-                yield raw.decode("utf-8")
+                text = raw.decode("utf-8")
             except UnicodeDecodeError as e:
+                text = raw.decode("utf-8", "replace")
+                why = f"byte {e.start} is not valid UTF-8; convert the file, for example with iconv -t UTF-8"
+                undecoded.append((line, GsiError(f"{path}:{line}: {why}")))
+            if line == 1 and comma not in text and (others := [c for c in ",;\t|" if c in text]):
                 raise GsiError(
-                    f"{path}:{line}: byte {e.start} is not valid UTF-8; convert the file, for example with iconv -t UTF-8"
-                ) from None
+                    f"{path}:1: the header has {others[0]!r} and no {comma!r}: wrong separator? cells of .csv are separated by ',', those of "
+                    ".tsv by tabs; write the file again so, or name a file with tabs .tsv"
+                )
+            yield text
 
-    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
-        csv.field_size_limit(2**27)
-        reader = csv.DictReader(lines(), delimiter=comma, strict=True)
+    csv.field_size_limit(2**27)
+    reader = csv.reader(lines(), delimiter=comma, strict=True)
+    while True:
+        first, cells = reader.line_num + 1, None
         try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise GsiError(
-                        f"{path}:{reader.line_num}: another number of cells than the header's {len(reader.fieldnames or ())}; is a quote missing?"
-                    )
-                yield reader.line_num, {column: cell or None for column, cell in row.items()}
+            cells = next(reader, None)
         except csv.Error as e:
-            raise GsiError(f"{path}:{reader.line_num + 1}: not valid CSV: {e}") from None
-
-    return Source(path, rows())
+            yield first, GsiError(f"{path}:{first}: not valid CSV: {e}")
+        else:
+            if cells is None:
+                return
+            if undecoded:
+                yield undecoded[0]
+            elif cells:
+                yield reader.line_num, cells
+        undecoded.clear()
 
 
 def _raw_lines(path: str, file: Path) -> Iterator[tuple[int, bytes]]:
@@ -118,18 +149,18 @@ def _json_lines(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any] | G
     for line, raw in _raw_lines(path, file):
         if raw.strip():
             try:
-                row: dict[str, Any] | GsiError = _object(f"{path}:{line}", _parse(f"{path}:{line}", raw, "one JSON object per line"))
+                row = _row(f"{path}:{line}", _parse(f"{path}:{line}", raw, "one JSON object per line"))
             except GsiError as e:
                 row = e
             yield line, row
 
 
-def _json_list(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_list(path: str, file: Path) -> Iterator[tuple[int, dict[str, Any] | GsiError]]:
     data = _parse(path, b"".join(raw for _, raw in _raw_lines(path, file)), "one JSON list; name a file with one object per line .jsonl")
     if not isinstance(data, list):
         raise GsiError(f"{path}: expected a JSON list of objects, found {type(data).__name__}; name a file with one object per line .jsonl")
     for row, value in enumerate(data, 1):
-        yield row, _object(f"{path}: row {row}", value)
+        yield row, _row(f"{path}: row {row}", value)
 
 
 def _parse(place: str, raw: bytes, expected: str) -> Any:
@@ -143,10 +174,8 @@ def _parse(place: str, raw: bytes, expected: str) -> Any:
         raise GsiError(f"{place}: not valid JSON: {e}; expected {expected}") from None
 
 
-def _object(place: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise GsiError(f"{place}: expected a JSON object with columns, found {type(value).__name__}")
-    return value
+def _row(place: str, value: Any) -> dict[str, Any] | GsiError:
+    return value if isinstance(value, dict) else GsiError(f"{place}: expected a JSON object with columns, found {type(value).__name__}")
 
 
 def readable(rows: Iterable[tuple[int, dict[str, Any] | GsiError]]) -> Iterator[tuple[int, dict[str, Any]]]:
