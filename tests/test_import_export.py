@@ -200,6 +200,23 @@ def test_a_run_goes_on_from_imported_samples(tmp_path, check_folder):
     assert check_folder(run) == []
 
 
+def test_samples_of_a_lab_model_are_counted_by_its_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("GSI_CACHE", str(tmp_path / "cache"))
+    run, samples = tmp_path / "run", write(tmp_path / "d.jsonl", *SETS["one row per sample"])
+    assert main(["import", samples, str(run), "--task", "gsm8k", "--model", "lab:untrained"]) == 0
+    (folder,) = (tmp_path / "cache" / "lab").glob("untrained-*/seed-1")
+    assert {(r["model"], r["generated_tokens"]) for r in rollouts(run)} == {(str(folder), len("The answer is 2"))}, "one token per byte"
+    assert load_config(run / "config.yaml").model == "lab:untrained"
+    assert main(["curate", str(run), "--iteration", "1"]) == 0
+
+
+def test_a_lab_model_that_is_none_is_refused_by_the_labs_names(tmp_path, capsys):
+    samples = write(tmp_path / "d.jsonl", *SETS["one row per sample"])
+    assert main(["import", samples, str(tmp_path / "run"), "--model", "lab:untrianed"]) == 2
+    assert "'lab:untrianed' is no lab model; known: lab:TASK" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # ---------------------------------------------------------------------------------------------------- out
 
 
