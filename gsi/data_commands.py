@@ -15,7 +15,7 @@ from gsi.progress import table_console
 from gsi.tasks.golds import STOPS
 from gsi.tasks.overlap import overlaps
 from gsi.tasks.sources import is_local
-from gsi.types import GsiError, Query
+from gsi.types import Grader, GsiError, Query
 from gsi.verify import CHECKERS, make_grader
 
 
@@ -100,18 +100,34 @@ def check(data: str, name: str = "auto", columns: str | None = None) -> None:
     grader = make_grader({task.name: None}, workers=2, timeout=5.0)
     try:
         kept, bad = tasks.check_golds(found.queries, grader)
+        contradicted = _contradicted(kept, grader)
     finally:
         grader.close()
     for problem in bad:
         print(problem)
+    for a, b in contradicted:
+        print(f"{b.id}: answer: {b.answer!r}, but {a.id} asks the same and has {a.answer!r}")
     print(f"{len(kept)} of {len(found.queries) + len(found.problems)} questions are usable")
     for line in _counts(kept):
         print(f"  {line}")
+    if contradicted:
+        print(f"  questions that occur again with another answer: {len(contradicted)} (a run keeps them: one of the two is wrong)")
     if stops := [p for p in found.problems if p.field == STOPS]:
         rows = f"{len(stops)} rows, first" if len(stops) > 1 else "one row,"
         raise GsiError(f"{data}: a run stops at {rows} {stops[0].file}:{stops[0].line}; mend or remove what is listed with `{STOPS}:`")
     if not kept:
         raise GsiError(f"{data}: no rows to use")
+
+
+def _contradicted(queries: Sequence[Query], grader: Grader) -> list[tuple[Query, Query]]:
+    """(the first of its text, one with another answer), where neither the letters nor the check finds the two answers equal."""
+    firsts: dict[tuple[str, tuple[str, ...] | None], Query] = {}
+    found = []
+    for q in queries:
+        first = firsts.setdefault((" ".join(q.question.split()), q.options), q)
+        if q.answer.strip() != first.answer.strip() and not grader.submit(first, f"The answer is {q.answer}").result().correct:
+            found.append((first, q))
+    return found
 
 
 def overlap(train: str, test: str, check: str, columns: str | None, n: int, share: float, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def import_samples(
         task: how answers are checked; None = as the paper's ids tell, else `auto`.
         questions: data with the answers, where the samples have none.
         columns: `question=...,response=...,answer=...` where the columns are none of the usual ones.
-        model: directory or hub id of the model that drew them; its tokenizer then renders prompts and counts tokens.
+        model: directory, hub id or lab name of the model that drew them; its tokenizer then renders prompts and counts tokens.
         plain: with a guided `strategy`: attempts from this number on count as guided by it; 0 = all are plain.
 
     Raises GsiError for a file that cannot be read as samples, and for a folder that exists.
@@ -70,7 +70,8 @@ def import_samples(
             **({"teacher": {"url": "http://127.0.0.1/v1", "model": "unknown"}} if strategy == "interactive" else {}),
         }
     )  # fmt: skip
-    tokenizer = build.load_tokenizer(config, model) if model else None
+    base = build.resolve_model(config) if model else UNKNOWN  # of `lab:NAME` its folder, as a run has it
+    tokenizer = build.load_tokenizer(config, base) if model else None
     renderer = build.make_renderer(config, tokenizer)
     answers = make_grader(dict.fromkeys(names), workers, config.grading.timeout)
     grader = with_programs(answers, names if programs else (), workers, config.grading.timeout)
@@ -87,13 +88,13 @@ def import_samples(
                 write_text(output / "questions" / f"{t}.jsonl", "".join(lines))
             folder.ledger.set_queries({"train": kept})
             folder.state |= {"hard_levels": hard, "imported": {"file": path, "tokens": "counted" if tokenizer else "characters / 4"}}
-            folder.set_model(0, model or UNKNOWN)
+            folder.set_model(0, base)
             folder.mark(0, "train", skipped=True)
             label = STRATEGIES[strategy].guidance if plain and STRATEGIES[strategy].guidance != "none" else None
-            counts = _grade(folder, kept, found, renderer, grader, strategy, label, plain, model)
+            counts = _grade(folder, kept, found, renderer, grader, strategy, label, plain, base)
             folder.mark(1, "sample", seconds=0.0, rollouts=counts["samples"], resumed=0)
             data = Data(kept, [], [], hard, [*found.problems, *bad], prints, grader)
-            stages.write_metrics(stages.Context(folder, data, model or UNKNOWN, tokenizer, renderer, None, Reporter("quiet")))
+            stages.write_metrics(stages.Context(folder, data, base, tokenizer, renderer, None, Reporter("quiet")))
         write_text(output / "left_out.jsonl", "".join(json.dumps(vars(p), ensure_ascii=False) + "\n" for p in (*found.problems, *bad)))
     finally:
         grader.close()
@@ -109,7 +110,7 @@ def _mapping(columns: str | None) -> dict[str, str]:
 
 def _grade(
     folder: RunFolder, queries: list[Query], found: Samples, renderer: Renderer, grader: Any, strategy: str, label: str | None, plain: int,
-    model: str | None,
+    model: str,
 ) -> dict[str, int]:  # fmt: skip
     waiting: deque[tuple[Query, int, Sample, Text, Future[Verdict]]] = deque()
     rows: list[Rollout] = []
@@ -140,7 +141,7 @@ def _grade(
 
 def _rollout(
     query: Query, attempt: int, sample: Sample, prompt: Text, verdict: Verdict, renderer: Renderer, strategy: str, label: str | None,
-    model: str | None, now: str,
+    model: str, now: str,
 ) -> Rollout:  # fmt: skip
     def count(text: str) -> int:
         return len(renderer.encode(text)) if renderer.tokenizer is not None else (len(text) + 3) // 4
@@ -150,7 +151,7 @@ def _rollout(
         query_id=query.id, task=query.task, level=query.level, iteration=0, attempt=attempt, strategy=strategy, guidance=label, prompt=prompt.text,
         given="", response=sample.text, completion=sample.text, prompt_ids=None, response_ids=None, prompt_tokens=count(prompt.text), given_tokens=0,
         generated_tokens=count(sample.text) if sample.tokens is None else sample.tokens, finish_reason=sample.finish_reason, seed=0,
-        model=sample.model or model or UNKNOWN, status=status, correct=status == "correct", steps_ok=verdict.steps_ok, extracted=verdict.extracted,
+        model=sample.model or model, status=status, correct=status == "correct", steps_ok=verdict.steps_ok, extracted=verdict.extracted,
         detail=verdict.detail, created_at=now,
     )  # fmt: skip
 

@@ -30,9 +30,11 @@ def write(run: Path, output: Path, iteration: int | None = None) -> dict[str, Pa
     """Writes the folders; returns them by part. Raises GsiError for a run without a trained model, and for a folder that exists."""
     view = read_run(run)
     kept = {int(n): name for n, name in (view.state.get("models") or {}).items() if name.startswith("iter_")}
-    n = max(kept, default=None) if iteration is None else iteration
-    if n is None or n not in kept:
-        raise GsiError(f"{run}: there is no model of iteration {n}; kept are {', '.join(map(str, sorted(kept))) or 'none (train first)'}")
+    if not kept:
+        raise GsiError(f"{run}: nothing was trained yet, so there is no model to push; `gsi run {run / 'config.yaml'}` goes on with it")
+    n = max(kept) if iteration is None else iteration
+    if n not in kept:
+        raise GsiError(f"{run}: there is no model of iteration {n}; kept are {', '.join(map(str, sorted(kept)))}")
     if output.exists():
         raise GsiError(f"{output} exists; name a folder that does not")
     part = output.with_name(output.name + ".part")

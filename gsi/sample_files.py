@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gsi.tasks import fields
+from gsi.tasks import LeftOut, fields
 from gsi.tasks.conversations import NotOneQuestion, answered, asked, is_conversation
 from gsi.tasks.endings import final_answer
 from gsi.tasks.golds import Problem
 from gsi.tasks.sources import local_file, readable
 from gsi.types import GsiError, Query
+from gsi.verify import grade
 
 NAMES = {  # columns as they are usually called, first come first served
     "id": ("query_id", "question_id", "item_id", "problem_id", "id"),
@@ -76,33 +77,25 @@ def read_samples(path: str, task: str | None, columns: Mapping[str, str], questi
     Raises GsiError for a file that holds no samples, or whose questions have no answers to grade by.
     """
     found, source = Samples(), local_file(path)
-    by_id = {q.id: q for q in questions}
-    by_text = {_text(q.question): q for q in questions}
     rows = list(_rows(readable(source.rows), source.at, columns))
     found.programs = bool(rows) and sum(bool(_ASKS.search(row["question"])) for _, row in rows) > 0.9 * len(rows)
-    ids = _own_ids(row for _, row in rows)
-    seen: dict[str, Query] = {}  # text -> query
+    ids, known = _own_ids(row for _, row in rows), _Known(questions, task, source.unit)
     whole: set[tuple[Any, ...]] = set()
     for line, row in rows:
         text = _ASKS.sub("", row["question"]) if found.programs else row["question"]
-        item = (row["id"], text, tuple(row["response"]))
+        item = (row["id"], text, row["answer"], tuple(row["response"]))
         if len(row["response"]) > 1 and item in whole:
             found.repeated += 1
             continue
         whole.add(item)
-        query = seen.get(_text(text)) or by_id.get(row["id"] or "") or by_text.get(_text(text))
-        if query is None:
-            name = ids.get(_text(row["question"])) or f"{task or 'sample'}-{line:05d}"
-            if questions:
-                found.problems.append(Problem(name, "question", "not among the questions given", path, line))
-                continue
-            if not row["answer"]:
-                found.problems.append(Problem(name, "answer", "empty", path, line))
-                continue
-            query = _query(name, task, text, row)
+        name = ids.get(_text(row["question"])) or f"{task or 'sample'}-{line:05d}"
+        try:
+            query = known.query(line, name, text, row)
+        except LeftOut as e:
+            found.problems.append(Problem(name, e.field, str(e), path, line))
+            continue
         if query.id not in found.drawn:
             found.queries.append(query)
-        seen[_text(text)] = query
         found.drawn.setdefault(query.id, []).extend(row["samples"])
     if not found.queries:
         first = f", first {found.problems[0]}" if found.problems else ""
@@ -145,6 +138,52 @@ def _rows(rows: Iterable[tuple[int, dict[str, Any]]], at: Any, columns: Mapping[
             "samples": drawn,
         }
         yield line, got
+
+
+class _Known:
+    """The questions so far: those given, or those of the rows before."""
+
+    def __init__(self, given: Sequence[Query], task: str | None, unit: str):
+        self._task, self._unit, self._given = task, unit, bool(given)
+        self._by_id = {q.id: q for q in given}
+        self._by_text: dict[str, Query] = {}
+        self._unclear: dict[str, str] = {}  # text -> why the questions given do not tell its answer
+        self._lines: dict[str, int] = {}  # query id -> where it stood first
+        self._same: dict[tuple[str, str], bool] = {}  # (query id, answer)
+        for q in given:
+            first = self._by_text.setdefault(_text(q.question), q)
+            if not self._agrees(first, q.answer):
+                self._unclear[_text(q.question)] = (
+                    f"the questions given answer it with {first.answer!r} ({first.id}) and with {q.answer!r} ({q.id}); give each sample its id"
+                )
+
+    def query(self, line: int, name: str, text: str, row: Mapping[str, Any]) -> Query:
+        """The one that a row is a sample of; `name` is the id of a new one. Raises LeftOut for a row that cannot be graded."""
+        query = self._by_id.get(row["id"] or "") if self._given else None
+        if query is None and _text(text) in self._unclear:
+            raise LeftOut(self._unclear[_text(text)], "question")
+        query = query or self._by_text.get(_text(text))
+        if query is None:
+            if self._given:
+                raise LeftOut("not among the questions given", "question")
+            if not row["answer"]:
+                raise LeftOut("empty")
+            query = self._by_text[_text(text)] = _query(name, self._task, text, row)
+            self._lines[name] = line
+        elif not self._given and row["answer"] and not self._agrees(query, row["answer"]):
+            first = f"{self._unit} {self._lines[query.id]}"
+            raise LeftOut(f"{row['answer']!r}, but {first} answers the same question with {query.answer!r}: one of the two is wrong")
+        self._by_text.setdefault(_text(text), query)  # a sample without an id may follow one with it
+        return query
+
+    def _agrees(self, query: Query, answer: str) -> bool:
+        """Whether it is the query's answer, by its letters or else by the task's check; asked once, as every row of a question repeats it."""
+        if answer.strip() == query.answer.strip():
+            return True
+        if (query.id, answer) not in self._same:
+            stated = f"The answer is {answer}"
+            self._same[query.id, answer] = grade(stated, query.answer, query.task, query.options, query.question).correct
+        return self._same[query.id, answer]
 
 
 def _own_ids(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:

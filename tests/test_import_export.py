@@ -138,6 +138,42 @@ def test_answers_may_come_from_another_file_and_attempts_be_guided(tmp_path, cap
     assert "--columns response=COLUMN" in capsys.readouterr().err
 
 
+def left_out(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "left_out.jsonl").read_text().splitlines()]
+
+
+def test_a_sample_with_another_answer_to_the_same_question_is_left_out(tmp_path, capsys):
+    rows = [("1+1?", "2", 2), ("1+1?", "3", 3), ("1+1?", "2.0", 2), ("1+1 ?", "3", 3), ("1+1?", None, 5)]
+    samples = write(tmp_path / "d.jsonl", *({"question": q, "answer": gold, "response": f"The answer is {a}"} for q, gold, a in rows))
+    assert main(["import", samples, str(tmp_path / "run"), "--task", "gsm8k"]) == 0
+    assert "1 rows left out" in capsys.readouterr().out
+    (problem,) = left_out(tmp_path / "run")
+    assert (problem["field"], problem["line"]) == ("answer", 2)
+    assert problem["reason"] == "'3', but line 1 answers the same question with '2': one of the two is wrong"
+    assert [(r["prompt"], r["correct"]) for r in rollouts(tmp_path / "run")] == [
+        *[("Question: 1+1?\nAnswer:\n", right) for right in (1, 1, 0)], ("Question: 1+1 ?\nAnswer:\n", 1)
+    ]  # fmt: skip
+
+
+def test_an_item_that_a_retry_wrote_with_another_answer_is_no_repetition(tmp_path, capsys):
+    items = [paper("gsm8k_0", "1+1?", gold, "The answer is 2", "The answer is 3") for gold in ("2", "3", "2")]
+    (tmp_path / "r.json").write_text(json.dumps(items))
+    assert main(["import", str(tmp_path / "r.json"), str(tmp_path / "run")]) == 0
+    assert "1 items that stood there twice" in capsys.readouterr().out
+    assert [p["reason"][:35] for p in left_out(tmp_path / "run")] == ["'3', but row 1 answers the same que"]
+    assert [r["correct"] for r in rollouts(tmp_path / "run")] == [1, 0]
+
+
+def test_questions_given_with_two_answers_grade_only_samples_that_name_one(tmp_path):
+    golds = write(tmp_path / "q.jsonl", *({"id": f"q{a}", "question": "1+1?", "answer": a} for a in (2, 3)))
+    rows = [{"id": i, "prompt": "1+1?", "completion": "The answer is 3"} for i in ("q2", "q3", "other")]
+    assert main(["import", write(tmp_path / "d.jsonl", *rows), str(tmp_path / "run"), "--questions", golds, "--task", "gsm8k"]) == 0
+    assert [(r["query_id"], r["correct"]) for r in rollouts(tmp_path / "run")] == [("q2", 0), ("q3", 1)]
+    (problem,) = left_out(tmp_path / "run")
+    assert (problem["line"], problem["field"]) == (3, "question")
+    assert "answer it with '2' (q2) and with '3' (q3); give each sample its id" in problem["reason"]
+
+
 @pytest.mark.parametrize(("field", "value"), [("level", 10**30), ("level", -1), ("rationale", 5)])
 def test_a_field_that_cannot_be_kept_leaves_no_folder(tmp_path, capsys, field, value):
     samples = write(tmp_path / "d.jsonl", {"question": "1+1?", "answer": 2, "response": "The answer is 2", field: value})
@@ -162,6 +198,23 @@ def test_a_run_goes_on_from_imported_samples(tmp_path, check_folder):
     assert sum(row["loss_mask"]) == len(row["completion"]) + 1, "the end token is learned"
     assert rollouts(run) == before
     assert check_folder(run) == []
+
+
+def test_samples_of_a_lab_model_are_counted_by_its_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setenv("GSI_CACHE", str(tmp_path / "cache"))
+    run, samples = tmp_path / "run", write(tmp_path / "d.jsonl", *SETS["one row per sample"])
+    assert main(["import", samples, str(run), "--task", "gsm8k", "--model", "lab:untrained"]) == 0
+    (folder,) = (tmp_path / "cache" / "lab").glob("untrained-*/seed-1")
+    assert {(r["model"], r["generated_tokens"]) for r in rollouts(run)} == {(str(folder), len("The answer is 2"))}, "one token per byte"
+    assert load_config(run / "config.yaml").model == "lab:untrained"
+    assert main(["curate", str(run), "--iteration", "1"]) == 0
+
+
+def test_a_lab_model_that_is_none_is_refused_by_the_labs_names(tmp_path, capsys):
+    samples = write(tmp_path / "d.jsonl", *SETS["one row per sample"])
+    assert main(["import", samples, str(tmp_path / "run"), "--model", "lab:untrianed"]) == 2
+    assert "'lab:untrianed' is no lab model; known: lab:TASK" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- out

@@ -63,6 +63,18 @@ def test_the_files_that_would_be_uploaded(run, tmp_path, capsys):
     assert "no model of iteration 7" in capsys.readouterr().err
 
 
+def test_a_run_that_has_trained_nothing_has_nothing_to_push(tmp_path, capsys):
+    samples = tmp_path / "s.jsonl"
+    samples.write_text(json.dumps({"question": "1+1?", "answer": "2", "response": "The answer is 2"}) + "\n")
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(["import", str(samples), str(run), "--task", "gsm8k"]) == 0
+    for options in ([], ["--iteration", "1"]):
+        assert main(["push", str(run), "--to", str(out), *options]) == 2
+        said = capsys.readouterr().err
+        assert f"{run}: nothing was trained yet, so there is no model to push; `gsi run {run / 'config.yaml'}` goes on with it" in said
+    assert not out.exists()
+
+
 @pytest.fixture
 def hub():
     """Takes repositories and commits as the hub's API does, every file inline; `files` holds what arrived."""

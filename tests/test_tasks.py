@@ -284,6 +284,17 @@ def test_a_check_fails_where_a_run_would_stop(tmp_path, capsys, name):
         load(Task(name="auto", path=str(path)))
 
 
+def test_a_check_names_questions_that_occur_again_with_another_answer(tmp_path, capsys):
+    rows = [qa(), qa(answer="4.0"), qa(question="2+2? ", answer="5"), qa(question="3+3?", answer="6")]
+    assert main(["tasks", "check", write(tmp_path / "d.jsonl", *rows)]) == 0
+    out = capsys.readouterr().out
+    assert "auto-00003: answer: '5', but auto-00001 asks the same and has '4'\n" in out
+    assert "4 of 4 questions are usable\n" in out
+    assert "questions that occur again: 2\n  questions that occur again with another answer: 1 (a run keeps them" in out
+    assert main(["tasks", "check", write(tmp_path / "e.jsonl", *rows[:2])]) == 0
+    assert "another answer" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "pieces"),
     [

@@ -36,7 +36,9 @@ def add(command: Add) -> None:
     p.add_argument("--task", help="how answers are checked (default: by the ids of the paper's items, else auto)")
     p.add_argument("--questions", metavar="DATA", help="a file, built-in task or hub id with the answers, where the samples have none")
     p.add_argument("--columns", metavar="A=B,...", help="mapping, for example question=problem,response=model_output")
-    p.add_argument("--model", help="directory or hub id of the model that drew them; then `gsi run RUN/config.yaml` goes on from them")
+    p.add_argument(
+        "--model", help="directory, hub id or lab name of the model that drew them; then `gsi run RUN/config.yaml` goes on from them"
+    )
     p.add_argument("--strategy", default="vanilla", help="what they were drawn with (default: vanilla)")
     p.add_argument(
         "--plain", type=int, default=0, metavar="K", help="attempts per question before the guided ones (default: all are plain)"

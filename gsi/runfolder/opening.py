@@ -45,6 +45,7 @@ def open_folder(config: Config, data: Mapping[str, str], fork: str | None = None
         config = config.model_copy(update={"output_dir": str(path)})
     try:
         path.mkdir(parents=True, exist_ok=True)
+        _refuse_strangers(path)  # before a lock is left in their folder
         lock = hold_lock(path)
     except OSError as e:
         raise GsiError(f"output_dir: {path} cannot be written: {e}") from e
@@ -81,13 +82,20 @@ def open_folder(config: Config, data: Mapping[str, str], fork: str | None = None
         raise
 
 
+def _refuse_strangers(path: Path, locked: bool = False) -> None:
+    """Raises GsiError where the folder holds something else than a run."""
+    strangers = sorted(p.name for p in path.iterdir() if p.name not in ("run.lock", "run.json.part", "config.yaml", "config.yaml.part"))
+    # looked for after the listing: a process that begins a run here meanwhile makes its lock before any other file
+    begun = not locked and any((path / name).exists() for name in ("run.json", BACKUP, "run.lock"))
+    if strangers and not begun:
+        raise GsiError(f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir")
+
+
 def _begin(path: Path, data: Mapping[str, str]) -> dict[str, Any]:
     """The state of a new run. Raises GsiError where the folder holds something else."""
     if (path / BACKUP).exists():
         raise GsiError(f"{path / 'run.json'}: is missing; `gsi doctor {path}` puts its copy back")
-    strangers = sorted(p.name for p in path.iterdir() if p.name not in ("run.lock", "run.json.part", "config.yaml", "config.yaml.part"))
-    if strangers:
-        raise GsiError(f"output_dir: {path} is not empty and holds no run ({', '.join(strangers[:5])}); choose another output_dir")
+    _refuse_strangers(path, locked=True)
     return {
         "id": uuid.uuid4().hex,
         "created_at": now(),
