@@ -107,16 +107,20 @@ def narrowing(table: Table) -> list[str]:
 
 
 def guidance(table: Table) -> list[str]:
-    """Acceptance of plain and guided attempts in iteration 1 (one initial model for all arms), tokens per accepted hard rationale, identity."""
+    """Acceptance of plain and guided attempts in iteration 1 (one initial model for all arms) and of guided ones in the last, tokens per accepted hard
+    rationale, identity."""
     rows = []
     for arm in [a for a in arms(table.study) if a in table.arms]:
         runs = [r for r in table.arms[arm].values() if sum(c[0] for c in r["iterations"][1]["sample"].values())]
         if not runs:
             continue
         firsts = [r["iterations"][1] for r in runs]
-        hard = [[c for level, c in i["sample"].items() if int(level) in table.hard] for i in firsts]
+        hard, lasts = (
+            [[c for level, c in i["sample"].items() if int(level) in table.hard] for i in part]
+            for part in (firsts, [r["iterations"][-1] for r in runs])
+        )
         plain = [sum(c[1] for c in h) / max(1, sum(c[0] - c[2] for c in h)) for h in hard]
-        guided = [sum(c[3] for c in h) / n for h in hard if (n := sum(c[2] for c in h))]
+        guided, later = ([sum(c[3] for c in h) / n for h in part if (n := sum(c[2] for c in h))] for part in (hard, lasts))
         paid = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
         lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
         same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
@@ -126,6 +130,7 @@ def guidance(table: Table) -> list[str]:
                 arm,
                 spread(plain),
                 spread(guided),
+                spread(later),
                 short(fmean(paid)),
                 spread(lucky),
                 spread(same),
@@ -136,12 +141,13 @@ def guidance(table: Table) -> list[str]:
         "arm",
         "plain attempts accepted",
         "guided accepted",
+        "in the last iteration",
         "tokens per accepted one",
         "lucky of right answers",
         "accepted = reference",
         "of guided ones",
     )
-    return ["Iteration 1, hard queries (the last two columns: all queries), %:", "", *markdown(header, rows)]
+    return ["Hard queries (the last two columns: all queries), iteration 1 unless it says otherwise, %:", "", *markdown(header, rows)]
 
 
 def economy(table: Table) -> list[str]:
