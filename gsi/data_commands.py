@@ -85,7 +85,7 @@ def _show_built_in(name: str) -> None:
 def _counts(queries: Sequence[Query]) -> list[str]:
     levels = Counter(q.level for q in queries)
     found = [f"{name}: {count}" for name in ("rationale", "options") if (count := sum(getattr(q, name) is not None for q in queries))]
-    if set(levels) != {None}:
+    if set(levels) - {None}:
         found.append("levels: " + ", ".join(f"{level}: {levels[level]}" for level in sorted(levels, key=lambda x: (x is None, x))))
     twice = len(queries) - len({" ".join(q.question.split()) for q in queries})
     return found + ([f"questions that occur again: {twice}"] if twice else [])

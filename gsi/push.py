@@ -31,7 +31,9 @@ def write(run: Path, output: Path, iteration: int | None = None) -> dict[str, Pa
     view = read_run(run)
     kept = {int(n): name for n, name in (view.state.get("models") or {}).items() if name.startswith("iter_")}
     if not kept:
-        raise GsiError(f"{run}: nothing was trained yet, so there is no model to push; `gsi run {run / 'config.yaml'}` goes on with it")
+        raise GsiError(
+            f"{run}: nothing was trained yet, so there is no model to push; train one first, with `gsi run {run / 'config.yaml'}`"
+        )
     n = max(kept) if iteration is None else iteration
     if n not in kept:
         raise GsiError(f"{run}: there is no model of iteration {n}; kept are {', '.join(map(str, sorted(kept)))}")

@@ -14,6 +14,7 @@ from gsi import load_config, run
 from gsi.allocation import ALLOCATIONS, Bayes, Prop2Diff, Until, bounds, build
 from gsi.allocation.belief import Beta, beliefs, plain_counts
 from gsi.config import ConfigError
+from gsi.config.checks import HELPS
 from gsi.files import read_json
 from gsi.ledger import Ledger
 from gsi.types import Query, Rollout, Tried
@@ -64,10 +65,11 @@ def policies(draw):
         q: [Tried(i, n, "state_reset:0.2" if guided else None, right) for n, (i, guided, right) in enumerate(sorted(rows))]
         for q, rows in draw(PAST).items()
     }
+    guided = draw(st.booleans()) and kind in HELPS
     c = load_config(
         {
-            "model": "m", "output_dir": "o", "tasks": [{"name": "t"}], "seed": draw(st.integers(0, 9)), "guidance": {"kind": draw(st.sampled_from(["none", "state_reset"]))},
-            "sample": {"k": draw(st.integers(1, 9)), "wanted": draw(st.integers(0, 9)), "max_extra": draw(st.integers(0, 9))},
+            "model": "m", "output_dir": "o", "tasks": [{"name": "t"}], "seed": draw(st.integers(0, 9)), "guidance": {"kind": "state_reset" if guided else "none"},
+            "sample": {"k": draw(st.integers(1, 9)), "wanted": draw(st.integers(0, 9)), "max_extra": draw(st.integers(int(guided), 9))},
             "allocation": {
                 "kind": kind, "hopeless": draw(st.sampled_from([0, 0.05, 0.2, 0.5])), "saturated": draw(st.sampled_from([0.7, 0.95])),
                 "skip": draw(st.sampled_from([0, 0.5, 0.9])), "explore": draw(st.integers(1, 4)), "discount": draw(st.sampled_from([0.5, 1.0])),

@@ -71,7 +71,9 @@ def test_a_run_that_has_trained_nothing_has_nothing_to_push(tmp_path, capsys):
     for options in ([], ["--iteration", "1"]):
         assert main(["push", str(run), "--to", str(out), *options]) == 2
         said = capsys.readouterr().err
-        assert f"{run}: nothing was trained yet, so there is no model to push; `gsi run {run / 'config.yaml'}` goes on with it" in said
+        assert (
+            f"{run}: nothing was trained yet, so there is no model to push; train one first, with `gsi run {run / 'config.yaml'}`" in said
+        )
     assert not out.exists()
 
 

@@ -279,6 +279,7 @@ def test_a_check_fails_where_a_run_would_stop(tmp_path, capsys, name):
     out, err = capsys.readouterr()
     assert [piece for piece in listed if piece.replace("FILE", str(path)) not in out] == []
     assert (last or "").replace("FILE", str(path)) in err
+    assert "levels" not in out
     stopped = pytest.raises(GsiError, match=re.escape(str(path))) if last else nullcontext()
     with stopped:
         load(Task(name="auto", path=str(path)))
