@@ -201,13 +201,14 @@ def test_methods_from_outside_stand_beside_the_arm_whose_cost_they_had(tmp_path)
     lines.append(lines[0] | {"seed": 9})  # of no seed of this study
     (tmp_path / "small-rivals.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     without = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
-    assert without[8].strip() == "-"
+    assert without[9].strip() == "-"
     (tmp_path / "small.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found.values()))
     row = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
     assert row[2].strip() == "nothing"
     assert row[5].split()[0] == "25.0"
-    assert row[8].strip() == "200.0"
-    assert row[9].split()[:2] == ["state_reset:", f"{100 * (sum(ours) / 2 - 0.25):+.1f}"]
+    assert row[6].split()[0] == "+25.0"
+    assert row[9].strip() == "200.0"
+    assert row[10].split()[:2] == ["state_reset:", f"{100 * (sum(ours) / 2 - 0.25):+.1f}"]
     assert row[-2].strip() == "2"
     for seed in (1, 2):  # another study with the same results and an arm more
         found[f"made_up/chain/s{seed}/brute_force"] = found[f"made_up/chain/s{seed}/vanilla"] | {

@@ -54,6 +54,7 @@ def rivals(table: Table) -> list[str]:
                 f"{rate:g}, {temperature:g}",
                 spread([mean(line["before"], True) for line in lines]),
                 spread([mean(line["after"], True) for line in lines]),
+                points([mean(line["after"], True) - mean(line["before"], True) for line in lines]),
                 spread([mean(line["after"], False) for line in lines]),
                 short(fmean(line["tokens"] for line in lines)),
                 percent(fmean(line["flops"] / (cost(run) or math.nan) for line, run in zip(lines, runs, strict=True))),
@@ -71,6 +72,7 @@ def rivals(table: Table) -> list[str]:
         "learning rate, temperature",
         "hard before, %",
         "hard accuracy, %",
+        "its gain, points",
         "easy accuracy, %",
         "generated tokens",
         "FLOPs, % of the arm's",
@@ -79,5 +81,5 @@ def rivals(table: Table) -> list[str]:
         "easy",
         "seeds",
     )
-    note = "Methods of TRL on the same base, pool and fresh questions until they had spent the arm's FLOPs (`python -m gsi.lab.rivals`); not named beforehand:"
+    note = "Methods of TRL on the same base (`sdft`: one that was also taught to read hints, where it begins higher), pool and fresh questions until they had spent the arm's FLOPs (`python -m gsi.lab.rivals`); not named beforehand:"
     return [note, "", *markdown(header, rows)]
