@@ -108,7 +108,7 @@ def test_a_second_process_is_told_who_holds_the_run_and_a_dead_one_holds_nothing
     holder = subprocess.Popen(
         [sys.executable, "-m", "gsi", "run", str(tmp_path / "config.yaml"), "--log", "quiet"], env=ENV | {"SCRIPTED_DELAY": "0.2"}
     )
-    while not (tmp_path / "run" / "run.json").exists():
+    while not (tmp_path / "run" / "config.yaml").exists():  # the second of its files, which the commands below read
         assert holder.poll() is None
         time.sleep(0.02)
     for command in (
