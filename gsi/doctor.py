@@ -20,7 +20,7 @@ import yaml
 from gsi import checksums, stages
 from gsi.config import ConfigError, load_config
 from gsi.files import write_text
-from gsi.ledger import Ledger, unborn
+from gsi.ledger import STRATA_SPLITS, Ledger, unborn
 from gsi.loop import open_run
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
@@ -158,7 +158,7 @@ class _Doctor:
                 if "ledger_rows" in info:
                     self._lost(state, ledger, key, info["ledger_rows"])
             strata = state.get("strata", {}).get("ledger_rows")
-            if strata is not None and self._short(ledger.count(0, "strata") + ledger.count(0, "strata_test"), strata, "strata"):
+            if strata is not None and self._short(sum(ledger.count(0, split) for split in STRATA_SPLITS), strata, "strata"):
                 state.pop("strata")
         except GsiError:
             return  # damaged, said already, and not repaired

@@ -43,7 +43,7 @@ _TABLES = {
     "options TEXT, UNIQUE (split, id)",
 }
 SPLITS = ("validation", "test")  # of the table `evaluations`
-STRATA = ("strata", "strata_test")  # draws of the initial model that say how hard a query is; see gsi/strata.py
+STRATA_SPLITS = ("strata", "strata_test")  # draws of the initial model that say how hard a query is; see gsi/strata.py
 _INDEX = "rollouts_by_iteration ON rollouts (iteration, query_id, attempt)"
 
 

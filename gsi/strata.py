@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from gsi.allocation import Fixed
 from gsi.context import Context, draw
+from gsi.ledger import STRATA_SPLITS
 from gsi.metrics import accepted_sql
 from gsi.seeds import seed_of
 from gsi.types import Query, Sampling
 
 STRATA = 5  # the last, the fifth that is solved least often, is the hard one
-SPLITS = {"train": "strata", "validation": "strata", "test": "strata_test"}  # of the table `evaluations`
+SPLITS = {"train": STRATA_SPLITS[0], "validation": STRATA_SPLITS[0], "test": STRATA_SPLITS[1]}  # of the table `evaluations`
 
 
 def measure(ctx: Context) -> None:
@@ -25,14 +26,14 @@ def measure(ctx: Context) -> None:
     if not c.strata.draws or "strata" in ctx.folder.state:
         return
     chosen = Sampling(c.sample.temperature or 0.7, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
-    for split in sorted({*SPLITS.values()}):
+    for split in STRATA_SPLITS:
         queries = [q for name, own in _queries(ctx).items() if SPLITS[name] == split for q in own]
         if queries:
             draw(
                 ctx, 0, "difficulty of the queries", queries,
                 allocation=Fixed(c.strata.draws), guidance=None, sampling=lambda attempt: chosen, strategy="strata", split=split,
             )  # fmt: skip
-    rows = sum(ctx.folder.ledger.count(0, split) for split in {*SPLITS.values()})
+    rows = sum(ctx.folder.ledger.count(0, split) for split in STRATA_SPLITS)
     ctx.folder.state["strata"] = {"draws": c.strata.draws, "ledger_rows": rows}
     ctx.folder.save()
     apply(ctx)

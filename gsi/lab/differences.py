@@ -72,12 +72,12 @@ def differences(table: Table) -> list[str]:
     rows = []
     for arm in others:
         cells: list[str] = []
-        there = 0
+        there, other = 0, table.study.beside.get(arm, first)
         for measure in ("hard_accuracy", "easy_accuracy"):
-            ways = contrast(table, Contrast(a=arm, b=table.study.beside.get(arm, first), measure=measure))
+            ways = contrast(table, Contrast(a=arm, b=other, measure=measure))
             there = max(there, *(len(compared.values) for compared in ways.values()), 0)
             cells += [_marked(ways[way]) if way in ways else "-" for way in ("as is", "equal cost")]
-        rows.append([f"{arm} - {table.study.beside.get(arm, first)}", *cells, str(there)])
+        rows.append([f"{arm} - {other}", *cells, str(there)])
     header = ("arms", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
     note = "In points [95 %]; not named beforehand, so nothing is decided by them:"
     return [note, "", *markdown(header, rows), *_note(rows)]

@@ -193,14 +193,20 @@ def arms(study: Study) -> dict[str, dict[str, Any]]:
     return found | study.arms
 
 
+def shared(study: Study, model: str, task: str) -> dict[str, Any]:
+    """What the cells of one model and task share, whatever their arm."""
+    entry = study.models[model]
+    return merge(study.config, merge({"model": entry} if isinstance(entry, str) else entry, study.tasks[task]))
+
+
 def cells(study: Study, path: str = "study") -> list[Cell]:
     """Every cell in the order it is run, each with a config that was checked. Raises ConfigError that names the cell."""
     found: list[Cell] = []
     known = arms(study)
     taught = {"teacher": f"http://127.0.0.1:{study.teacher.port}/v1"} if study.teacher else {}
     for seed in study.seeds:
-        for model, name in study.models.items():
-            for task, patch in study.tasks.items():
+        for model, entry in study.models.items():
+            for task in study.tasks:
                 place = f"{model}/{task}/s{seed}"
                 folder = Path(study.output_dir) / model / task / f"s{seed}"
                 fill = filler(
@@ -208,18 +214,17 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                     | taught
                     | {f"run:{a}": str(folder / a) for a in known}
                 )
-                entry = {"model": name} if isinstance(name, str) else name
-                if not isinstance(entry.get("model"), str):
+                name = entry if isinstance(entry, str) else entry.get("model")
+                if not isinstance(name, str):
                     raise ConfigError(f"{path}: models.{model}: no `model` in it")
-                base = fill(entry["model"])
-                patch = merge(entry, patch)
+                base, common = fill(name), shared(study, model, task)
                 first: tuple[str, ...] = ()
                 if base.startswith("lab:"):
                     first = (f"base/{base}",)
                     if not any(c.key == first[0] for c in found):
                         found.append(Base(model, task, seed, "base", {"model": base}))
                 for arm, own in known.items():
-                    config = merge(merge(merge({"seed": seed}, study.config), patch), own)
+                    config = merge(merge({"seed": seed}, common), own)
                     config = fill(config) | {"model": base, "output_dir": str(folder / arm)}
                     try:
                         load_config(config)
@@ -232,7 +237,7 @@ def cells(study: Study, path: str = "study") -> list[Cell]:
                             f"{path}: {place}/{arm}: curate.like: {like} is the folder of no arm of this study; add the arm {study.guided}"
                         )
                     found.append(Cell(model, task, seed, arm, config, first + needs))
-                plain = merge({"seed": seed}, merge(study.config, patch)) | {"strategy": "vanilla", "iterations": 1}
+                plain = merge({"seed": seed}, common) | {"strategy": "vanilla", "iterations": 1}
                 if study.draws:
                     config = fill(merge(plain, {"sample": {"k": study.draws}})) | {"model": base, "output_dir": str(folder / "draws")}
                     found.append(Cell(model, task, seed, "draws", config, first))

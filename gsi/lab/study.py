@@ -23,8 +23,7 @@ import yaml
 from gsi.config import ConfigError, load_config
 from gsi.files import write_text
 from gsi.lab.collect import Record, collect
-from gsi.lab.matrix import Base, Cell, Study, cells, load_study
-from gsi.presets import merge
+from gsi.lab.matrix import Base, Cell, Study, cells, load_study, shared
 from gsi.queries import load_data
 from gsi.types import GsiError
 
@@ -170,9 +169,7 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
 
 def criterion(cell: Cell, study: Study) -> str:
     """What counts as right in the results (`accept`): the study's, model's or task's, whatever an arm of its own accepts to train on."""
-    model = study.models[cell.model]
-    shared = merge(merge(study.config, model if isinstance(model, dict) else {}), study.tasks[cell.task])
-    return str(shared.get("accept", "answer"))
+    return str(shared(study, cell.model, cell.task).get("accept", "answer"))
 
 
 def _child(arguments: list[str], log: Path | None, stop: threading.Event) -> None:

@@ -12,7 +12,7 @@ from gsi import checksums
 from gsi.config import Config
 from gsi.files import read_json, write_text
 from gsi.hub import cached_commit
-from gsi.ledger import STRATA, Ledger
+from gsi.ledger import STRATA_SPLITS, Ledger
 from gsi.mirror import Mirror
 from gsi.runfolder.damage import damage_text
 from gsi.runfolder.state import now, sums_of, write_state
@@ -188,7 +188,7 @@ class RunFolder:
 
     def forget_strata(self) -> None:
         """Has the difficulty of the queries measured anew."""
-        self.ledger.archive(0, 0, now(), samples=False, splits=STRATA)
+        self.ledger.archive(0, 0, now(), samples=False, splits=STRATA_SPLITS)
         self.state.pop("strata", None)
         self.save()
 
