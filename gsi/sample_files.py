@@ -126,7 +126,12 @@ def _rows(rows: Iterable[tuple[int, dict[str, Any]]], at: Any, columns: Mapping[
         answer = got["answer"]
         if isinstance(answer, str) and ("\\boxed" in answer or "####" in answer):
             answer = final_answer(answer)
-        drawn = [Sample(str(t), row.get("finish_reason") or "stop", row.get("generated_tokens"), row.get("model")) for t in texts]
+        model = fields.text(at(line), "model", row.get("model"))
+        reasons = [fields.text(at(line), "finish_reason", r) or "stop" for r in _each(row.get("finish_reason"), texts)]
+        counts = [fields.count(at(line), "generated_tokens", n) for n in _each(row.get("generated_tokens"), texts)]
+        if len(texts) > 1 and not isinstance(row.get("generated_tokens"), list):
+            counts = [None] * len(texts)  # one number for several may be their sum
+        drawn = [Sample(str(t), reason, count, model) for t, reason, count in zip(texts, reasons, counts, strict=True)]
         got |= {
             "id": str(got["id"]) if got["id"] is not None else None,
             "question": question,
@@ -138,6 +143,11 @@ def _rows(rows: Iterable[tuple[int, dict[str, Any]]], at: Any, columns: Mapping[
             "samples": drawn,
         }
         yield line, got
+
+
+def _each(value: Any, texts: Sequence[Any]) -> list[Any]:
+    """A value per response: a list of as many, or one that all share."""
+    return value if isinstance(value, list) and len(value) == len(texts) else [value] * len(texts)
 
 
 class _Known:

@@ -161,7 +161,7 @@ def test_a_change_inside_a_list_is_named_by_its_key_and_a_fork_offered_where_it_
     config = scripted.config(tmp_path / "run", evaluate={"validation": 0.3, "tasks": TESTS})
     run(config)
     other = [{"name": "chain", "args": {"seed": 9, "per_level": 2}}]
-    with pytest.raises(GsiError, match=r"(?s)  evaluate.tasks.0.args.per_level: 3 -> 2\n.*or --fork NAME to start"):
+    with pytest.raises(GsiError, match=r"(?s)  evaluate.tasks.0.args.per_level: 3 -> 2\n.*with --fork NAME to start"):
         run(config | {"evaluate": {"validation": 0.3, "tasks": other}})
     with pytest.raises(GsiError, match=r"(?s)  tasks.0.args.seed: 1 -> 2\n.*Use the old values to resume, or another output_dir$"):
         run(config | {"tasks": [{"name": "chain", "args": {"seed": 2, "per_level": 4}}]})

@@ -174,12 +174,35 @@ def test_questions_given_with_two_answers_grade_only_samples_that_name_one(tmp_p
     assert "answer it with '2' (q2) and with '3' (q3); give each sample its id" in problem["reason"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("level", 10**30), ("level", -1), ("rationale", 5)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("level", 10**30),
+        ("level", -1),
+        ("rationale", 5),
+        ("generated_tokens", "many"),
+        ("generated_tokens", -1),
+        ("model", 7),
+        ("finish_reason", ["stop", "length"]),
+    ],
+)
 def test_a_field_that_cannot_be_kept_leaves_no_folder(tmp_path, capsys, field, value):
     samples = write(tmp_path / "d.jsonl", {"question": "1+1?", "answer": 2, "response": "The answer is 2", field: value})
     assert main(["import", samples, str(tmp_path / "run"), "--task", "gsm8k"]) == 2
     assert f"d.jsonl:1: field `{field}`: expected" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_several_responses_have_a_count_and_a_reason_each(tmp_path):
+    two = {"question": "1+1?", "answer": 2, "responses": ["The answer is 2", "The answer is"], "finish_reason": ["stop", "length"]}
+    path = write(
+        tmp_path / "d.jsonl",
+        two | {"generated_tokens": [4.0, 3]},
+        {"question": "2+1?", "answer": 3, "responses": ["3", "4"], "generated_tokens": 99},
+    )
+    assert main(["import", path, str(tmp_path / "run"), "--task", "gsm8k"]) == 0
+    assert [(r["generated_tokens"], r["status"]) for r in rollouts(tmp_path / "run")][:2] == [(4, "correct"), (3, "truncated")]
+    assert [r["generated_tokens"] for r in rollouts(tmp_path / "run")][2:] == [1, 1], "one number for two responses may be their sum"
 
 
 def test_a_run_goes_on_from_imported_samples(tmp_path, check_folder):

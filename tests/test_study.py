@@ -96,6 +96,26 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     assert "2 of the results" in capsys.readouterr().out
 
 
+def test_cells_of_lab_models_see_no_gpu(tmp_path, monkeypatch):
+    """Their trainer is float32 on the CPU; an engine left to choose would draw in bfloat16 on a GPU."""
+    from gsi.lab import study as running
+
+    seen = {}
+
+    def child(arguments, log, stop, gpu):
+        seen[arguments[-1].rpartition("/")[2]] = running.environment(gpu).get("CUDA_VISIBLE_DEVICES")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(running, "_child", child)
+    monkeypatch.setattr(running, "collect", lambda *args, **kwargs: {"iterations": []})
+    for model in ("lab:chain", "lab:chain:{seed}", "base"):
+        path = study(tmp_path, models={"made_up": model}, strategies=["vanilla"])
+        assert main(["study", path]) == 0
+        assert seen.pop("vanilla.yaml") == ("3" if model == "base" else "")
+        assert set(seen.values()) <= {""}, "bases are built on the CPU too"
+        (tmp_path / "small.jsonl").unlink()
+
+
 def test_breadth_is_drawn_from_final_models_on_fresh_queries(tmp_path, capsys):
     settings = {"arms": ["vanilla"], "k": 4, "draws": 8, "per_level": 2}
     path = study(tmp_path, strategies=["vanilla"], pass_at=settings)

@@ -186,19 +186,44 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
-def test_packing_is_refused_where_attention_is_more_than_packed_attention_does(tmp_path, kind):
-    """Capped logits and attention sinks would be left out without a word; padded, they train."""
+MORE = {
+    "gemma2": {"attn_logit_softcapping": 2.0},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_packing_is_refused_where_attention_is_more_than_packed_attention_does(tmp_path, kind, monkeypatch, capsys):
+    """Capped logits and sinks would be left out without a word. Padded they train, which is what happens where the choice is ours."""
     tokenizer = models.tokenizer()
     ends = {"eos_token_id": 0, "bos_token_id": None, "pad_token_id": None}
-    more = {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "gpt_oss" else {"attn_logit_softcapping": 2.0}
-    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=128, **SMALL, **more, **ends)
+    more = SMALL | MORE[kind]
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=128, **more, **ends)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(GsiError, match=r"train.packing.*false"):
         train(tmp_path / "packed", rows(), tmp_path / "model", packing=True)
-    figures, _ = train(tmp_path / "padded", rows(), tmp_path / "model", epochs=1)
+    figures, padded = train(tmp_path / "padded", rows(), tmp_path / "model", epochs=1)
     assert figures["steps"] == 1
+
+    capsys.readouterr()
+    monkeypatch.setattr("gsi.train.packing.wanted", lambda packing, device: True)  # as on a GPU
+    figures, chosen = train(tmp_path / "chosen", rows(), tmp_path / "model", epochs=1)
+    assert "rows are padded, not packed" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(padded.parameters(), chosen.parameters(), strict=True))
+
+
+def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name(tmp_path):
+    """Llama 4: its attention in chunks is not packed either."""
+    tokenizer = models.tokenizer()
+    more = {"num_local_experts": 2, "intermediate_size_mlp": 32, "attention_chunk_size": 8, "eos_token_id": 0, "bos_token_id": None}
+    config = AutoConfig.for_model("llama4_text", vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=None, **SMALL, **more)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(GsiError, match=r"train.packing.*Llama4ForCausalLM.*false"):
+        train(tmp_path / "packed", rows(), tmp_path / "model", packing=True)
+    with pytest.raises(GsiError, match=r"Llama4ForCausalLM cannot be trained here"):
+        train(tmp_path / "padded", rows(), tmp_path / "model")
 
 
 # --------------------------------------------------------------------------------------- rows that cannot be trained on

@@ -141,14 +141,14 @@ def _teacher(study: Study) -> AbstractContextManager[None]:
 
     if study.teacher is None:
         return nullcontext()  # a teacher of the config's own
-    _child([*BUILD, study.teacher.model], None, threading.Event())  # may take longer than a server may take to start
+    _child([*BUILD, study.teacher.model], None, threading.Event(), gpu=False)  # may take longer than a server may take to start
     return served(study.teacher.model, study.teacher.port)
 
 
 def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> Record | None:
     started = time.monotonic()
     if isinstance(cell, Base):
-        _child([*BUILD, cell.config["model"]], None, stop)
+        _child([*BUILD, cell.config["model"]], None, stop, gpu=False)
         return None
     config = cell.config
     if cell.of_model and cell.needs and not cell.needs[0].startswith("base/") and not Path(config["model"]).exists():
@@ -162,7 +162,8 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
     source = folder.with_name(folder.name + ".yaml")
     source.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     command = ["profile"] if cell.draws_only else []
-    _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop)
+    gpu = not str(shared(study, cell.model, cell.task)["model"]).startswith("lab:")
+    _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop, gpu)
     record = collect(folder, load_config(config), criterion(cell, study), draws=cell.draws_only)
     return {"key": cell.key, "mark": cell.mark, "seconds": round(time.monotonic() - started, 1)} | record
 
@@ -172,14 +173,18 @@ def criterion(cell: Cell, study: Study) -> str:
     return str(shared(study, cell.model, cell.task).get("accept", "answer"))
 
 
-def _child(arguments: list[str], log: Path | None, stop: threading.Event) -> None:
+def environment(gpu: bool) -> dict[str, str]:
+    """Of a cell. The lab's own models stay on the CPU, in float32, as their trainer does: samples of a GPU in bfloat16 would not compare."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def _child(arguments: list[str], log: Path | None, stop: threading.Event, gpu: bool) -> None:
     """A Python process of one thread. Raises GsiError with the end of what it printed; ends it when `stop` is set."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=env,
+        env=environment(gpu),
         text=True,
         encoding="utf-8",
         errors="replace",

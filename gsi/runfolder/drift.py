@@ -38,7 +38,11 @@ def refuse_drift(path: Path, config: Config, data: Mapping[str, str], state: Map
         lines.append(f"  {'task' if kind == 'check' else 'data of task'} {task if kind == 'check' else name}: {what} the run began with")
     if lines:
         keeps = not again(config, bound, data, state)[1]
-        ways = "another output_dir, or --fork NAME to start a new run from what stays valid" if keeps else "or another output_dir"
+        ways = (
+            "another output_dir, or `gsi run` with --fork NAME to start a new run from what stays valid"
+            if keeps
+            else "or another output_dir"
+        )
         raise GsiError(
             f"{path}: this run was started with another config or other data:\n"
             + "\n".join(lines)

@@ -64,6 +64,16 @@ def level(at: str, value: Any) -> int | None:
     return math.floor(number)
 
 
+def count(at: str, field: str, value: Any) -> int | None:
+    """A whole number from 0, also as a float without a fraction (a column with gaps), or none (NaN is one)."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    whole = is_int(value) or (isinstance(value, float) and value.is_integer())
+    if not whole or not 0 <= value < 2**63:
+        raise _wrong_type(at, field, "a whole number from 0", value)
+    return int(value)
+
+
 def options(at: str, value: Any) -> tuple[str, ...] | None:
     """A list of texts or numbers, the same as JSON text, or a mapping with that list under `text` (ARC's `choices`)."""
     expected, found = "a list of texts, or one as JSON text", value

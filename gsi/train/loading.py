@@ -53,7 +53,10 @@ def arguments(job: TrainJob, plan: Plan, device: str) -> SFTConfig:
 
 
 def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[Any, Any, torch.dtype]:
-    """The model to train, its peft config or None, and the dtype its files have."""
+    """The model to train, its peft config or None, and the dtype its files have.
+
+    A model that cannot be packed is refused with train.packing=true, and loaded to be padded where the choice is ours (`packed.packs` tells).
+    """
     s, layout = job.settings, read_layout(job.settings)
     config = AutoConfig.from_pretrained(job.model)
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
@@ -87,6 +90,9 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
         if not sharded and s["method"] != "qlora":  # those two are where they belong
             loaded.to(args.device)
         if not packed.isolates(loaded, str(args.device), bool(args.bf16)):
+            if s["packing"] is None:
+                del loaded
+                return model(job, args, device, packing=False)
             raise GsiError(
                 f"train.packing: packed rows would see each other in this architecture ({type(loaded).__name__}), or it takes none; set train.packing=false"
             )
@@ -144,6 +150,6 @@ def save(job: TrainJob, trainer: Any, stored: torch.dtype, merge: bool) -> None:
 
 def _write(model: Any, output: Path, stored: torch.dtype) -> None:
     model.config.use_cache = True
-    if model.config._attn_implementation == packed.NAME:
+    if packed.packs(model):
         model.config._attn_implementation = "sdpa"
     model.to(stored).save_pretrained(output)

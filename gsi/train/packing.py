@@ -67,12 +67,24 @@ def register() -> str:
     return NAME
 
 
+def wanted(packing: bool | None, device: str) -> bool:
+    """Whether to pack where the model allows it; None = on GPUs."""
+    return device != "cpu" if packing is None else packing
+
+
+def packs(model: Any) -> bool:
+    """Whether a model was loaded to take packed rows."""
+    return bool(model.config._attn_implementation == NAME)
+
+
 @torch.no_grad()
 def isolates(model: Any, device: str, bf16: bool) -> bool:
     """Whether this model gives a row the same logits behind another row as alone: layers that are no attention may leak.
 
     Also False where its attention asks for what packed attention does not do; both ways would be wrong alike.
     """
+    if "chunked_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ()):
+        return False  # Llama 4: told by the mask alone, which packed attention does without
     size = model.config.get_text_config().vocab_size
     ids = (torch.arange(21, device=device) * 7 + 2) % size
     rows = {"packed": [ids[:12], ids[12:]], "alone": [ids[12:]]}

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -76,6 +77,7 @@ def train(job: TrainJob) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from gsi.train import loading, tracking
+    from gsi.train import packing as packed
     from gsi.train.parallel import pick_device
     from gsi.train.stopping import EarlyStopping
     from gsi.train.trainer import Report, Trainer, last_checkpoint, mean_loss, write_json
@@ -83,11 +85,18 @@ def train(job: TrainJob) -> dict[str, float]:
     s, work = job.settings, Path(job.work)
     device = pick_device(s)
     rows = read_rows(job.data)
-    packing = device != "cpu" if s["packing"] is None else s["packing"]
+    packing = packed.wanted(s["packing"], device)
     plan = Plan(rows.lengths, s["batch_size"], s["micro_batch_size"], s["epochs"], job.seed, s["processes"], packing)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # in memory, for the collator, which masks padding by length
+    transformers.set_seed(job.seed % 2**32)
+    arguments = loading.arguments(job, plan, device)
+    model, peft, stored = loading.model(job, arguments, device, packing)
+    if packing and not packed.packs(model):
+        plan = replace(plan, packing=False)
+        if first_process():
+            emit("say", text=f"rows are padded, not packed: packed ones would see each other in this architecture ({type(model).__name__})")
     if first_process():
         first = shown(rows, plan.micro_batches(0)[0], tokenizer.decode)
         write_json(Path(job.data).with_name("first_batch.json"), {"step": 1, "of": plan.steps, "rows": first})
@@ -95,9 +104,6 @@ def train(job: TrainJob) -> dict[str, float]:
         if len(rows) < s["batch_size"]:
             emit("say", text=f"{len(rows)} rows are fewer than train.batch_size {s['batch_size']}: every step takes all of them")
 
-    transformers.set_seed(job.seed % 2**32)
-    arguments = loading.arguments(job, plan, device)
-    model, peft, stored = loading.model(job, arguments, device, packing)
     report = Report(emit if first_process() else lambda *a, **k: None, plan, s["checkpoint_minutes"], s["checkpoint_steps"])
     callbacks: list[Any] = [report]
     if s.get("tracking") and first_process():
