@@ -3,27 +3,32 @@
 `gsi audit RUN --n 50` lists accepted responses of the training queries, as many of each level as the others have, hardest
 first. With `--judge URL --model NAME` a model behind an OpenAI-compatible URL reads each of them, and the share it finds
 right is shown per level with its interval. The judge is a model too: read some of its reasons before trusting its share.
+
+`gsi audit RUN --leaks` counts, among the rows that were trained on, those that the gate's leak filters find something in, by kind of help.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gsi import parquet
 from gsi.config.sampling import Teacher as TeacherSettings
+from gsi.config.training import Gate
+from gsi.gate import leak
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.ledger import Ledger
 from gsi.metrics import wilson
 from gsi.seeds import seed_of
-from gsi.types import SHUFFLE, GsiError, Rollout, Teacher
+from gsi.types import SHUFFLE, GsiError, Query, Rollout, Teacher
 
 INSTRUCTION = (
     "You check a solution that ends in the right final answer. Decide if its reasoning is right: every step follows, no step is wrong or "
@@ -126,6 +131,80 @@ def audit(
     finally:
         teacher.close()
     return items, precision(items)
+
+
+LEAKS = ("mention", "early_answer", "copy", "steps")
+
+
+@dataclass
+class Leaking:
+    """Rows of one kind of help: how many, in how many each filter finds something, and in how many any does."""
+
+    rows: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    any: int = 0
+
+
+def leak_rates(run: Path, iteration: int | None = None) -> tuple[int, dict[str, Leaking]]:
+    """(iteration, kind of help -> what leaks) of the rows that an iteration (default: the last trained) trained on; `plain` had no help to leak.
+
+    Heuristics on text: what they find in plain rows says how often they are wrong here. Raises GsiError where no such rows are.
+    """
+    done = [int(path.parent.name[5:]) for path in run.glob("iter_*/train.parquet") if path.parent.name[5:].isdecimal()]
+    n = max(done, default=0) if iteration is None else iteration
+    if n not in done:
+        raise GsiError(f"{run}: there is no iter_{n}/train.parquet, so no rows to audit" if n else f"{run}: nothing was trained on yet")
+    keys: set[tuple[str, int, int]] = set()
+    for batch in parquet.columns(run / f"iter_{n}" / "train.parquet", ("query_id", "iteration", "attempt")):
+        keys.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    ledger, kinds = Ledger(run / "ledger.sqlite", read_only=True), defaultdict[str, Leaking](Leaking)
+    try:
+        queries = _queries(ledger)
+        for r in ledger.rows():
+            if (r.query_id, r.iteration, r.attempt) not in keys or r.query_id not in queries:
+                continue  # not trained on, or a reference, which is nobody's attempt
+            kind = kinds[(r.guidance or "").partition(":")[0] if r.guided else "plain"]
+            found = [name for name in LEAKS if leak(r, queries[r.query_id], Gate(leaks=(name,)))]
+            kind.rows += 1
+            kind.found.update(found)
+            kind.any += bool(found)
+    finally:
+        ledger.close()
+    if not kinds:
+        raise GsiError(f"{run}: iter_{n}/train.parquet has no attempt of the ledger, so nothing to audit")
+    return n, dict(sorted(kinds.items(), key=lambda kind: (kind[0] != "plain", kind[0])))
+
+
+def _queries(ledger: Ledger) -> dict[str, Query]:
+    sql = "SELECT id, task, question, answer, rationale, level, options FROM queries WHERE split = 'train'"
+    there = ledger.query("SELECT 1 FROM sqlite_master WHERE name = 'queries'")  # not in a ledger of an early version
+    rows = ledger.query(sql) if there else []
+    return {
+        name: Query(name, task, question, answer, rationale, level, options and tuple(json.loads(options)))
+        for name, task, question, answer, rationale, level, options in rows
+    }
+
+
+def show_leaks(run: Path, n: int, kinds: Mapping[str, Leaking], as_json: bool) -> str:
+    """A table, or one JSON line."""
+    if as_json:
+        return json.dumps(
+            {"iteration": n, "kinds": {name: {"rows": k.rows, **{w: k.found[w] for w in LEAKS}, "any": k.any} for name, k in kinds.items()}}
+        )
+    lines = [
+        f"{run}: leaks among the rows that iteration {n} trained on, as the gate's filters find them; plain rows had no help, so theirs are false alarms"
+    ]
+    names = [*kinds, "guided, all"]
+    guided = [k for name, k in kinds.items() if name != "plain"]
+    total = Leaking(sum(k.rows for k in guided), sum((k.found for k in guided), Counter()), sum(k.any for k in guided))
+    for name, k in zip(names, [*kinds.values(), total], strict=True):
+        if not k.rows:
+            lines.append(f"{name}: no rows")
+            continue
+        low, high = wilson(k.any, k.rows)
+        each = ", ".join(f"{w.replace('_', ' ')} {k.found[w]}" for w in LEAKS)
+        lines.append(f"{name}: {k.rows} rows; {each}; any {k.any}, {k.any / k.rows:.2%} ({low:.2%} to {high:.2%})")
+    return "\n".join(lines)
 
 
 def show(items: Sequence[Item], shares: dict[str, dict[str, Any]], as_json: bool) -> str:

@@ -45,7 +45,7 @@ def judge(rows: Iterable[Rollout], queries: Mapping[str, Query], scores: Scores,
         if not r.guided or r.query_id not in queries:
             continue
         key, (reliance, _) = _key(r), scores.get(_key(r), (None, None))
-        if reason := _leak(r, queries[r.query_id], gate):
+        if reason := leak(r, queries[r.query_id], gate):
             found.reasons[key] = reason
         elif gate.reliance != "none" and reliance is None:
             found.reasons[key] = "unscored"
@@ -61,7 +61,8 @@ def judge(rows: Iterable[Rollout], queries: Mapping[str, Query], scores: Scores,
     return found
 
 
-def _leak(r: Rollout, query: Query, gate: Gate) -> str | None:
+def leak(r: Rollout, query: Query, gate: Gate) -> str | None:
+    """The reason of the first of `gate.leaks` that an attempt shows, of the part that the model generated; else None."""
     text = r.completion[len(r.given) :] if r.completion.startswith(r.given) else r.completion
     # by the task's own step check, made when the response was graded
     if "steps" in gate.leaks and r.steps_ok is False:

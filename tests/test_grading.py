@@ -4,10 +4,13 @@ import itertools
 import json
 import math
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import fuzz_grading
+import pyarrow.parquet as pq
 import pytest
 import scripted
 from fake_server import FakeServer
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gsi
-from gsi.audit import audit, choose, precision, show
+from gsi.audit import audit, choose, leak_rates, precision, show
 from gsi.bench import BENCHES
 from gsi.bench.grading import grading
 from gsi.bench.sampling import sampling
@@ -375,6 +378,58 @@ def test_an_audit_takes_of_every_level_and_every_query_first(run):
     text = show(items, {}, as_json=False)
     assert all(r.query_id in text and r.completion.strip() in text for r in rows)
     assert len(show(items, {}, as_json=True).splitlines()) == len(items)
+
+
+def test_leaks_are_counted_among_the_rows_that_were_trained_on(tmp_path, capsys):
+    """Plants one leak of each filter in what was trained on, and one in a right attempt that was not; plain rows stand apart."""
+    path = tmp_path / "run"
+    gsi.run(load_config(scripted.config(path, strategy="state_reset")))
+    with closing(sqlite3.connect(path / "ledger.sqlite")) as db:
+        db.execute("UPDATE queries SET rationale = NULL")  # in this task an accepted response is the reference
+        db.commit()
+    n, before = leak_rates(path)
+    rows = pq.read_table(path / f"iter_{n}" / "train.parquet").to_pylist()
+    assert {kind: found.rows for kind, found in before.items()} == Counter((r["guidance"] or "plain").partition(":")[0] for r in rows)
+    guided = [r for r in rows if r["guidance"]]
+    assert guided
+    ledger = Ledger(path / "ledger.sqlite", read_only=True)
+    answers = dict(ledger.query("SELECT id, answer FROM queries WHERE split = 'train'"))
+    ledger.close()
+    spoken = "We first count all of the apples that were in the large basket and then we add the apples of the other basket to them"
+    plants = {
+        "mention": lambda answer: "As the reference solution that I was given says, we go on. 2 + 3 = 5",
+        "early_answer": lambda answer: f"The answer is {answer}. That is because 2 + 3 = 5 and 5 + 4 = 9",
+        "copy": lambda answer: spoken,
+    }
+    with closing(sqlite3.connect(path / "ledger.sqlite")) as db:
+        for (name, text), row in zip(plants.items(), guided, strict=False):
+            key = (row["query_id"], row["iteration"], row["attempt"])
+            done = text(answers[row["query_id"]])
+            db.execute(
+                "UPDATE rollouts SET given = '', completion = ?, crc = NULL WHERE (query_id, iteration, attempt) = (?, ?, ?)", (done, *key)
+            )
+            if name == "copy":
+                db.execute("UPDATE queries SET rationale = ? WHERE id = ?", (spoken, row["query_id"]))
+        wrong = "SELECT query_id, iteration, attempt FROM rollouts WHERE NOT correct AND guidance IS NOT NULL AND iteration = ? LIMIT 1"
+        other = db.execute(wrong, (n - 1,)).fetchone()
+        db.execute("UPDATE rollouts SET completion = ?, crc = NULL WHERE (query_id, iteration, attempt) = (?, ?, ?)", (spoken, *other))
+        db.commit()
+    assert main(["audit", str(path), "--leaks", "--json"]) == 0
+    kinds = json.loads(capsys.readouterr().out)["kinds"]
+    assert kinds.pop("plain") == {"rows": before["plain"].rows} | {name: before["plain"].found[name] for name in (*plants, "steps")} | {
+        "any": before["plain"].any
+    }
+    total = Counter()
+    for found in kinds.values():
+        total.update(found)
+    assert [total[name] for name in plants] == [1, 1, 1]
+    assert total["any"] == 3
+    assert main(["audit", str(path), "--leaks", "--iteration", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain rows had no help" in printed
+    assert "guided, all: " in printed
+    assert main(["audit", str(path), "--leaks", "--iteration", "9"]) == 2
+    assert "there is no iter_9/train.parquet" in capsys.readouterr().err
 
 
 def test_a_judge_gives_the_share_that_is_right(run, capsys):

@@ -28,6 +28,9 @@ def add(command: Add) -> None:
     p.add_argument("--seed", type=int, default=0, help="which ones are drawn")
     p.add_argument("--judge", metavar="URL", help="OpenAI-compatible server that reads them and gives the share that is right")
     p.add_argument("--model", metavar="NAME", help="the judge's model")
+    p.add_argument(
+        "--leaks", action="store_true", help="instead: in how many trained rows the gate's leak filters find something, by kind of help"
+    )
     p.add_argument("--json", action="store_true", help="one JSON line each")
 
 
@@ -49,7 +52,10 @@ def _tasks(args: argparse.Namespace) -> None:
 
 
 def _audit(args: argparse.Namespace) -> None:
-    from gsi.audit import audit, show
+    from gsi.audit import audit, leak_rates, show, show_leaks
 
+    if args.leaks:
+        print(show_leaks(Path(args.run), *leak_rates(Path(args.run), args.iteration), args.json))
+        return
     items, shares = audit(Path(args.run), args.n, args.seed, args.judge, args.model, args.iteration)
     print(show(items, shares, args.json))
