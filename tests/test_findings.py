@@ -183,7 +183,9 @@ def test_the_same_contrast_over_models_and_figures_beside_the_text(tmp_path, rec
     paths = [study(tmp_path, "one", records), study(tmp_path, "two", records, model="neox")]
     text = findings.write(paths, "# Findings", tmp_path / "docs" / "images", tmp_path / "docs")
     assert text.startswith("# Findings\n")
-    assert "| state_reset - vanilla, hard_accuracy | +5.0 [2.5, 7.5] (3) | +5.0 [2.5, 7.5] (3) |" in text
+    table = text.partition("## Agreement")[2]
+    assert "| where | state_reset - vanilla |" in table
+    assert re.findall(r"\| \w+, (\w+) \((\w+)\) \| \+5\.0 \[2\.5, 7\.5\] \(3\)", table) == [("llama", "one"), ("neox", "two")]
     shown = re.findall(r"!\[(.+?)\]\((.+?)\)", text)
     assert len(shown) == 6
     for caption, path in shown:

@@ -121,20 +121,20 @@ def _pairs(factors: Mapping[str, Sequence[str]], name: str, names: Sequence[str]
 
 
 def agreement(shown: Sequence[Table]) -> list[str]:
-    """The same differences on every model and task that has both arms, as they are; named beforehand only where the contrasts say so."""
-    pairs = dict.fromkeys((c.a, c.b, c.measure) for table in shown for c in table.study.contrasts if "|" not in c.b)
+    """The differences between single arms that contrasts name, on every model and task that has both arms, as they are."""
+    named = (Contrast(a=c.a, b=b, measure=c.measure) for table in shown for c in table.study.contrasts for b in c.b.split("|"))
+    pairs = {(c.a, c.b, c.measure): c for c in named}
+    columns = {}
+    for (a, b, measure), c in pairs.items():
+        there = [contrast(table, c)["as is"].values if table.arms.get(a) and table.arms.get(b) else [] for table in shown]
+        if sum(map(bool, there)) > 1:
+            columns[f"{a} - {b}{'' if measure == 'hard_accuracy' else ', ' + measure}"] = there
     rows = []
-    for a, b, measure in pairs:
-        cells = []
-        for table in shown:
-            if table.arms.get(a) and table.arms.get(b):
-                there = contrast(table, Contrast(a=a, b=b, measure=measure))["as is"].values
-                cells.append(f"{points(there)} ({len(there)})" if there else "-")
-            else:
-                cells.append("-")
-        if sum(cell != "-" for cell in cells) > 1:
-            rows.append([f"{a} - {b}, {measure}", *cells])
+    for i, table in enumerate(shown):
+        cells = [f"{points(there[i])} ({len(there[i])})" if there[i] else "-" for there in columns.values()]
+        if any(cell != "-" for cell in cells):
+            rows.append([f"{table.task}, {table.model} ({table.study.name})", *cells])
     if not rows:
         return []
-    names = [f"{table.task}, {table.model} ({table.study.name})" for table in shown]
-    return ["## Agreement", "", "Differences in points as they are, with 95 % interval (seeds):", "", *markdown(("contrast", *names), rows)]
+    note = "Differences of hard accuracy (or what is named) in points, as they are, with 95 % interval (seeds); what a contrast asked for and whether it held stands in its study:"
+    return ["## Agreement", "", note, "", *markdown(("where", *columns), rows)]
