@@ -34,7 +34,8 @@ def lines() -> Iterator[tuple[str, str]]:
     yield "free disk here", f"{shutil.disk_usage('.').free / 1e9:,.0f} GB"
     yield "gpus", _gpus()
     yield "bubblewrap", _first_line(["bwrap", "--version"]) or "missing: programs that a model writes cannot be isolated"
-    yield "variables", ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none"
+    said = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
+    yield "variables", said.replace(f"{Path.home()}{os.sep}", "~/") or "none"  # for a public bug report: without a user's name
 
 
 def _commit() -> str | None:

@@ -116,7 +116,7 @@ def test_the_teachers_model_is_built_before_its_server_is_waited_for(tmp_path, c
         assert built == [model]
         raise GsiError("as far as this goes")
 
-    monkeypatch.setattr("gsi.lab.study._child", lambda arguments, log, stop: built.append(arguments[-1]))
+    monkeypatch.setattr("gsi.lab.study._child", lambda arguments, log, stop, gpu: built.append(arguments[-1]))
     monkeypatch.setattr(teacher, "served", served)
     arm = {"strategy": "interactive", "teacher": {"url": "{teacher}", "model": "lab:dag-strong:1"}}
     assert main(["study", study(tmp_path, teacher={"model": "lab:dag-strong:1"}, strategies=[], arms={"interactive": arm})]) == 2

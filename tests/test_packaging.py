@@ -29,7 +29,8 @@ def test_the_schema_knows_every_key_of_the_recipes(capsys):
     assert len(said) > 100
 
 
-def test_env_says_what_a_bug_report_needs(capsys):
+def test_env_says_what_a_bug_report_needs(capsys, monkeypatch):
+    monkeypatch.setenv("GSI_CACHE", str(Path.home() / "cache"))
     assert main(["env"]) == 0
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert said["gsi"].startswith(gsi.__version__)
