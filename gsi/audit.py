@@ -16,13 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from gsi import parquet
 from gsi.config.sampling import Teacher as TeacherSettings
-from gsi.config.training import Gate
+from gsi.config.training import Gate, Leak
 from gsi.gate import leak
 from gsi.guidance.teacher import OpenAITeacher
 from gsi.ledger import Ledger
@@ -133,7 +133,7 @@ def audit(
     return items, precision(items)
 
 
-LEAKS = ("mention", "early_answer", "copy", "steps")
+LEAKS: tuple[Leak, ...] = get_args(Leak)
 
 
 @dataclass
@@ -186,7 +186,7 @@ def _queries(ledger: Ledger) -> dict[str, Query]:
 
 
 def show_leaks(run: Path, n: int, kinds: Mapping[str, Leaking], as_json: bool) -> str:
-    """A table, or one JSON line."""
+    """A line per kind of help and one for all of them, or one JSON line."""
     if as_json:
         return json.dumps(
             {"iteration": n, "kinds": {name: {"rows": k.rows, **{w: k.found[w] for w in LEAKS}, "any": k.any} for name, k in kinds.items()}}
@@ -194,10 +194,9 @@ def show_leaks(run: Path, n: int, kinds: Mapping[str, Leaking], as_json: bool) -
     lines = [
         f"{run}: leaks among the rows that iteration {n} trained on, as the gate's filters find them; plain rows had no help, so theirs are false alarms"
     ]
-    names = [*kinds, "guided, all"]
     guided = [k for name, k in kinds.items() if name != "plain"]
     total = Leaking(sum(k.rows for k in guided), sum((k.found for k in guided), Counter()), sum(k.any for k in guided))
-    for name, k in zip(names, [*kinds.values(), total], strict=True):
+    for name, k in [*kinds.items(), ("guided, all", total)]:
         if not k.rows:
             lines.append(f"{name}: no rows")
             continue

@@ -381,7 +381,7 @@ def test_an_audit_takes_of_every_level_and_every_query_first(run):
 
 
 def test_leaks_are_counted_among_the_rows_that_were_trained_on(tmp_path, capsys):
-    """Plants one leak of each filter in what was trained on, and one in a right attempt that was not; plain rows stand apart."""
+    """Plants one leak of each filter in what was trained on, and one in a wrong attempt, which was not; plain rows stand apart."""
     path = tmp_path / "run"
     gsi.run(load_config(scripted.config(path, strategy="state_reset")))
     with closing(sqlite3.connect(path / "ledger.sqlite")) as db:
@@ -412,7 +412,13 @@ def test_leaks_are_counted_among_the_rows_that_were_trained_on(tmp_path, capsys)
                 db.execute("UPDATE queries SET rationale = ? WHERE id = ?", (spoken, row["query_id"]))
         wrong = "SELECT query_id, iteration, attempt FROM rollouts WHERE NOT correct AND guidance IS NOT NULL AND iteration = ? LIMIT 1"
         other = db.execute(wrong, (n - 1,)).fetchone()
-        db.execute("UPDATE rollouts SET completion = ?, crc = NULL WHERE (query_id, iteration, attempt) = (?, ?, ?)", (spoken, *other))
+        db.execute(
+            "UPDATE rollouts SET completion = ?, crc = NULL WHERE (query_id, iteration, attempt) = (?, ?, ?)",
+            (plants["mention"]("1"), *other),
+        )
+        step = next(r for r in guided[len(plants) :] if r["query_id"] not in {g["query_id"] for g in guided[: len(plants)]})
+        key = (step["query_id"], step["iteration"], step["attempt"])
+        db.execute("UPDATE rollouts SET steps_ok = 0, crc = NULL WHERE (query_id, iteration, attempt) = (?, ?, ?)", key)
         db.commit()
     assert main(["audit", str(path), "--leaks", "--json"]) == 0
     kinds = json.loads(capsys.readouterr().out)["kinds"]
@@ -422,8 +428,8 @@ def test_leaks_are_counted_among_the_rows_that_were_trained_on(tmp_path, capsys)
     total = Counter()
     for found in kinds.values():
         total.update(found)
-    assert [total[name] for name in plants] == [1, 1, 1]
-    assert total["any"] == 3
+    assert [total[name] for name in (*plants, "steps")] == [1, 1, 1, 1]
+    assert total["any"] == 4
     assert main(["audit", str(path), "--leaks", "--iteration", "1"]) == 0
     printed = capsys.readouterr().out
     assert "plain rows had no help" in printed

@@ -21,6 +21,9 @@ class WarmStart(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
 
 
+Leak = Literal["mention", "early_answer", "copy", "steps"]  # filters of gsi/gate.py
+
+
 class Gate(Section):
     """Which guided samples are trained on (docs/curation.md)."""
 
@@ -28,7 +31,7 @@ class Gate(Section):
     threshold: Annotated[float, Field(le=0)] = -0.1  # filter: guided samples with less, in nats per token, are dropped
     best: Annotated[int, Field(ge=1)] = 1  # choose: of a query's accepted guided samples those with the most
     temperature: Annotated[float, Field(gt=0)] = 0.1  # weight: exp(min(reliance, 0) / temperature)
-    leaks: tuple[Literal["mention", "early_answer", "copy", "steps"], ...] = ()  # guided samples with one are dropped
+    leaks: tuple[Leak, ...] = ()  # guided samples with one are dropped
     overlap: Annotated[float, Field(gt=0, lt=1)] = 0.5  # copy: share of word sequences in common from which it is one
 
 
