@@ -68,6 +68,8 @@ RECIPES = {
     "dag": Recipe("dag", examples=150_000, level_rate=0.7, max_level=8, max_positions=512, lr=3e-3, batch=32),
     "multiply": Recipe("multiply", examples=110_000, level_rate=0.6, max_level=6, max_positions=512, batch=32, lr=3e-3),
 }
+# An architecture that the task's recipe leaves without a tail (Qwen3 solved level 8 in up to 68 %): 0.7 % of its examples have level 6 or more, not 3 %
+OF_ARCHITECTURE: dict[tuple[str, str], dict[str, Any]] = {("dag", "qwen3"): {"level_rate": 1.0}}
 STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
 TAUGHT = {"dag": {"examples": 220_000}}  # of a base that learns to read hints as well
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
@@ -210,7 +212,8 @@ def resolve(name: str, progress: Progress | None = None) -> Path:
         mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
         return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
     variants: dict[str | None, dict[str, Any]] = {"strong": STRONG, "taught": {"taught": True, **TAUGHT.get(kind, {})}}
-    recipe = replace(RECIPES[kind], architecture=architecture or "llama", **variants.get(variant, {}))
+    changes = OF_ARCHITECTURE.get((kind, architecture or "llama"), {}) | variants.get(variant, {})
+    recipe = replace(RECIPES[kind], architecture=architecture or "llama", **changes)
     label = "-".join([kind, *([architecture] if architecture else []), *([variant] if variant else []), _fingerprint(recipe)])
     return _cached(label, seed, lambda path, n: build(path, n, progress, recipe))
 
