@@ -46,7 +46,7 @@ test-cluster: .venv/ray  ## Ray clusters of one and two nodes on this machine, k
 	GSI_MOTO_PYTHON=$$(ls $(CURDIR)/.venv-moto/bin/python 2>/dev/null) $(BIN)/python -m pytest -m cluster -s
 
 test-gsm: .venv/dev  ## the task gsm_symbolic, with the extra `lab` (one of its packages needs a C compiler)
-	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py; \
+	@if $(MAKE) --no-print-directory .venv/lab; then $(BIN)/python -m pytest tests/test_gsm_symbolic.py tests/test_gsm_base.py; \
 	else echo "skipped: the extra \`lab\` cannot be installed here (pip says why above)"; fi
 
 test-harness: .venv/dev  ## our evaluation beside lm-evaluation-harness's, which is installed into an environment of its own
@@ -112,8 +112,9 @@ lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends wit
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
 
 # in the order of what they are for; each goes on where it was, and what is done already is not run again
-STUDIES ?= confirm search search_easy search_controls multiply narrowing hints hints_twin architectures ksweep factorial
+STUDIES ?= confirm search search_easy search_controls multiply narrowing hints hints_twin architectures ksweep factorial gsm_tiny
 lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the findings; many core-hours: `gsi study STUDY.yaml --dry-run` says how many
+	@if [ -n "$(filter gsm_tiny,$(STUDIES))" ]; then $(MAKE) --no-print-directory .venv/lab; fi
 	for study in $(STUDIES); do $(BIN)/gsi study studies/$$study.yaml || exit 1; done
 	$(MAKE) --no-print-directory findings
 

@@ -1,6 +1,7 @@
 """Whether a base reads hints is told from what it answers behind them."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Copier:
 
 def test_what_is_solved_behind_each_hint():
     tokenizer = base._tokenizer(base.RECIPES["dag"])
-    found = reading.reading(Copier(tokenizer), tokenizer, "dag", 1, 3)
+    found = reading.reading(Copier(tokenizer), tokenizer, "dag", 1, 3, taught=True)
     assert list(found) == list(range(1, 9))
     for right in found.values():
         assert set(right) == {"plain", *dag.HINTS}
@@ -40,7 +41,27 @@ def test_what_is_solved_behind_each_hint():
         assert not any(sum(r) for kind, r in right.items() if kind != "rationale_driven")
 
 
-def test_a_base_that_was_not_taught_is_refused(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["reading", "lab:dag:2"])
-    with pytest.raises(GsiError, match="lab:dag:2 was not taught to read hints"):
+def test_a_base_that_was_not_taught_is_asked_plainly():
+    tokenizer = base._tokenizer(base.RECIPES["dag"])
+    for right in reading.reading(Copier(tokenizer), tokenizer, "dag", 1, 3, taught=False).values():
+        assert right == {"plain": [False] * 3}
+
+
+def test_a_chat_model_is_asked_through_its_template():
+    tokenizer = base._tokenizer(replace(base.RECIPES["dag"], architecture="qwen3"))
+    seen = []
+
+    class Listener(Copier):
+        def generate(self, prompts, **options):
+            seen.extend(tokenizer.batch_decode(prompts))
+            return super().generate(prompts, **options)
+
+    reading.reading(Listener(tokenizer), tokenizer, "dag", 1, 1, taught=False)
+    assert len(seen) == 8
+    assert all(text.startswith("<user> ") and text.endswith(" <model>") for text in seen)
+
+
+def test_a_model_without_a_task_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["reading", "lab:untrained"])
+    with pytest.raises(GsiError, match="lab:untrained knows no task"):
         reading.main()

@@ -73,6 +73,7 @@ OF_ARCHITECTURE: dict[tuple[str, str], dict[str, Any]] = {("dag", "qwen3"): {"le
 STRONG = {"level_rate": 0.2, "examples": 200_000}  # the teacher of `interactive`: a quarter of its examples have level 7 or more
 TAUGHT = {"dag": {"examples": 220_000}}  # of a base that learns to read hints as well
 TASKS: dict[str, Any] = {"chain": chain, "dag": dag, "multiply": multiply}
+ALONE = ("untrained", "gsm_symbolic")  # in one form only, each made by a module of its own
 ARCHITECTURES = ("llama", "mistral", "qwen3", "neox")  # qwen3 has a chat template; neox has layer norms, biases and parallel blocks
 
 
@@ -98,7 +99,8 @@ def _tokenizer(recipe: Recipe) -> Any:
     )
 
 
-def _model(recipe: Recipe, seed: int, vocab: int) -> Any:
+def new_model(recipe: Recipe, seed: int, vocab: int) -> Any:
+    """The recipe's model with initial weights of `seed`; `vocab` tokens, of which the first two are padding and the end of a text."""
     import transformers as t
 
     common: dict[str, Any] = {
@@ -154,7 +156,8 @@ def _batches(recipe: Recipe, seed: int, tokenizer: Any) -> list[tuple[torch.Tens
     return batches
 
 
-def _train(model: Any, batches: list[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe, progress: Progress | None) -> None:
+def train(model: Any, batches: list[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe, progress: Progress | None) -> None:
+    """One pass over (input ids, labels), each batch x longest sequence; label -100 = not trained."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
     steps = len(batches)
     model.train()
@@ -188,9 +191,9 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
 
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(recipe)
-    model = _model(recipe, seed, len(tokenizer))
-    with _one_thread():
-        _train(model, _batches(recipe, seed, tokenizer), recipe, progress)
+    model = new_model(recipe, seed, len(tokenizer))
+    with one_thread():
+        train(model, _batches(recipe, seed, tokenizer), recipe, progress)
     disable_progress_bar()  # of a save that takes milliseconds
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         folder = Path(scratch) / "model"
@@ -201,16 +204,18 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
 
 
 def resolve(name: str, progress: Progress | None = None) -> Path:
-    """The folder of a lab model, `lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED]` or `lab:untrained[:SEED]` (seed 1 if none is given), built first
-    where the cache has none.
+    """The folder of a lab model, `lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED]`, `lab:gsm_symbolic[:SEED]` or `lab:untrained[:SEED]` (seed 1 if none
+    is given), built first where the cache has none.
 
     A second process that asks meanwhile waits for the first. The folder's name holds a hash of the recipe and of the code that
     follows it, so a cached model never belongs to an older recipe. Raises GsiError for a name that is no lab model.
     """
     kind, architecture, variant, seed = parse(name)
-    if kind == "untrained":
-        mark = hashlib.sha256(inspect.getsource(untrained).encode()).hexdigest()[:12]
-        return _cached(f"{kind}-{mark}", seed, lambda path, n: untrained.build(path, n, progress))
+    if kind in ALONE:
+        from gsi.lab import gsm_base  # here: it builds on this module
+
+        made = {"untrained": untrained, "gsm_symbolic": gsm_base}[kind]
+        return _cached(f"{kind}-{made.fingerprint()}", seed, lambda path, n: made.build(path, n, progress))
     variants: dict[str | None, dict[str, Any]] = {"strong": STRONG, "taught": {"taught": True, **TAUGHT.get(kind, {})}}
     changes = OF_ARCHITECTURE.get((kind, architecture or "llama"), {}) | variants.get(variant, {})
     recipe = replace(RECIPES[kind], architecture=architecture or "llama", **changes)
@@ -222,13 +227,14 @@ def parse(name: str) -> tuple[str, str | None, str | None, int]:
     """(task, architecture, `taught`, `strong` or None, seed) of a lab model's name. Raises GsiError for a name that is none."""
     shaped = re.fullmatch(r"lab:([a-z_]+)(?:-([a-z0-9]+))??(?:-(taught|strong))?(?::([0-9]+))?", name)
     kind, architecture, variant, seed = shaped.groups() if shaped else ("", None, None, None)
-    plain = kind == "untrained" and not architecture and not variant
+    plain = kind in ALONE and not architecture and not variant
     if not plain and (
         kind not in RECIPES or (architecture or "llama") not in ARCHITECTURES or (variant == "taught" and not hasattr(TASKS[kind], "HINTS"))
     ):
         raise GsiError(
             f"model: {name!r} is no lab model; known: lab:TASK[-ARCHITECTURE][-taught|-strong][:SEED] with TASK in {', '.join(RECIPES)}, ARCHITECTURE in "
-            f"{', '.join(ARCHITECTURES)}, SEED a whole number, taught for {', '.join(k for k, m in TASKS.items() if hasattr(m, 'HINTS'))}; and lab:untrained"
+            f"{', '.join(ARCHITECTURES)}, SEED a whole number, taught for {', '.join(k for k, m in TASKS.items() if hasattr(m, 'HINTS'))}; and "
+            f"{' and '.join(f'lab:{kind}[:SEED]' for kind in ALONE)}"
         )
     return kind, architecture, variant, int(seed or 1)
 
@@ -245,13 +251,13 @@ def _cached(label: str, seed: int, make: Callable[[Path, int], None]) -> Path:
 
 def _fingerprint(recipe: Recipe) -> str:
     task = TASKS[recipe.task]
-    code = [inspect.getsource(f) for f in (*task.RECIPE, _tokenizer, _model, _batches, _train)]
+    code = [inspect.getsource(f) for f in (*task.RECIPE, _tokenizer, new_model, _batches, train)]
     text = json.dumps([asdict(recipe), SPECIAL, CHAT, TEMPLATE, task.VOCABULARY, code])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums come in another order with more threads, which gives other weights; and at this size more threads are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

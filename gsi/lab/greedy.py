@@ -31,7 +31,8 @@ def verdicts(
             out = model.generate(inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=max_new_tokens)
         texts = tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
         for text, (_, i) in zip(texts, batch, strict=True):
-            found[i] = check(text, queries[i]).steps_ok is True
+            verdict = check(text, queries[i])
+            found[i] = verdict.correct and verdict.steps_ok is True
     return found
 
 

@@ -53,7 +53,11 @@ def _items(seed: int) -> Iterator[Item]:
 
 @lru_cache(maxsize=2 * MAX_BLOCKS)  # of two seeds, training and fresh
 def _block(seed: int, block: int) -> tuple[Item, ...]:
-    """Problems in the package's order, without those whose solution has no calculation or a wrong one (one in 25)."""
+    return drawn(f"gsm_symbolic/{seed}/{block}")
+
+
+def drawn(name: str) -> tuple[Item, ...]:
+    """The problems of a block of that name in the package's order, without those whose solution has no calculation or a wrong one (one in 25)."""
     from gsi.verify.steps import check_steps  # here: the registry of checks names the lab's tasks
 
     try:
@@ -63,9 +67,9 @@ def _block(seed: int, block: int) -> tuple[Item, ...]:
             f"task gsm_symbolic: the package reasoning-gym cannot be imported ({e}); pip install 'guided-self-improvement[lab]'"
         ) from e
     # the package seeds problem i of a set with seed + i: neighbouring seeds would share problems
-    drawn = reasoning_gym.create_dataset("gsm_symbolic", size=BLOCK, seed=random.Random(f"gsm_symbolic/{seed}/{block}").getrandbits(48))
+    dataset = reasoning_gym.create_dataset("gsm_symbolic", size=BLOCK, seed=random.Random(name).getrandbits(48))
     items = []
-    for problem in (drawn[i] for i in range(BLOCK)):
+    for problem in (dataset[i] for i in range(BLOCK)):
         solution = problem["metadata"]["answer_cot"].strip()
         lines = [check_steps(line) for line in solution.splitlines()]
         if False not in lines and True in lines:

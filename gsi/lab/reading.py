@@ -1,8 +1,8 @@
-"""`python -m gsi.lab.reading lab:dag-taught:2`: does a base that was taught to read hints read them, and on which levels?
+"""`python -m gsi.lab.reading lab:dag-taught:2`: what a base solves, and behind which hints it solves more.
 
-Greedy accuracy, every step right, on fresh questions of every level: plain, and behind each hint of the task (the right answer, the reference, a wrong attempt with a
-teacher's remark, a cue), made from the question alone; in brackets how many of those that plainly fail are right with the hint. A study of
-hints on a base that cannot read them shows nothing about hints. Half a minute on one core, once the base is built.
+Greedy accuracy, every step right, on fresh questions of every level. A taught base is asked plainly and behind each hint of the task (the right answer, the
+reference, a wrong attempt with a teacher's remark, a cue), made from the question alone; in brackets how many of those that plainly fail are right with the hint:
+a study of hints on a base that cannot read them shows nothing about hints. Any other base is asked plainly. Half a minute on one core, once the base is built.
 """
 
 from __future__ import annotations
@@ -14,23 +14,45 @@ from typing import Any
 from gsi.lab import dag, dag_check, greedy, multiply, multiply_check
 from gsi.lab.base import parse, resolve
 from gsi.lab.command import end
-from gsi.types import GsiError
+from gsi.tasks import TASKS
+from gsi.types import GsiError, Query, Verdict
+from gsi.verify import make_grader
 
 FRESH = 9_000_000  # the seed of questions that nothing trains on, less the base's
-TASKS: dict[str, Any] = {"dag": (dag, dag_check), "multiply": (multiply, multiply_check)}
+HINTED: dict[str, Any] = {"dag": (dag, dag_check), "multiply": (multiply, multiply_check)}
 
 
-def reading(model: Any, tokenizer: Any, task: str, seed: int, per_level: int) -> dict[int, dict[str, list[bool]]]:
-    """By level: which of its questions come out right, plain and with each hint."""
-    made, checked = TASKS[task]
+def reading(model: Any, tokenizer: Any, task: str, seed: int, per_level: int, taught: bool) -> dict[int, dict[str, list[bool]]]:
+    """By level: which of its questions come out right, plain and, by a base that was taught to read them, with each hint."""
+    spec = TASKS[task]
+    if spec.generated is None:
+        raise GsiError(f"{task} is no task of the lab")
     found = {}
-    for level in range(1, 9):
-        queries = made.queries(FRESH + seed, per_level, [level])
-        prompts = {"plain": [query.question for query in queries]}
-        for kind in made.HINTS:
-            prompts[kind] = [made.hinted(checked.parse(query), kind, random.Random(f"{query.id}/{kind}")) for query in queries]
-        found[level] = {kind: greedy.verdicts(model, tokenizer, queries, checked.check, 128, shown) for kind, shown in prompts.items()}
+    grader = make_grader({task: None})
+
+    def check(text: str, query: Query) -> Verdict:
+        return grader.submit(query, text).result()
+
+    try:
+        for level in range(1, max(spec.hard_levels) + 1):
+            queries = spec.generated(FRESH + seed, per_level, [level])
+            prompts = {"plain": [query.question for query in queries]}
+            for kind in HINTED[task][0].HINTS if taught else ():
+                made, checked = HINTED[task]
+                prompts[kind] = [made.hinted(checked.parse(query), kind, random.Random(f"{query.id}/{kind}")) for query in queries]
+            found[level] = {
+                kind: greedy.verdicts(model, tokenizer, queries, check, 160, [_asked(tokenizer, task, text) for text in shown])
+                for kind, shown in prompts.items()
+            }
+    finally:
+        grader.close()
     return found
+
+
+def _asked(tokenizer: Any, task: str, text: str) -> str:
+    if tokenizer.chat_template:
+        return str(tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True))
+    return f"{text}\n" if task == "gsm_symbolic" else text  # as its base was trained
 
 
 def main() -> int:
@@ -38,16 +60,16 @@ def main() -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("`: ")[1].splitlines()[0])
-    parser.add_argument("model", help="a taught lab model, for example lab:dag-taught:2")
+    parser.add_argument("model", help="a lab model, for example lab:dag-taught:2")
     parser.add_argument("--per-level", type=int, default=60)
     args = parser.parse_args()
     torch.set_num_threads(1)
     task, _, variant, seed = parse(args.model)
-    if variant != "taught":
-        raise GsiError(f"{args.model} was not taught to read hints; name one such as lab:dag-taught:2")
+    if task == "untrained":
+        raise GsiError(f"{args.model} knows no task; name one such as lab:dag or lab:dag-taught:2")
     folder = resolve(args.model)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
-    for level, found in reading(model, AutoTokenizer.from_pretrained(folder), task, seed, args.per_level).items():
+    for level, found in reading(model, AutoTokenizer.from_pretrained(folder), task, seed, args.per_level, variant == "taught").items():
         plain = found["plain"]
         parts = []
         for kind, right in found.items():

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+
+
+def fingerprint() -> str:
+    """Of the code that makes the model."""
+    return hashlib.sha256(inspect.getsource(build).encode()).hexdigest()[:12]
 
 
 def build(path: Path, seed: int, progress: Callable[[int, int], None] | None = None) -> None:

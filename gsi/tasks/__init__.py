@@ -149,7 +149,7 @@ TASKS: dict[str, TaskSpec] = {
         "lab: multiply, held out, levels 10 and 11", hard_levels=multiply.LONGER, steps=True, generated=multiply.longer
     ),
     "gsm_symbolic": TaskSpec(
-        "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`, meant for pretrained models",
+        "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`",
         hard_levels=gsm_symbolic.HARD_LEVELS,
         steps=True,
         generated=gsm_symbolic.queries,
