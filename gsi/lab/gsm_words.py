@@ -45,7 +45,7 @@ class _Untold(Exception):
 
 def own_words(question: str, solution: str, answer: str, rng: random.Random) -> str | None:
     """The calculations that lead from the question's numbers to the answer; None where they cannot be read off the worked solution:
-    an equation with an unknown, a number from nowhere, a rounded result, a decimal with more than three places (one problem in seven)."""
+    an equation with an unknown, a number from nowhere, a rounded result, a decimal with more than three places (one problem in eight)."""
     try:
         final = Fraction(answer.replace(",", ""))
         steps, uses = _grounded(_calculations(solution), question)
