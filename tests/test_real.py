@@ -98,6 +98,7 @@ def test_the_loop_learns_and_leaves_a_plain_transformers_model(base, tmp_path):
         assert trained[-1] == tokenizer.eos_token_id
 
 
+@pytest.mark.training
 def test_killed_with_sigkill_and_resumed_nothing_is_lost_or_drawn_twice(base, tmp_path, capsys):
     """Kills in sampling and in training; prints the share of responses identical to an undisturbed run's."""
     calm = gsi.run(config(base, tmp_path / "calm"), reporter=QUIET)
@@ -203,6 +204,7 @@ def test_profile_resumes_and_exports_pass_rates(base, tmp_path, capsys):
     assert "pass rate" in capsys.readouterr().out
 
 
+@pytest.mark.training
 def test_the_quickstart_runs_with_its_own_questions_and_checker(base, tmp_path):
     """As a user runs it: a script of its own process, whose checker is loaded by the grading workers."""
     example = Path(__file__).parent.parent / "examples" / "quickstart.py"
