@@ -2,6 +2,7 @@
 
 import importlib.util
 import random
+import re
 from fractions import Fraction
 
 import pytest
@@ -21,6 +22,8 @@ from gsi.verify.steps import check_steps
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed (the extra `lab`)"
 )
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+COMMON = {Fraction(n) for n in ("1", "2", "3", "4", "7", "12", "24", "30", "52", "60", "100", "365", "1000", "1/4", "1/2", "3/4")}
 PUZZLE = "Ray swims a mile in 16 minutes when it is cold, and in 3 minutes more than 2 times as long when it is warm. How much longer for 6 miles?"
 PUZZLE_SOLUTION = (
     "Cold: 16 minutes\nWarm: 3+2(16)=35.0 minutes\nSo 6(16)=96 minutes and 6(35.0)=210.0 minutes\n210.0-96=114.0 minutes longer\n#### 114.0"
@@ -86,12 +89,16 @@ def test_own_words_are_right_and_use_nothing_that_was_not_named_or_made(block):
         assert check_number(words, query).correct, words
         *lines, last = words.splitlines()
         made = set()
+        spelled = [n for n, word in enumerate(NUMBERS) if word in question.lower()]
+        named = {Fraction(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?(?<!,)", question)} | set(map(Fraction, spelled))
+        named |= {part for n in named for part in (n / 100, 1 - n / 100, 1 + n / 100)} | COMMON
         for line in lines:
             a, op, b, _, value = line.split()
             x, y = Fraction(a), Fraction(b)
             assert {"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1)}[op] == Fraction(value)
-            made.add(value)
-        assert last.removeprefix("#### ") in made
+            assert {x, y} <= named | made
+            made.add(Fraction(value))
+        assert Fraction(last.removeprefix("#### ")) in made
     assert told > 400  # of 480
 
 
@@ -140,6 +147,19 @@ def test_a_base_is_the_trunk_trained_on_by_its_seed(tmp_path, monkeypatch):
     assert torch.equal(first, AutoModelForCausalLM.from_pretrained(again).model.embed_tokens.weight)
     with pytest.raises(GsiError, match="exists already"):
         gsm_base.build(again, 1)
+
+
+def test_a_folder_that_is_there_is_refused_before_the_trunk_is_trained(tmp_path):
+    with pytest.raises(GsiError, match="exists already"):
+        gsm_base.build_trunk(tmp_path)
+
+
+@needs_package
+def test_the_trunk_can_be_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(gsm_base, "VOCABULARY_TEXTS", 300)
+    gsm_base.build_trunk(tmp_path / "trunk", steps=20)
+    made = {path.name for path in (tmp_path / "trunk").iterdir()}
+    assert {path.name for path in gsm_base.TRUNK.iterdir()} == made
 
 
 @pytest.mark.parametrize("name", ["lab:gsm_symbolic-qwen3", "lab:gsm_symbolic-taught:1", "lab:gsm_symbolic:x"])

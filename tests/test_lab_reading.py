@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gsi.lab import base, dag, reading
+from gsi.lab import base, dag, greedy, reading
 from gsi.lab.dag_check import parse
-from gsi.types import GsiError, Query
+from gsi.types import GsiError, Query, Verdict
 
 
 class Copier:
@@ -59,6 +59,14 @@ def test_a_chat_model_is_asked_through_its_template():
     reading.reading(Listener(tokenizer), tokenizer, "dag", 1, 1, taught=False)
     assert len(seen) == 8
     assert all(text.startswith("<user> ") and text.endswith(" <model>") for text in seen)
+
+
+def test_right_steps_to_a_wrong_answer_are_not_right():
+    tokenizer = base._tokenizer(base.RECIPES["dag"])
+    queries = dag.queries(1, 2, [1])
+    for verdict in (Verdict("wrong", steps_ok=True), Verdict("correct", steps_ok=False)):
+        assert greedy.right(Copier(tokenizer), tokenizer, queries, lambda text, query, verdict=verdict: verdict, 8) == 0
+    assert greedy.right(Copier(tokenizer), tokenizer, queries, lambda text, query: Verdict("correct", steps_ok=True), 8) == 2
 
 
 def test_a_model_without_a_task_is_refused(monkeypatch):

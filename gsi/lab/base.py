@@ -15,7 +15,7 @@ import os
 import random
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -149,11 +149,16 @@ def _batches(recipe: Recipe, seed: int, tokenizer: Any) -> list[tuple[torch.Tens
         group = [part[i : i + recipe.batch] for i in range(0, len(part), recipe.batch)]
         rng.shuffle(group)
         for batch in group:
-            longest = max(len(tokens) for tokens, _ in batch)
-            inputs = [tokens + [pad] * (longest - len(tokens)) for tokens, _ in batch]
-            labels = [[-100] * n + tokens[n:] + [-100] * (longest - len(tokens)) for tokens, n in batch]
-            batches.append((torch.tensor(inputs), torch.tensor(labels)))
+            batches.append(padded(batch, pad))
     return batches
+
+
+def padded(rows: Sequence[tuple[list[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input ids, labels), each rows x longest sequence, of rows of (token ids, of which the question); label -100 = not trained."""
+    longest = max(len(tokens) for tokens, _ in rows)
+    inputs = [tokens + [pad] * (longest - len(tokens)) for tokens, _ in rows]
+    labels = [[-100] * n + tokens[n:] + [-100] * (longest - len(tokens)) for tokens, n in rows]
+    return torch.tensor(inputs), torch.tensor(labels)
 
 
 def train(model: Any, batches: list[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe, progress: Progress | None) -> None:
@@ -185,21 +190,31 @@ def build(path: Path, seed: int, progress: Progress | None = None, recipe: Recip
     About a minute on one thread with the default recipe, and it uses one thread, whatever torch is set to. The folder appears
     only when it is complete. Raises GsiError where `path` exists.
     """
-    if path.exists():
-        raise GsiError(f"{path} exists already; remove it to build the base model again")
-    from transformers.utils.logging import disable_progress_bar
-
-    path.parent.mkdir(parents=True, exist_ok=True)
+    must_be_new(path)
     tokenizer = _tokenizer(recipe)
     model = new_model(recipe, seed, len(tokenizer))
     with one_thread():
         train(model, _batches(recipe, seed, tokenizer), recipe, progress)
+    save(path, model, tokenizer, {"seed": seed, **asdict(recipe)})
+
+
+def must_be_new(path: Path) -> None:
+    """Raises GsiError where `path` exists: before a model is trained, not after it."""
+    if path.exists():
+        raise GsiError(f"{path} exists already; remove it to build the base model again")
+
+
+def save(path: Path, model: Any, tokenizer: Any, made: dict[str, Any]) -> None:
+    """Writes a normal model folder, and in `recipe.json` how it was made; it appears only when it is complete."""
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # of a save that takes milliseconds
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "recipe.json").write_text(json.dumps({"seed": seed, **asdict(recipe)}, indent=1) + "\n", encoding="utf-8")
+        (folder / "recipe.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         folder.rename(path)
 
 
@@ -251,7 +266,7 @@ def _cached(label: str, seed: int, make: Callable[[Path, int], None]) -> Path:
 
 def _fingerprint(recipe: Recipe) -> str:
     task = TASKS[recipe.task]
-    code = [inspect.getsource(f) for f in (*task.RECIPE, _tokenizer, new_model, _batches, train)]
+    code = [inspect.getsource(f) for f in (*task.RECIPE, _tokenizer, new_model, _batches, padded, train)]
     text = json.dumps([asdict(recipe), SPECIAL, CHAT, TEMPLATE, task.VOCABULARY, code])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

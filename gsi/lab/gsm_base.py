@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,11 +21,12 @@ from typing import Any
 import torch
 
 from gsi.lab import gsm_symbolic, gsm_words
-from gsi.lab.base import SPECIAL, Progress, Recipe, new_model, one_thread, train
-from gsi.types import GsiError
+from gsi.lab.base import SPECIAL, Progress, Recipe, must_be_new, new_model, one_thread, padded, save, train
+from gsi.lab.command import end
 
 TRUNK = Path(__file__).parent / "gsm_trunk"
 TRUNK_SEED = 0
+PROMPT = "{question}\n"  # the template it is asked with
 KEPT = {5: 0.25, 6: 0.1, 7: 0.05}  # share of the problems of a level that are trained on; all of the others
 DRILL = 0.25  # share of the batches that are calculations alone
 DRILL_LINES = 8
@@ -34,7 +34,7 @@ VOCABULARY = 2048  # byte-level pieces; a digit is one
 VOCABULARY_TEXTS = 8000
 STEPS, DRILLED = 36_000, 4_000  # of the trunk; the first ones are drills only
 RECIPE = Recipe(
-    "gsm_symbolic", level_rate=0, max_level=gsm_symbolic.MAX_LEVEL, layers=3, width=96, heads=3, mlp_width=256, max_positions=512, init=0.05, batch=8,
+    "gsm_symbolic", examples=144_000, level_rate=0, max_level=gsm_symbolic.MAX_LEVEL, layers=3, width=96, heads=3, mlp_width=256, max_positions=512, init=0.05, batch=8,
     bucket=16, lr=3e-3, warmup=100,
 )  # fmt: skip
 BASE_STEPS, BASE_LR = 3_000, 1.5e-3  # of a seed's base, from the trunk
@@ -94,25 +94,21 @@ def batches(tokenizer: Any, found: Sequence[Problem], steps: int, drilled: int, 
             if not left:
                 left = rng.sample(found, len(found))
             question, words, _ = left.pop()
-            texts.append((f"{question}\n", words))
+            texts.append((PROMPT.format(question=question), words))
         heads, tails = (tokenizer(list(part))["input_ids"] for part in zip(*texts, strict=True))
         rows = [(head + tail + [eos], len(head)) for head, tail in zip(heads, tails, strict=True)]
         cut = drills * RECIPE.batch  # drills and problems apart: alike in length
         rows = sorted(rows[:cut], key=lambda row: len(row[0])) + sorted(rows[cut:], key=lambda row: len(row[0]))
         group = [rows[i : i + RECIPE.batch] for i in range(0, len(rows), RECIPE.batch)]
         rng.shuffle(group)
-        for batch in group:
-            longest = max(len(tokens) for tokens, _ in batch)
-            inputs = [tokens + [pad] * (longest - len(tokens)) for tokens, _ in batch]
-            labels = [[-100] * n + tokens[n:] + [-100] * (longest - len(tokens)) for tokens, n in batch]
-            done.append((torch.tensor(inputs), torch.tensor(labels)))
+        done += [padded(batch, pad) for batch in group]
     return done[:steps]
 
 
 def fingerprint() -> str:
     """Of the trunk, of the recipe and of the code that makes a base of it."""
     mark = hashlib.sha256(json.dumps([asdict(RECIPE), KEPT, DRILL, DRILL_LINES, BASE_STEPS, BASE_LR]).encode())
-    for code in (gsm_words, problems, batches, build, train, gsm_symbolic.drawn):
+    for code in (gsm_words, problems, batches, padded, build, train, gsm_symbolic.drawn):
         mark.update(inspect.getsource(code).encode())
     for name in ("model.safetensors", "tokenizer.json"):
         mark.update((TRUNK / name).read_bytes())
@@ -126,37 +122,24 @@ def build(path: Path, seed: int, progress: Progress | None = None) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if path.exists():
-        raise GsiError(f"{path} exists already; remove it to build the base model again")
+    must_be_new(path)
     tokenizer: Any = AutoTokenizer.from_pretrained(TRUNK)
     model: Any = AutoModelForCausalLM.from_pretrained(TRUNK, dtype=torch.float32, use_safetensors=True)
     found = problems(seed + 1, round(BASE_STEPS * RECIPE.batch * (1 - DRILL)))
     with one_thread():
         train(model, batches(tokenizer, found, BASE_STEPS, 0, seed), replace(RECIPE, lr=BASE_LR), progress)
-    _save(model, tokenizer, path, {"seed": seed, "steps": BASE_STEPS, "lr": BASE_LR})
+    save(path, model, tokenizer, asdict(RECIPE) | {"seed": seed, "examples": len(found), "steps": BASE_STEPS, "lr": BASE_LR})
 
 
 def build_trunk(path: Path, steps: int = STEPS, progress: Progress | None = None) -> None:
-    """Trains the trunk into the new folder `path`."""
-    found = problems(TRUNK_SEED, max(VOCABULARY_TEXTS, 4 * steps))
+    """Trains the trunk into the new folder `path`. Raises GsiError where it exists or reasoning-gym is missing."""
+    must_be_new(path)
+    found = problems(TRUNK_SEED, max(VOCABULARY_TEXTS, RECIPE.examples * steps // STEPS))
     tokenizer = new_tokenizer([f"{question}\n{words}\n{solution}" for question, words, solution in found[:VOCABULARY_TEXTS]])
     model = new_model(RECIPE, TRUNK_SEED, len(tokenizer))
     with one_thread():
         train(model, batches(tokenizer, found, steps, steps * DRILLED // STEPS, TRUNK_SEED), RECIPE, progress)
-    _save(model.half(), tokenizer, path, {"seed": TRUNK_SEED, "steps": steps, "lr": RECIPE.lr})
-
-
-def _save(model: Any, tokenizer: Any, path: Path, made: dict[str, Any]) -> None:
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # of a save that takes milliseconds
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        folder = Path(scratch) / "model"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "recipe.json").write_text(json.dumps(asdict(RECIPE) | made, indent=1) + "\n", encoding="utf-8")
-        folder.rename(path)
+    save(path, model.half(), tokenizer, asdict(RECIPE) | {"seed": TRUNK_SEED, "examples": len(found), "steps": steps})
 
 
 def main() -> int:
@@ -177,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    end(main)

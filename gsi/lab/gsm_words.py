@@ -11,6 +11,7 @@ base has many right solutions to a problem, and a reference is in a dialect that
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from itertools import pairwise
 UNIT_WORDS = 6  # behind a number, at most: `9 skeins per pair of leg warmers`
 
 Step = tuple[str, Fraction, Fraction, Fraction]  # operator, its two numbers, the result
-Tree = Fraction | tuple[str, "Tree", "Tree"]
 
 _TOKEN = re.compile(r"(?P<num>\d[\d,]*(?:\.\d+)?|\.\d+)(?P<percent>%)?|(?P<op>[-+*/()])|(?P<word>[A-Za-z]+)|(?P<other>\S)")
 _REWRITES = (
@@ -37,6 +37,7 @@ _WORDS = {
 }
 # what a solution may use without the question's naming it: halves and quarters, and how many smaller units make a larger one
 _COMMON = {Fraction(n) for n in (1, 2, 3, 4, 7, 12, 24, 30, 52, 60, 100, 365, 1000)} | {Fraction(n, 4) for n in (1, 2, 3)}
+_OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 class _Untold(Exception):
@@ -47,7 +48,7 @@ def own_words(question: str, solution: str, answer: str, rng: random.Random) -> 
     """The calculations that lead from the question's numbers to the answer; None where they cannot be read off the worked solution:
     an equation with an unknown, a number from nowhere, a rounded result, a decimal with more than three places (one problem in eight)."""
     try:
-        final = Fraction(answer.replace(",", ""))
+        final = _number(answer)
         steps, uses = _grounded(_calculations(solution), question)
         if not steps or steps[-1][3] != final:
             return None
@@ -93,10 +94,10 @@ def _calculations(solution: str) -> list[Step]:
             if len(expression) < 3:
                 continue
             steps: list[Step] = []
-            value = _steps(_parsed(expression), steps)
+            value = _steps(expression, steps)
             told = _NUMBER.match(right.strip())
             if steps and told:
-                result = Fraction(told.group().rstrip(",").replace(",", ""))
+                result = _number(told.group())
                 if result == 100 * value and right.strip()[told.end() : told.end() + 1] == "%":
                     steps.append(("*", value, Fraction(100), result))
                 elif result != value:
@@ -108,7 +109,7 @@ def _calculations(solution: str) -> list[Step]:
 def _grounded(steps: Sequence[Step], question: str) -> tuple[list[Step], list[set[int]]]:
     """The steps, and of each the indices of the steps whose results it uses. A number that is the product of two numbers of the question gets
     a step of its own (`5 complexes of 300 apartments have 1500`)."""
-    named = {Fraction(m.group().rstrip(",").replace(",", "")) for m in _NUMBER.finditer(question)}
+    named = {_number(m.group()) for m in _NUMBER.finditer(question)}
     named |= {_WORDS[word] for word in re.findall("[a-z]+", question.lower()) if word in _WORDS}
     rates = {n / 100 for n in named} | {1 - n / 100 for n in named} | {1 + n / 100 for n in named}
     known = named | rates | _COMMON
@@ -172,61 +173,26 @@ def _ending(text: str) -> list[tuple[str, str]]:
     return found[1:] if found and found[0][1] in "+-*/" else found
 
 
-def _parsed(tokens: Sequence[tuple[str, str]]) -> Tree:
-    position = 0
-
-    def following() -> str:
-        return tokens[position][1] if position < len(tokens) else ""
-
-    def atom() -> Tree:
-        nonlocal position
-        if position == len(tokens):
-            raise _Untold
-        kind, token = tokens[position]
-        position += 1
-        if kind == "num":
-            number = Fraction(token.rstrip("%").rstrip(",").replace(",", ""))
-            return number / 100 if token.endswith("%") else number
-        if token != "(":
-            raise _Untold
-        inner = total()
-        if following() != ")":
-            raise _Untold
-        position += 1
-        return inner
-
-    def product() -> Tree:
-        nonlocal position
-        tree = atom()
-        while following() and following() in "*/":
-            op = following()
-            position += 1
-            tree = (op, tree, atom())
-        return tree
-
-    def total() -> Tree:
-        nonlocal position
-        tree = product()
-        while following() and following() in "+-":
-            op = following()
-            position += 1
-            tree = (op, tree, product())
-        return tree
-
-    tree = total()
-    if position != len(tokens):
-        raise _Untold
-    return tree
-
-
-def _steps(tree: Tree, steps: list[Step]) -> Fraction:
+def _steps(expression: Sequence[tuple[str, str]], steps: list[Step]) -> Fraction:
     """The value; its steps are appended, the innermost first."""
-    if isinstance(tree, Fraction):
-        return tree
-    op, left, right = tree
-    a, b = _steps(left, steps), _steps(right, steps)
-    if op == "/" and b == 0:
-        raise _Untold
-    value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a / b
-    steps.append((op, a, b, value))
-    return value
+    numbers = [_number(token) for kind, token in expression if kind == "num"]
+    names = iter(range(len(numbers)))
+    text = " ".join(f"n{next(names)}" if kind == "num" else token for kind, token in expression)
+
+    def value(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.Name):
+            return numbers[int(node.id[1:])]
+        assert isinstance(node, ast.BinOp)  # an expression is names, operators and brackets
+        op, a, b = _OPERATORS[type(node.op)], value(node.left), value(node.right)
+        if op == "/" and b == 0:
+            raise _Untold
+        result = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a / b
+        steps.append((op, a, b, result))
+        return result
+
+    return value(ast.parse(text, mode="eval").body)
+
+
+def _number(text: str) -> Fraction:
+    number = Fraction(text.rstrip("%,").replace(",", ""))
+    return number / 100 if text.endswith("%") else number

@@ -11,14 +11,16 @@ import argparse
 import random
 from typing import Any
 
-from gsi.lab import dag, dag_check, greedy, multiply, multiply_check
+from gsi.lab import dag, dag_check, greedy, gsm_base, multiply, multiply_check
 from gsi.lab.base import parse, resolve
 from gsi.lab.command import end
+from gsi.prompts import Renderer
 from gsi.tasks import TASKS
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify import make_grader
 
 FRESH = 9_000_000  # the seed of questions that nothing trains on, less the base's
+PROMPTS = {"gsm_symbolic": gsm_base.PROMPT}  # of bases that are not asked with the question alone
 HINTED: dict[str, Any] = {"dag": (dag, dag_check), "multiply": (multiply, multiply_check)}
 
 
@@ -28,6 +30,7 @@ def reading(model: Any, tokenizer: Any, task: str, seed: int, per_level: int, ta
     if spec.generated is None:
         raise GsiError(f"{task} is no task of the lab")
     found = {}
+    render = Renderer(tokenizer, "chat" if tokenizer.chat_template else PROMPTS.get(task, "{question}"))
     grader = make_grader({task: None})
 
     def check(text: str, query: Query) -> Verdict:
@@ -36,23 +39,16 @@ def reading(model: Any, tokenizer: Any, task: str, seed: int, per_level: int, ta
     try:
         for level in range(1, max(spec.hard_levels) + 1):
             queries = spec.generated(FRESH + seed, per_level, [level])
-            prompts = {"plain": [query.question for query in queries]}
-            for kind in HINTED[task][0].HINTS if taught else ():
+            asked = {"plain": [query.question for query in queries]}
+            if taught:
                 made, checked = HINTED[task]
-                prompts[kind] = [made.hinted(checked.parse(query), kind, random.Random(f"{query.id}/{kind}")) for query in queries]
-            found[level] = {
-                kind: greedy.verdicts(model, tokenizer, queries, check, 160, [_asked(tokenizer, task, text) for text in shown])
-                for kind, shown in prompts.items()
-            }
+                for kind in made.HINTS:
+                    asked[kind] = [made.hinted(checked.parse(query), kind, random.Random(f"{query.id}/{kind}")) for query in queries]
+            prompts = {kind: [render.prompt(q, text).text for q, text in zip(queries, texts, strict=True)] for kind, texts in asked.items()}
+            found[level] = {kind: greedy.verdicts(model, tokenizer, queries, check, 160, texts) for kind, texts in prompts.items()}
     finally:
         grader.close()
     return found
-
-
-def _asked(tokenizer: Any, task: str, text: str) -> str:
-    if tokenizer.chat_template:
-        return str(tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True))
-    return f"{text}\n" if task == "gsm_symbolic" else text  # as its base was trained
 
 
 def main() -> int:
