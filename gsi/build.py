@@ -209,6 +209,14 @@ def _first_wrong(query: Query, text: str) -> int | None:
     return next((i for i, part in enumerate(begun) if check_steps(part, STEPS[query.task]) is False), None)
 
 
+def check_trainable(config: Config, model: str) -> None:
+    """Raises GsiError for an architecture that cannot be trained: at the start of a run, not after its first sampling."""
+    if config.train.kind != "scripted":
+        from gsi.train import architecture
+
+        architecture.check(model)
+
+
 def make_trainer(config: Config) -> Trainer:
     if config.train.kind == "scripted":
         from gsi.train.scripted import ScriptedTrainer

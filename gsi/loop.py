@@ -61,6 +61,8 @@ def run(
 def loop(ctx: Context) -> list[dict[str, Any]]:
     folder, last = ctx.folder, ctx.config.iterations
 
+    if not folder.done(last, "train"):
+        build.check_trainable(ctx.config, ctx.base)
     if not folder.done(0, "train"):
         if ctx.config.warm_start:
             stages.warm_start(ctx)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+import gsi
 from gsi.config.training import Train
 from gsi.train.launch import events
 from gsi.train.rows import Order, Plan, read_rows, shown
@@ -208,12 +210,15 @@ def test_packing_is_refused_where_attention_is_more_than_packed_attention_does(t
 
     capsys.readouterr()
     monkeypatch.setattr("gsi.train.packing.wanted", lambda packing, device: True)  # as on a GPU
+    loads, load = [], AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *a, **k: loads.append(str(a[0])) or load(*a, **k))
     figures, chosen = train(tmp_path / "chosen", rows(), tmp_path / "model", epochs=1)
+    assert loads.count(str(tmp_path / "model")) == 1
     assert "rows are padded, not packed" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(padded.parameters(), chosen.parameters(), strict=True))
 
 
-def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name(tmp_path):
+def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name_before_anything_is_sampled(tmp_path):
     """Llama 4: its attention in chunks is not packed either."""
     tokenizer = models.tokenizer()
     more = {"num_local_experts": 2, "intermediate_size_mlp": 32, "attention_chunk_size": 8, "eos_token_id": 0, "bos_token_id": None}
@@ -224,6 +229,13 @@ def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name(tmp_pat
         train(tmp_path / "packed", rows(), tmp_path / "model", packing=True)
     with pytest.raises(GsiError, match=r"Llama4ForCausalLM cannot be trained here"):
         train(tmp_path / "padded", rows(), tmp_path / "model")
+    chain = [{"name": "chain", "args": {"seed": 1, "per_level": 1}}]
+    with pytest.raises(GsiError, match=r"Llama4ForCausalLM cannot be trained here"):
+        gsi.run(
+            {"model": str(tmp_path / "model"), "output_dir": str(tmp_path / "run"), "tasks": chain, "prompt": {"template": "{question}"}}
+        )
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from rollouts").fetchone() == (0,)
 
 
 # --------------------------------------------------------------------------------------- rows that cannot be trained on

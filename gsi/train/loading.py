@@ -90,12 +90,11 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
         if not sharded and s["method"] != "qlora":  # those two are where they belong
             loaded.to(args.device)
         if not packed.isolates(loaded, str(args.device), bool(args.bf16)):
-            if s["packing"] is None:
-                del loaded
-                return model(job, args, device, packing=False)
-            raise GsiError(
-                f"train.packing: packed rows would see each other in this architecture ({type(loaded).__name__}), or it takes none; set train.packing=false"
-            )
+            if s["packing"]:
+                raise GsiError(
+                    f"train.packing: packed rows would see each other in this architecture ({type(loaded).__name__}), or it takes none; set train.packing=false"
+                )
+            loaded.set_attn_implementation(loaded.get_correct_attn_implementation(None))  # transformers' choice for this model
     if s["method"] == "full":
         return loaded, None, stored
     from peft import LoraConfig, prepare_model_for_kbit_training

@@ -22,6 +22,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
+from gsi.train.architecture import check_head
 from gsi.train.rows import Order, Plan, Rows
 from gsi.types import GsiError
 
@@ -41,10 +42,7 @@ class Trainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True
         whole: Any = self.model
         base = whole.get_base_model() if is_peft_model(whole) else whole
-        if base.base_model is base:  # TRL's head looks for the layers below it there (Llama 4 has none by the name it gives)
-            raise GsiError(
-                f"model: {type(base).__name__} cannot be trained here: TRL's fused head does not know this architecture; use another model"
-            )
+        check_head(base)
         add_fused_lm_head(base, outputs=("log_probs",))  # TRL's own, without the entropy and accuracy it would log
         self.rows, self.plan = rows, plan
         self.collate = Collator(self._tokenizer.pad_token_id, plan.packing)
