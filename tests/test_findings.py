@@ -94,7 +94,8 @@ def test_a_contrast_three_ways_with_its_interval_and_verdict(tmp_path, records):
     text = findings.write([path])
     assert "| state_reset - vanilla | hard_accuracy | as is | +5.0 [2.5, 7.5] | 0.250 | > 2 | yes | 3 |" in text
     assert "| state_reset - vanilla | hard_accuracy | equal cost | -5.0 [-7.5, -2.5] | 0.250 | > 2 | no | 3 |" in text
-    assert "| vanilla | 20.0 | 30.0 | +10.0 [10.0, 10.0] | 0.250 |" in text  # hard share by iteration and its slope
+    # hard share by iteration, the first less that of the queries (40 %), and its slope
+    assert "| vanilla | 20.0 | 30.0 | -20.0 [-20.0, -20.0] | +10.0 [10.0, 10.0] | 0.250 |" in text
     assert "missing" not in text
 
 

@@ -75,26 +75,27 @@ ARM_HEADER = (
 
 
 def narrowing(table: Table) -> list[str]:
-    """Hard share and fresh hard accuracy by iteration."""
+    """Hard share and fresh hard accuracy by iteration: what one step of sampling makes of the questions, apart from what more iterations change."""
     lines = []
     names = [a for a in arms(table.study) if a in table.arms and min(len(r["iterations"]) for r in table.arms[a].values()) > 2]
     if not names:
         return ["No arm has more than one iteration.", ""]
     depth = max(len(r["iterations"]) for a in names for r in table.arms[a].values())
+    pool = next(iter(table.arms[names[0]].values()))["pool"]
+    share = sum(c for level, c in pool.items() if int(level) in table.hard) / sum(pool.values())
     rows = []
     for arm in names:
         runs = table.arms[arm].values()
         shares = [[table.hard_share(r, n) for n in range(1, len(r["iterations"]))] for r in runs]
         slopes = [slope(s) for s in shares]
         means = [percent(fmean(s[n] for s in shares if n < len(s))) for n in range(depth - 1)]
-        rows.append([arm, *means, points(slopes), f"{stats.sign_flip(slopes):.3f}"])
-    pool = next(iter(table.arms[names[0]].values()))["pool"]
-    share = sum(c for level, c in pool.items() if int(level) in table.hard) / sum(pool.values())
+        rows.append([arm, *means, points([s[0] - share for s in shares]), points(slopes), f"{stats.sign_flip(slopes):.3f}"])
     lines += [
-        f"Hard share of the training rows by iteration, % (of the queries: {percent(share)}), and its slope in points per iteration:",
+        f"Hard share of the training rows by iteration, % (of the queries: {percent(share)}); what one step of sampling does to it (iteration 1 less the queries'), and its slope "
+        "from there in points per iteration:",
         "",
     ]
-    lines += markdown(("arm", *(f"{n}" for n in range(1, depth)), "slope [95 %]", "p"), rows)
+    lines += markdown(("arm", *(f"{n}" for n in range(1, depth)), "in one step [95 %]", "slope [95 %]", "p"), rows)
     rows = []
     for arm in names:
         runs = table.arms[arm].values()
