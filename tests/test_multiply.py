@@ -206,9 +206,18 @@ def test_state_reset_cuts_references_between_steps_before_the_last_total():
 
 
 @pytest.mark.parametrize("taught", [False, True])
-def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught):
+def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught, monkeypatch):
+    """A hint stands before the question, which stays where it was, and shows no number longer than those the base sees."""
     kinds: Counter[str] = Counter()
-    for prompt, solution in multiply.documents(random.Random(1), 2000, 0.6, 8, taught):
+    hints = []
+
+    def hinted(problem, kind, rng):
+        hints.append((kind, problem, real(problem, kind, rng)))
+        return problem.question
+
+    real = multiply.hinted
+    monkeypatch.setattr(multiply, "hinted", hinted)
+    for prompt, solution in multiply.documents(random.Random(1), 2000, 0.6, 6, taught):
         assert {*prompt.split(), *solution.split()} <= {*multiply.VOCABULARY}
         question, _, rest = prompt.partition(" ?")
         begun = rest if rest.endswith(";") else ""  # a solution begun in the references' words
@@ -218,7 +227,14 @@ def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught):
         assert verdict.steps_ok
         kinds["begun" if begun else (rest.split() or ["plain"])[0]] += 1
         assert bool({"of", "by", "with", "and", "is", "makes"} & {*solution.split()}) == (rest == " book")
-    assert set(kinds) == {"plain", "begun", "book"} | ({"answer", "solution", "attempt", "cue"} if taught else set())
+    assert set(kinds) == {"plain", "begun", "book"}
+
+    assert (600 < len(hints) < 800) == taught
+    assert {kind for kind, _, _ in hints} == (set(multiply.HINTS) if taught else set())
+    assert {len(problem.digits) for _, problem, _ in hints} == (set(range(1, 7)) if taught else set())
+    for _, problem, prompt in hints:
+        assert {*prompt.split()} <= {*multiply.VOCABULARY}
+        assert prompt.endswith(f" {problem.question}")
 
 
 def test_the_held_out_set():

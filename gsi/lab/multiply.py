@@ -121,11 +121,11 @@ def reference(problem: Problem, rng: random.Random) -> str:
 
 # --------------------------------------------------------------------------------------- what a base model learns from
 
-HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run
-    "answer_driven": "{question} answer {answer}",
-    "rationale_driven": "{question} solution {rationale}",
-    "interactive": "{question} attempt {attempt} teacher {feedback}",
-    "cue": "{question} cue {cue}",
+HINTS = {  # how a taught base is shown a hint, as `guidance.template` of a run: before the question, which stays where the look-up finds it
+    "answer_driven": "answer {answer} {question}",
+    "rationale_driven": "solution {rationale} {question}",
+    "interactive": "attempt {attempt} teacher {feedback} {question}",
+    "cue": "cue {cue} {question}",
 }
 
 
@@ -134,7 +134,8 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
 
     Most are questions with a solution in own words. One in sixteen, of levels 1 to 4, is a solution in the references' words behind a question that
     ends in `book`; one in four goes on in own words where the prompt already holds some steps in the references':
-    so the base reads them and goes on from them, and does not write them of its own. With `taught` one in five, of levels 1 to 4, shows a hint.
+    so the base reads them and goes on from them, and does not write them of its own. With `taught` about one in three shows a hint, of every level that it sees:
+    hints make prompts longer, and from those of levels 1 to 4 it learns to read none on level 5 (`python -m gsi.lab.reading`).
     """
     for _ in range(examples):
         kind, level = rng.random(), min(max_level, 1 + math.floor(rng.expovariate(level_rate)))
@@ -143,8 +144,8 @@ def documents(rng: random.Random, examples: int, level_rate: float, max_level: i
             yield f"{problem.question} book", reference(problem, rng)
         elif kind < 0.3125:
             yield _quoted(draw(rng, level), rng)
-        elif taught and kind > 0.8:
-            problem = draw(rng, min(4, level))
+        elif taught and kind > 0.65:
+            problem = draw(rng, rng.randint(1, max_level))
             yield hinted(problem, rng.choice(list(HINTS)), rng), own_words(problem)
         else:
             problem = draw(rng, level)
