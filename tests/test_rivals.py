@@ -1,5 +1,7 @@
 """TRL's GRPO and SDFT on the lab's questions: what is trained, what it costs, where it ends."""
 
+from collections import Counter
+
 import models
 import pytest
 import torch
@@ -41,13 +43,15 @@ def test_it_draws_where_the_live_weights_are(base, monkeypatch):
     assert (engine.device.type, engine.model.dtype) == ("cpu", torch.float32)
 
 
-def test_a_group_without_a_right_response_is_drawn_again_behind_an_opening(base, pool, monkeypatch):
+@pytest.mark.parametrize("group", [4, 8])
+def test_a_group_without_a_right_response_is_drawn_again_behind_an_opening(base, pool, monkeypatch, group):
     drawn = []
     draw = rivals.Drawing.draw
     monkeypatch.setattr(rivals.Drawing, "draw", lambda self, model, items, t: drawn.append((items, t)) or draw(self, model, items, t))
-    found = rivals.run("grpo_hint", base, pool, pool[:1], 1.0, 3, 1e-3, 1.0)
+    found = rivals.run("grpo_hint", base, pool, pool[:1], 1.0, 3, 1e-3, 1.0, group)
     (plain, _), (again, _) = [d for d in drawn if d[1] == 1.0]
     assert len(plain) == len(again) == 16  # a model that knows nothing is never right
+    assert set(Counter(query.id for query, _, _ in plain).values()) == {group}
     assert not any(given.text for _, _, given in plain)
     assert all(given.text == rivals.opening(query) and query.rationale.startswith(given.text) for query, _, given in again)
     assert found["trained"] < found["tokens"]  # what was drawn first is paid and not trained

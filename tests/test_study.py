@@ -219,9 +219,12 @@ def test_methods_from_outside_stand_beside_the_arm_whose_cost_they_had(tmp_path)
     before, after = ({str(level): share for level in range(1, 11)} for share in (0.0, 0.25))
     lines = [line | {"seed": seed, "before": before, "after": after, "flops": 1000} for seed in (1, 2)]
     lines.append(lines[0] | {"seed": 9})  # of no seed of this study
+    lines.append(lines[0] | {"group": 16})  # the first ones do not say theirs
     (tmp_path / "small-rivals.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     without = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
+    assert without[3].strip() == "0.001, 1, 8"
     assert without[9].strip() == "-"
+    assert "| 0.001, 1, 16 |" in findings.write([path])
     (tmp_path / "small.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found.values()))
     row = next(line for line in findings.write([path]).splitlines() if line.startswith("| grpo |")).split("|")
     assert row[2].strip() == "nothing"

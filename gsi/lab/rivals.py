@@ -117,9 +117,17 @@ def opening(query: Query) -> str:
 
 
 def run(
-    rival: str, base: str, pool: Sequence[Query], fresh: Sequence[Query], budget: float, seed: int, rate: float, temperature: float
+    rival: str,
+    base: str,
+    pool: Sequence[Query],
+    fresh: Sequence[Query],
+    budget: float,
+    seed: int,
+    rate: float,
+    temperature: float,
+    group: int = GROUP,
 ) -> dict[str, Any]:
-    """One rival until `budget` FLOPs are spent. Returns accuracies by level before and after, FLOPs, tokens, steps, seconds."""
+    """One rival, `group` responses per question, until `budget` FLOPs are spent. Returns accuracies by level before and after, FLOPs, tokens, steps, seconds."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
@@ -151,7 +159,7 @@ def run(
         prompt_ids, ids, texts = answers(model, prompts, given)
         if rival == "grpo_hint":
             good = [right(asked[p], t) for p, t in zip(prompts, texts, strict=True)]
-            failed = [i for i in range(len(prompts)) if not any(good[i // GROUP * GROUP : (i // GROUP + 1) * GROUP])]
+            failed = [i for i in range(len(prompts)) if not any(good[i // group * group : (i // group + 1) * group])]
             if failed:
                 openings = [opening(asked[prompts[i]]) for i in failed]
                 _, again, _ = answers(model, [prompts[i] for i in failed], openings)
@@ -171,7 +179,7 @@ def run(
 
     shared: dict[str, Any] = {
         "per_device_train_batch_size": BATCH,
-        "num_generations": GROUP,
+        "num_generations": group,
         "max_completion_length": LONGEST,
         "temperature": temperature,
         "learning_rate": rate,
@@ -252,6 +260,9 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, help="default: all of the study that have the arm's result")
     parser.add_argument("--learning-rate", type=float, help="instead of the chosen one")
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument(
+        "--group", type=int, choices=[2, 4, 8, 16, 32], default=GROUP, help="responses per question; a step takes 128 whatever it is"
+    )
     parser.add_argument("--results", type=Path, help="default: STUDY-rivals.jsonl beside the study's results")
     args = parser.parse_args()
     study, _ = load_study(args.study)
@@ -266,27 +277,27 @@ def main() -> int:
     for cell in todo:
         for rival in args.rivals:
             rate = args.learning_rate or LEARNING_RATE[rival]
-            name = {"rival": rival, "seed": cell.seed, "learning_rate": rate, "temperature": args.temperature}
+            name = {"rival": rival, "seed": cell.seed, "learning_rate": rate, "temperature": args.temperature, "group": args.group}
             if any(line.items() >= name.items() for line in lines):
                 continue
-            line = name | {"arm": args.arm} | _one(rival, cell, cost(found.records[cell.key]), rate, args.temperature)
+            line = name | {"arm": args.arm} | _one(rival, cell, cost(found.records[cell.key]), rate, args.temperature, args.group)
             lines.append(line)
             write_text(out, "".join(json.dumps(x, separators=(",", ":")) + "\n" for x in lines))
             before, after = (fmean(v for k, v in line[t].items() if k in dag.HARD_LEVELS) for t in ("before", "after"))
             print(
-                f"seed {cell.seed}, {rival} (rate {rate:g}): hard {before:.1%} -> {after:.1%}, {line['tokens']} tokens, {line['steps']} steps, {line['seconds']:.0f} s",
+                f"seed {cell.seed}, {rival} (rate {rate:g}, temperature {args.temperature:g}, groups of {args.group}): hard {before:.1%} -> {after:.1%}, {line['tokens']} tokens, {line['steps']} steps, {line['seconds']:.0f} s",
                 flush=True,
             )
     return 0
 
 
-def _one(rival: str, cell: Cell, budget: float, rate: float, temperature: float) -> dict[str, Any]:
+def _one(rival: str, cell: Cell, budget: float, rate: float, temperature: float, group: int) -> dict[str, Any]:
     data = load_data(load_config(cell.config))
     data.grader.close()
     task = data.train[0].task
     fresh = [q for q in data.test if q.task == task]
     base = resolve(cell.config["model"].replace("lab:dag:", "lab:dag-taught:") if rival == "sdft" else cell.config["model"])
-    return run(rival, str(base), data.train, fresh, budget, cell.seed, rate, temperature)
+    return run(rival, str(base), data.train, fresh, budget, cell.seed, rate, temperature, group)
 
 
 if __name__ == "__main__":

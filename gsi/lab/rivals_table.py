@@ -19,12 +19,13 @@ SEES = {"grpo": "nothing", "grpo_hint": "rationale", "sdft": "rationale; base ta
 
 
 def results(study: Study) -> Path:
-    """Where a study's rivals are kept: one line per method, seed, learning rate and temperature."""
+    """Where a study's rivals are kept: one line per method, seed, learning rate, temperature and size of a group."""
     return Path(study.results).with_name(f"{Path(study.results).stem}-rivals.jsonl")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """All lines; the first ones say nothing of the group, which was 8."""
+    return [{"group": 8} | json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def rivals(table: Table) -> list[str]:
@@ -32,16 +33,16 @@ def rivals(table: Table) -> list[str]:
     study = table.study
     if (table.model, table.task) != (next(iter(study.models)), next(iter(study.tasks))):
         return []
-    groups: dict[tuple[str, str, float, float], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str, float, float, int], list[dict[str, Any]]] = defaultdict(list)
     for line in read(results(study)):
         if line["seed"] in table.arms.get(line["arm"], {}):
-            groups[line["arm"], line["rival"], line["learning_rate"], line["temperature"]].append(line)
+            groups[line["arm"], line["rival"], line["learning_rate"], line["temperature"], line["group"]].append(line)
 
     def mean(levels: dict[str, float], hard: bool) -> float:
         return fmean(share for level, share in levels.items() if (int(level) in table.hard) == hard)
 
     rows = []
-    for (arm, rival, rate, temperature), lines in sorted(groups.items()):
+    for (arm, rival, rate, temperature, group), lines in sorted(groups.items()):
         runs = [table.arms[arm][line["seed"]] for line in lines]
         ahead = [
             [table.accuracy(run, -1, which) - mean(line["after"], which == "hard") for run, line in zip(runs, lines, strict=True)]
@@ -51,7 +52,7 @@ def rivals(table: Table) -> list[str]:
             [
                 rival,
                 SEES[rival],
-                f"{rate:g}, {temperature:g}",
+                f"{rate:g}, {temperature:g}, {group}",
                 spread([mean(line["before"], True) for line in lines]),
                 spread([mean(line["after"], True) for line in lines]),
                 points([mean(line["after"], True) - mean(line["before"], True) for line in lines]),
@@ -69,7 +70,7 @@ def rivals(table: Table) -> list[str]:
     header = (
         "method",
         "may see",
-        "learning rate, temperature",
+        "learning rate, temperature, group",
         "hard before, %",
         "hard accuracy, %",
         "its gain, points",
