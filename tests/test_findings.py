@@ -99,6 +99,14 @@ def test_a_contrast_three_ways_with_its_interval_and_verdict(tmp_path, records):
     assert "missing" not in text
 
 
+def test_arms_of_fewer_iterations_stand_beside_longer_ones(tmp_path, records):
+    for seed in (1, 2, 3):
+        records["state_reset", seed]["iterations"].append(iteration(3, 0.5, share=0.5))
+    text = findings.write([study(tmp_path, "long", records)])
+    assert "| vanilla | 20.0 | 30.0 | - | -20.0" in text
+    assert "| vanilla | 10.0 | 20.0 | 30.0 | - | +10.0" in text
+
+
 def test_no_verdict_before_all_seeds_are_in(tmp_path, records):
     del records["state_reset", 3]
     text = findings.write([study(tmp_path, "part", records)])

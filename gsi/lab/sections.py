@@ -16,7 +16,7 @@ from gsi.lab.matrix import arms, filler
 from gsi.lab.outcomes import Table, accepted_per_ktoken, cost, cost_to_reach, slope, tokens
 from gsi.lab.retested import again, breadth
 from gsi.lab.rivals_table import rivals
-from gsi.lab.texts import markdown, percent, points, spread
+from gsi.lab.texts import average, markdown, percent, points, spread
 from gsi.report.parts import short
 from gsi.strategies import STRATEGIES
 
@@ -88,7 +88,7 @@ def narrowing(table: Table) -> list[str]:
         runs = table.arms[arm].values()
         shares = [[table.hard_share(r, n) for n in range(1, len(r["iterations"]))] for r in runs]
         slopes = [slope(s) for s in shares]
-        means = [percent(fmean(s[n] for s in shares if n < len(s))) for n in range(depth - 1)]
+        means = [average([s[n] for s in shares if n < len(s)]) for n in range(depth - 1)]
         rows.append([arm, *means, points([s[0] - share for s in shares]), points(slopes), f"{stats.sign_flip(slopes):.3f}"])
     lines += [
         f"Hard share of the training rows by iteration, % (of the queries: {percent(share)}); what one step of sampling does to it (iteration 1 less the queries'), and its slope "
@@ -99,7 +99,7 @@ def narrowing(table: Table) -> list[str]:
     rows = []
     for arm in names:
         runs = table.arms[arm].values()
-        means = [percent(fmean(table.accuracy(r, n, "hard") for r in runs if n < len(r["iterations"]))) for n in range(depth)]
+        means = [average([table.accuracy(r, n, "hard") for r in runs if n < len(r["iterations"])]) for n in range(depth)]
         change = [table.accuracy(r, -1, "hard") - table.accuracy(r, 1, "hard") for r in runs]
         rows.append([arm, *means, points(change), f"{stats.sign_flip(change):.3f}"])
     lines += ["Hard accuracy on fresh queries by iteration, %, and the last one's difference to iteration 1:", ""]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from gsi import stats
 
 
 def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def average(values: Sequence[float]) -> str:
+    """In percent."""
+    return percent(fmean(values)) if values else "-"
 
 
 def points(differences: Sequence[float]) -> str:
