@@ -203,10 +203,13 @@ def make_guidance(
 
 def _first_wrong(query: Query, text: str) -> int | None:
     """Index of the first step whose equations do not hold, for tasks whose equations are checked."""
-    if query.task not in STEPS:
-        return None
+    return _first_wrong_step(text, STEPS[query.task]) if query.task in STEPS else None
+
+
+@functools.lru_cache(4096)  # a query's failed attempts are looked at again for each of its next ones
+def _first_wrong_step(text: str, words: bool) -> int | None:
     begun = itertools.accumulate(split_steps(text))
-    return next((i for i, part in enumerate(begun) if check_steps(part, STEPS[query.task]) is False), None)
+    return next((i for i, part in enumerate(begun) if check_steps(part, words) is False), None)
 
 
 def check_trainable(config: Config, model: str) -> None:

@@ -36,6 +36,7 @@ from gsi.prompts import Renderer
 from gsi.recording import RecordingTeacher
 from gsi.sampling import Sampler
 from gsi.types import Hint, Query, Reply, Rollout, Sampling, Text, Tried
+from gsi.verify.steps import check_steps
 
 RENDERER = Renderer(ByteTokenizer(), template="{question} ")
 QUERIES = chain.queries(5, 2, levels=(2, 5, 8))
@@ -336,6 +337,26 @@ def test_repeating_one_mistake_makes_the_next_attempt_warmer_and_getting_further
     assert (hint.given.text, hint.warmer) == ("".join(split_steps(further)[:3]), 0)
 
 
+def test_what_earlier_iterations_left_is_read_and_checked_once():
+    """On a task whose verdict names no step every beginning is checked anew: a query with 60 attempts behind it would hold up the scheduler at each of its next ones."""
+    q, full, read, checked = replace(QUERIES[-1], rationale=None), QUERIES[-1], [], []
+    response, _ = wrong_at(full, 3)
+    before = [rollout(q, i, response=response, steps_ok=False) for i in range(4)]
+
+    def first_wrong(query, text):
+        checked.append(text)
+        return 2
+
+    policy = OwnPrefix(StateReset(RENDERER), Moving(), earlier=lambda query_id: read.append(query_id) or before, first_wrong=first_wrong)
+    history = [replace(rollout(q, i, "error", iteration=1), finish_reason="error") for i in range(4)]
+    for i in range(6):
+        assert policy.hint(q, history, i).given.text == "".join(split_steps(response)[:2])
+        history.append(replace(history[0], attempt=4 + i))
+    assert (len(read), len(checked)) == (1, 4)
+    assert policy.hint(replace(q, id="another"), history, 0)
+    assert (len(read), len(checked)) == (2, 8)
+
+
 def test_a_warmer_hint_raises_the_temperature_of_its_own_attempt_only():
     attempts = Attempts(RENDERER, 0, lambda attempt: Sampling(0.7, 0.9, 20), 1, "s", "m")
     q = QUERIES[0]
@@ -349,7 +370,7 @@ def test_without_a_step_check_an_unsolved_query_gets_nothing():
     assert own().hint(q, [rollout(q, i, response="a\nb\nc") for i in range(4)], 0) is None
 
 
-def test_where_equations_are_checked_the_first_false_one_ends_the_right_part(tmp_path):
+def test_where_equations_are_checked_the_first_false_one_ends_the_right_part(monkeypatch):
     from gsi.build import make_guidance
 
     q = Query("g", "gsm8k", "?", "30")
@@ -358,7 +379,11 @@ def test_where_equations_are_checked_the_first_false_one_ends_the_right_part(tmp
     verdict = gsi.grade(text, "30", "gsm8k")
     assert verdict.steps_ok is False
     attempt = rollout(q, 0, response=text, steps_ok=False)
-    assert policy.hint(q, [attempt], 0).given.text == "He has 5 * 8 = 40.\n"
+    looks = []
+    monkeypatch.setattr("gsi.build.check_steps", lambda *a: looks.append(a) or check_steps(*a))
+    for _ in range(3):  # its next attempts, each of which goes on from there
+        assert policy.hint(q, [attempt], 0).given.text == "He has 5 * 8 = 40.\n"
+    assert len(looks) == 2
 
 
 def test_an_own_solution_is_given_from_its_start_and_never_to_its_answer():

@@ -18,6 +18,14 @@ _FIRST_WRONG = re.compile(r"step (\d+):")  # how a checker of steps begins its v
 
 
 @dataclass(frozen=True)
+class Before:
+    """What earlier iterations left of a query: its solutions, and where there are none the longest right beginning with the response it is of."""
+
+    solutions: list[str]
+    begun: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
 class OwnPrefix:
     """An opening of what the model itself wrote for this query; nothing of a reference is read.
 
@@ -44,16 +52,25 @@ class OwnPrefix:
     earlier: Callable[[str], Sequence[Rollout]] = lambda query_id: ()  # attempts of earlier iterations, in order
     first_wrong: Callable[[Query, str], int | None] = lambda query, text: None  # index of the first step of split_steps(text) that is wrong
     warmer: float = 0.0  # temperature
+    _before: dict[str, Before] = field(default_factory=dict, init=False, repr=False, compare=False)  # by query
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         if probe_due(history, index):
             return None
         if solutions := self._solutions(history):
             return self._opening(query, history, solutions[index % len(solutions)])
-        earlier = self.earlier(query.id)
-        if solutions := self._solutions(earlier[::-1]):
-            return self._opening(query, history, solutions[index % len(solutions)])
-        return self._begun(query, earlier, history)
+        before = self._earlier(query)
+        if before.solutions:
+            return self._opening(query, history, before.solutions[index % len(before.solutions)])
+        return self._begun(query, before.begun, history)
+
+    def _earlier(self, query: Query) -> Before:
+        """Worked out once: while an iteration samples, nothing changes there."""
+        if query.id not in self._before:
+            attempts = self.earlier(query.id)
+            solutions = self._solutions(attempts[::-1])
+            self._before[query.id] = Before(solutions, None if solutions else self._longest(query, attempts))
+        return self._before[query.id]
 
     def _solutions(self, attempts: Sequence[Rollout]) -> list[str]:
         """Accepted and different, those drawn without help first."""
@@ -68,14 +85,19 @@ class OwnPrefix:
         chosen = self.controller.choose(sizes, *trials(query, history, self.past, self.accept, READ))
         return Hint(f"{SOLVED}:{sizes[chosen]:g}", given=openings[chosen - 1][0]) if chosen else None
 
-    def _begun(self, query: Query, earlier: Sequence[Rollout], history: Sequence[Rollout]) -> Hint | None:
-        begun = [(text, r) for r in (*earlier, *history) if (text := self._right_part(query, r))]
+    def _begun(self, query: Query, before: tuple[str, str] | None, history: Sequence[Rollout]) -> Hint | None:
+        begun = [b for b in (before, self._longest(query, history)) if b]
         if not begun:
             return None
-        text, source = max(begun, key=lambda b: len(b[0]))  # the first of equals
+        text, response = max(begun, key=lambda b: len(b[0]))  # the earlier of equals
         stuck = sum(r.given == text for r in history)
-        label = f"{BEGUN}:{self.cutter.size(Text(text), source.response):g}"
+        label = f"{BEGUN}:{self.cutter.size(Text(text), response):g}"
         return Hint(label, given=Text(text), warmer=self.warmer * min(stuck, MOST_WARMER))
+
+    def _longest(self, query: Query, attempts: Sequence[Rollout]) -> tuple[str, str] | None:
+        """The longest right beginning, the first of equals, and the response it is of."""
+        begun = [(text, r.response) for r in attempts if (text := self._right_part(query, r))]
+        return max(begun, key=lambda b: len(b[0]), default=None)
 
     def _right_part(self, query: Query, r: Rollout) -> str:
         """The steps before the first wrong one; '' where none is known to be wrong."""
