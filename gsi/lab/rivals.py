@@ -11,7 +11,9 @@ draws what `generate` would. One line per run is added to the results; what is t
 scored by a teacher, 6 per trained token, as everywhere, but a prompt counts once for the responses that share its prefill, where an arm's counts each time.
 LEARNING_RATE was chosen on seed 2 of the lab, at the FLOPs of `own_prefix` with 12 extras there, by hard accuracy: of 1e-4, 3e-4, 1e-3 and 2e-3 for grpo
 (27.2, 31.4, 20.8, 0 %; the base has 21.1), of 1e-4, 3e-4 and 1e-3 for grpo_hint (31.4, 29.7, 19.7), of 1e-5, 1e-4, 3e-4 and 1e-3
-for sdft at 1e12 FLOPs (28.3, 29.7, 30.8, 27.2; its base, taught to read hints, has 25.3; with a teacher that follows the model, `ema`, 3e-4 gave 6.4). Temperature 1, as in TRL; no other was tried.
+for sdft at 1e12 FLOPs (28.3, 29.7, 30.8, 27.2; its base, taught to read hints, has 25.3; with a teacher that follows the model, `ema`, 3e-4 gave 6.4). Temperature 1 and groups of 8
+are TRL's own. Tried after that on seeds 1 and 2, at half those FLOPs (`studies/tuning.yaml`, own_search_0.7), temperatures 0.7, 1 and 1.3 gave 24.2, 28.1 and 27.4 % for grpo and 27.2, 26.8 and 25.4 for
+grpo_hint, groups of 4, 8 and 16 gave 28.3, 28.1 and 20.4 %, and 26.9, 26.8 and 25.3. sdft draws at 1, as in TRL; no other temperature was tried.
 """
 
 from __future__ import annotations
