@@ -57,7 +57,7 @@ test-harness: .venv/dev  ## our evaluation beside lm-evaluation-harness's, which
 docs: .venv/docs  ## the site into build/site, where any warning fails; Dockerfiles linted; every command of the docs run
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/hadolint --config .hadolint.yaml docker/Dockerfile docker/Dockerfile.gpu
-	$(BIN)/python -m pytest -m docs tests/test_docs.py
+	$(BIN)/python -m pytest -m docs tests/test_docs.py tests/test_packaging.py
 
 check: .venv/dev  ## lint and types
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ def test_workflows_test_the_pythons_that_are_supported():
     assert found["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_from_questions_of_ones_own_to_a_report_in_three_commands(tmp_path, monkeypatch, capsys):
     """Check the data, run, report; `make package` does the same with processes in clean environments."""
     monkeypatch.chdir(tmp_path)

@@ -221,7 +221,7 @@ def test_the_quickstart_runs_with_its_own_questions_and_checker(base, tmp_path):
         assert bool(said) == (response.split()[-1:] == [str(int(a) + int(b))])
 
 
-@pytest.mark.parametrize(("strategy", "iterations"), [("adaptive", 2), ("own_prefix", 1)])
+@pytest.mark.parametrize(("strategy", "iterations"), [pytest.param("adaptive", 2, marks=pytest.mark.training), ("own_prefix", 1)])
 def test_hints_that_adapt_on_a_real_model(base, tmp_path, check_folder, strategy, iterations):
     """Openings are real prefixes, to the token; a quarter of the attempts stays plain; the uncertain fifth of what was given is trained."""
     settings = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "micro_batch_size": 16, "on_given": "entropy"}
