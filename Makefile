@@ -119,6 +119,7 @@ lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the fi
 	$(MAKE) --no-print-directory findings
 
 findings: .venv/done  ## docs/findings.md and its figures, from the compact results in studies/
+	@if [ -n "$(filter gsm_tiny,$(STUDIES))" ]; then $(MAKE) --no-print-directory .venv/lab; fi  # the chance line needs the task's questions
 	$(BIN)/python -m gsi.lab.findings $(foreach s,$(STUDIES),$(wildcard studies/$(s).yaml)) --heading studies/heading.md --figures docs/images --output docs/findings.md
 
 install: .venv/done
