@@ -3,15 +3,19 @@
 import json
 import math
 import re
+import subprocess
+import sys
+from collections import Counter
 
 import pytest
 import yaml
 
 from gsi.cli import main
-from gsi.lab import findings
+from gsi.lab import dag, findings
 from gsi.lab.matrix import Contrast, load_study
 from gsi.lab.outcomes import accepted_per_ktoken, contrast, cost, cost_to_reach, tables
 from gsi.lab.study import Results
+from gsi.tasks import TASKS
 
 LEVELS = range(1, 11)  # of chain; 7 to 10 are hard
 
@@ -164,6 +168,89 @@ def test_the_strongest_opponent_is_chosen_at_equal_cost_anew(tmp_path, records):
     assert "best of vanilla, brute_force (vanilla) | hard_accuracy | equal cost |" in text
 
 
+def test_a_contrast_names_only_the_opponents_that_it_was_compared_with(tmp_path, records):
+    """Equal tokens were run for vanilla and not for brute_force."""
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = run((0.1, 0.2, 0.25))
+        records["equal:state_reset", seed] = run((0.1, 0.2, 0.5))
+        records["equal:vanilla", seed] = run((0.1, 0.2, 0.3))
+    changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [{"a": "state_reset", "b": "vanilla|brute_force"}]}
+    text = findings.write([study(tmp_path, "some", records, **changes)])
+    assert "| state_reset - best of vanilla, brute_force (vanilla) | hard_accuracy | as is |" in text
+    assert (
+        "| state_reset - best of vanilla (vanilla); without brute_force, not run so | hard_accuracy | equal tokens and steps | +20.0"
+        in text
+    )
+
+
+def test_every_difference_stands_beside_the_contrasts(tmp_path, records):
+    for seed in (1, 2, 3):
+        records["brute", seed] = run((0.1, 0.2, 0.2), flops=4e9)
+        records["sft_refs_hard", seed] = run((0.1, 0.2, 0.1))
+    del records["sft_refs_hard", 3]
+    changes = {"strategies": ["vanilla", "state_reset", "sft_refs_hard"], "arms": {"brute": {"strategy": "brute_force"}}}
+    text = findings.write([study(tmp_path, "all", records, **changes)])
+    hard, at_cost, easy = re.findall(r"^\| arm \| less vanilla \| less brute \| less sft_refs_hard \|\n(?:\|.*\n)+", text, re.MULTILINE)
+    assert "| state_reset (rationale) | +5.0 [2.5, 7.5] | +15.0 [12.5, 17.5] | +24.5 [18.1, 30.9] (2) |" in hard
+    assert (
+        "| state_reset (rationale) | -5.0 [-7.5, -2.5] | +15.0 [12.5, 17.5] |" in at_cost
+    )  # both iterations cost as much as brute's first
+    assert "| brute | +0.0 [0.0, 0.0] |  | +0.0 [0.0, 0.0] (2) |" in easy
+
+
+def test_chance_is_exact_and_not_counted(tmp_path, records):
+    assert "Chance, hard, answers only: 4.3 % (a guess among all possible answers)." in findings.write([study(tmp_path, "chain", records)])
+    assert [TASKS[name].chance(level) for name, level in (("dag", 8), ("dag_long", 9), ("multiply", 1), ("multiply", 3))] == [
+        1 / 23,
+        1 / 23,
+        1 / 9,
+        1 / 900,
+    ]
+    assert TASKS["gsm_symbolic"].chance is None
+    # the answers that are possible are as many as it says, and none of them is everywhere
+    answers = Counter(q.answer for q in dag.queries(1, per_level=400, levels=[6]))
+    assert set(answers) == set(map(str, range(23)))
+    assert max(answers.values()) < 2.5 * 400 / 23
+
+
+def test_what_lies_in_the_same_file_and_belongs_to_another_study_is_not_counted(tmp_path, records):
+    records = {key: record | {"seconds": 3600.0} for key, record in records.items()}
+    for seed in (1, 2, 3):
+        records["brute_force", seed] = records["vanilla", seed] | {"study": "foreign"}
+        records["pass:vanilla", seed] = {"seconds": 3600.0, "study": "foreign", "draws": 4, "right": [1], "levels": [1]}
+    text = findings.write([study(tmp_path, "own", records)])
+    assert "(results made under old, by the code new); 6 cells, 6.0 core-hours." in text
+
+
+def test_figures_leave_no_arm_out(tmp_path, records):
+    names = [f"arm_{i}" for i in range(8)]
+    for name in names:
+        for seed in (1, 2, 3):
+            records[name, seed] = run((0.1, 0.2, 0.3))
+    path = study(tmp_path, "many", records, arms={name: {"strategy": "vanilla"} for name in names})
+    text = findings.write([path], "", tmp_path / "images", tmp_path)
+    shown = [(tmp_path / file).read_text() for _, file in re.findall(r"!\[(.+?)\]\((.+?)\)", text)]
+    for kind in ("by iteration", "by cost"):
+        drawn = [svg for svg in shown if kind in svg]
+        assert len(drawn) == 2
+        assert all(any(f">{name}<" in svg for svg in drawn) for name in ("vanilla", "state_reset", *names))
+
+
+def test_the_line_for_scripts(tmp_path, records):
+    path = study(tmp_path, "line", records)
+    done = subprocess.run([sys.executable, "-m", "gsi.lab.summary", path], capture_output=True, text=True, check=True)
+    line = json.loads(done.stdout)
+    assert list(line) == ["vanilla", "state_reset"]
+    assert line["state_reset"] == {
+        "accuracy": pytest.approx(0.6 * 0.9 + 0.4 * 0.35),
+        "hard_accuracy": pytest.approx(0.35),
+        "hard_share": pytest.approx(0.3),
+        "coverage": pytest.approx(0.8),
+        "tokens": 2 * 10 * 500,
+        "cost": 4e9,
+    }
+
+
 def test_an_equal_cost_that_ends_before_a_model_is_there_is_marked(tmp_path, records):
     """vanilla's 2e9 end inside the 9e9 of brute_force's first iteration."""
     for seed in (1, 2, 3):
@@ -171,7 +258,7 @@ def test_an_equal_cost_that_ends_before_a_model_is_there_is_marked(tmp_path, rec
     changes = {"strategies": ["vanilla", "state_reset", "brute_force"], "contrasts": [], "beside": {"state_reset": "brute_force"}}
     text = findings.write([study(tmp_path, "marked", records, **changes)])
     assert re.search(r"\| brute_force - vanilla \| \+10.0 \[10.0, 10.0\] \| -17.8 \[-17.8, -17.8\]† \|", text)
-    assert "| state_reset - brute_force |" in text
+    assert "| state_reset (rationale) - brute_force |" in text
     assert "† For some seeds the cost ends inside the dearer arm's first iteration" in text
     assert "†" not in findings.write([study(tmp_path, "unmarked", records, contrasts=[])])
 

@@ -20,6 +20,8 @@ from gsi.lab.collect import bits
 from gsi.lab.matrix import arms, cells, load_study
 from gsi.strategies import CONTROLS
 
+REAL = {"prompt": {"template": "{question} "}, "evaluate": {"validation": 0}}  # nothing scripted: the model has to be there
+
 
 def study(tmp_path, **changes):
     data = {
@@ -73,12 +75,16 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     first = record["iterations"][1]
     assert sum(first["rows"]["levels"].values()) == first["accepted"]["n"]
     assert first["accepted"]["identical"] == first["accepted"]["n"]  # chain has one right rationale, so no claim is to be made on it
+    right, answered = first["covered"]
+    assert right / 40 == pytest.approx(first["tail"]["tail/coverage"])
+    assert right <= answered <= 40
     assert record["pool"] == {str(level): 4 for level in range(1, 11)}
 
     plain, sham = (found[f"made_up/chain/s1/{arm}"]["iterations"][1]["kinds"] for arm in ("state_reset", "sham_hint"))
     assert plain["state_reset"][1] / plain["state_reset"][0] > sham["sham_state_reset"][1] / sham["sham_state_reset"][0]
     assert len(found["made_up/chain/s1/draws"]["right"]) == 40
-    assert max(found["made_up/chain/s1/draws"]["right"]) <= 16
+    draws = found["made_up/chain/s1/draws"]
+    assert all(right <= answers <= 16 for right, answers in zip(draws["right"], draws["answers"], strict=True))
 
     cut, full = (found[f"made_up/chain/s1/{arm}"]["iterations"] for arm in ("equal:state_reset", "state_reset"))
     fewest = min(found[f"made_up/chain/s1/{arm}"]["iterations"][-1]["rows"]["tokens"] for arm in ("vanilla", "state_reset"))
@@ -170,8 +176,8 @@ def test_final_models_are_tested_again_on_other_questions(tmp_path, capsys):
         return sum(right / asked for level, (asked, right, _) in levels.items() if int(level) < 7) / 6
 
     less = 50 * sum(easy("brute_force", s) - easy("vanilla", s) for s in (1, 2))
-    row = next(line for line in text.splitlines() if line.startswith("| brute_force - vanilla |"))
-    assert row.split("|")[4].split()[0] == f"{less:+.1f}"
+    row = next(line for line in text.partition("Easy accuracy, as is:")[2].splitlines() if line.startswith("| brute_force |"))
+    assert row.split("|")[2].split()[0] == f"{less:+.1f}"
 
 
 def test_a_factorial_shows_main_effects_and_interactions(tmp_path):
@@ -322,7 +328,10 @@ def test_a_dry_run_checks_everything_and_runs_nothing(tmp_path, capsys):
         ({"tasks": {"x": {"tasks": [{"name": "chian"}]}}}, "chian"),
         ({"models": {"m": "lab:chian"}}, "lab:chian"),
         ({"models": {"m": "lab:chain-bert:{seed}"}}, "lab:chain-bert:1"),
+        ({"models": {"m": "/no/such/folder"}, "config": REAL}, "s1/vanilla: model: /no/such/folder is no directory"),
+        ({"models": {"m": "./gone"}, "config": REAL}, "s1/vanilla: model: ./gone is no directory"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 2, 1]}, "seeds: 1 is named twice"),
         ({"strategies": [], "controls": False}, "no arms"),
         ({"strategies": ["vanilla", "repeat_hard"]}, "curate.like"),
         ({"contrasts": [{"a": "state_reset", "b": "brute"}]}, "unknown arm 'brute'"),
@@ -336,8 +345,9 @@ def test_a_dry_run_checks_everything_and_runs_nothing(tmp_path, capsys):
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(tmp_path, capsys, changes, message):
-    assert main(["study", study(tmp_path, **changes)]) == 2
-    assert message in capsys.readouterr().err
+    for way in ([], ["--dry-run"]):
+        assert main(["study", study(tmp_path, **changes), *way]) == 2
+        assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "small.yaml"]
 
 

@@ -27,7 +27,7 @@ def _study(args: argparse.Namespace) -> int:
     if args.dry_run:
         loaded, mark = study.load_study(args.study)
         todo = study.cells(loaded, args.study)
-        study.check(loaded, todo, args.study)
+        study.check(loaded, todo, args.study, ask_hub=False)
         if not loaded.closed:
             print(study.estimate(loaded, todo, study.Results(loaded.results), jobs))
         print(f"study {loaded.name} ({args.study}, hash {mark}){f' is closed: {loaded.closed}' if loaded.closed else ''}; nothing was run")

@@ -26,11 +26,11 @@ def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Reco
 
     Right means right under `accept`, which is the study's: an arm that trains on right answers is measured like the others.
     `tests`: by task and level [asked, right, right answers], greedy, with `items`: one bit per query in id order, as a hex number.
-    `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
+    `covered`: training queries with a right attempt, and with a right answer. `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
     `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
-    With `draws`: only `{"draws": n, "right": [...], "levels": [...]}`, the number right and the level of each query in id order, from the run's first model.
+    With `draws`: only `{"draws": n, "right": [...], "answers": [...], "levels": [...]}`, by query in id order: draws right, right answers, level, from the run's first model.
     """
     if draws:
         return _draws(run, config.sample.k, accepted_sql(accept))
@@ -55,9 +55,10 @@ def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Reco
 
 def _draws(run: Path, k: int, good: str) -> Record:
     with connect(run / "ledger.sqlite", read_only=True) as db:
-        query = f"SELECT sum({good}), max(level) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
+        query = f"SELECT sum({good}), sum(correct), max(level) FROM rollouts WHERE iteration = 0 AND {PLAIN} GROUP BY query_id ORDER BY query_id"
         rows = db.execute(query).fetchall()
-    return {"draws": k, "right": [right for right, _ in rows], "levels": [level for _, level in rows]}
+    right, answers, levels = ([row[i] for row in rows] for i in range(3))
+    return {"draws": k, "right": right, "answers": answers, "levels": levels}
 
 
 _TAIL = ("tail/coverage", "tail/hard_coverage", "tail/hard_share", "tail/effective_queries", "sample/prompt_tokens", "teacher/tokens")
@@ -92,12 +93,16 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
     solved: dict[str, int] = Counter()
     accepted = identical = guided = guided_identical = given = generated = 0
     texts: set[tuple[str, str]] = set()
+    covered: set[str] = set()
+    answered: set[str] = set()
     query = f"SELECT query_id, level, NOT {PLAIN}, guidance, {good}, correct, given_tokens, generated_tokens, response FROM rollouts WHERE iteration = ?"
     for query_id, level, helped, guidance, right, answer, given_tokens, tokens, response in db.execute(query, (iteration,)):
         counts = levels[str(level)]
         counts[0] += 1
         counts[4] += tokens
         counts[5] += bool(answer and not right)
+        if answer:
+            answered.add(query_id)
         if not helped:
             counts[1] += bool(right)
             solved[query_id] += bool(right)
@@ -108,6 +113,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             kind[0] += 1
             kind[1] += bool(right)
         if right:
+            covered.add(query_id)
             same = response.split() == (pool[query_id].rationale or "").split()
             accepted += 1
             identical += same
@@ -120,6 +126,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
     plain = "".join("1" if solved[q] else "0" for q in sorted(pool))
     return {
         "sample": dict(sorted(levels.items())),
+        "covered": [len(covered), len(answered)],
         "kinds": dict(sorted(kinds.items())),
         "accepted": {
             "n": accepted,

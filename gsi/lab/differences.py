@@ -7,8 +7,8 @@ from itertools import combinations
 from statistics import fmean
 
 from gsi import stats
-from gsi.lab.matrix import Contrast, arms
-from gsi.lab.outcomes import Compared, Table, contrast
+from gsi.lab.matrix import Contrast, Measure, arms
+from gsi.lab.outcomes import WAYS, Compared, Table, contrast
 from gsi.lab.texts import markdown, points
 
 
@@ -21,7 +21,9 @@ def contrasts(table: Table) -> list[str]:
             rows.append([f"{c.a} - {' or '.join(c.b.split('|'))}", c.measure, "-", "-", "-", f"> {100 * c.margin:g}", "not run", "0"])
             continue
         for way, compared in contrast(table, c).items():
-            against = f"best of {c.b.replace('|', ', ')} ({compared.against})" if "|" in c.b else c.b  # a bar would end the cell
+            against = f"best of {', '.join(compared.among)} ({compared.against})" if "|" in c.b else c.b  # a bar would end the cell
+            if absent := [b for b in c.b.split("|") if b not in compared.among]:
+                against += f"; without {', '.join(absent)}, not run so"
             differences = compared.values
             low = stats.t_interval(differences)[1]
             there = len(differences)
@@ -43,7 +45,7 @@ def contrasts(table: Table) -> list[str]:
     if not rows:
         return []
     return [
-        "Named before any of these seeds was run; the best of several is the one that comes closest, chosen in every line anew:",
+        "Named in the study's file before its arms were run; the best of several is the one that comes closest, chosen in every line anew:",
         "",
         *markdown(("contrast", "measure", "compared at", "points [95 %]", "p", "asked for", "held", "seeds"), rows),
         *_note(rows),
@@ -65,22 +67,44 @@ def _note(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def differences(table: Table) -> list[str]:
-    """Every arm less the first (or the one that `beside` names), for a study that names no contrasts; nothing is decided by them."""
-    first, *others = arms(table.study)
-    if table.study.contrasts or first not in table.arms or not others:
+    """Every arm less the first, less brute force, less training on references and less our own; or, where the study says, less the one it stands beside."""
+    shown = [arm for arm in arms(table.study) if arm in table.arms]
+    if len(shown) < 2:
         return []
-    rows = []
-    for arm in others:
-        cells: list[str] = []
-        there, other = 0, table.study.beside.get(arm, first)
-        for measure in ("hard_accuracy", "easy_accuracy"):
-            ways = contrast(table, Contrast(a=arm, b=other, measure=measure))
-            there = max(there, *(len(compared.values) for compared in ways.values()), 0)
-            cells += [_marked(ways[way]) if way in ways else "-" for way in ("as is", "equal cost")]
-        rows.append([f"{arm} - {other}", *cells, str(there)])
-    header = ("arms", "hard accuracy, as is", "at equal cost", "easy accuracy, as is", "at equal cost", "seeds")
-    note = "In points [95 %]; not named beforehand, so nothing is decided by them:"
-    return [note, "", *markdown(header, rows), *_note(rows)]
+    lines = ["In points [95 %]; nothing is decided by these:", ""]
+    if table.study.beside:
+        first = next(iter(arms(table.study)))
+        pairs = [(arm, table.study.beside.get(arm, first)) for arm in shown if arm != first]
+        rows = [[f"{table.named(a)} - {b}", *(_difference(table, a, b, *kind) for kind in KINDS)] for a, b in pairs]
+        return [*lines, *markdown(("arms", *map(_title, KINDS)), rows), *_note(rows)]
+    bases = list(dict.fromkeys([shown[0], *(arm for kind in BASES if (arm := _first_of(table, kind)))]))
+    everything: list[list[str]] = []
+    for kind in KINDS:
+        rows = [[table.named(arm), *(_difference(table, arm, base, *kind) for base in bases)] for arm in shown]
+        everything += rows
+        lines += [f"{_title(kind).capitalize()}:", "", *markdown(("arm", *(f"less {base}" for base in bases)), rows)]
+    return [*lines, *_note(everything)]
+
+
+def _title(kind: tuple[Measure, str]) -> str:
+    return f"{kind[0].replace('_', ' ')}, {kind[1]}"
+
+
+KINDS: tuple[tuple[Measure, str], ...] = (("hard_accuracy", WAYS[0]), ("hard_accuracy", WAYS[1]), ("easy_accuracy", WAYS[0]))
+BASES = ("brute_force", "sft_refs_hard", "own_prefix")
+
+
+def _first_of(table: Table, strategy: str) -> str | None:
+    return next((a for a, patch in arms(table.study).items() if patch.get("strategy") == strategy and a in table.arms), None)
+
+
+def _difference(table: Table, a: str, b: str, measure: Measure, way: str) -> str:
+    """`+3.1 [1.2, 5.0]` with the number of seeds where some are missing; '' where there is nothing to compare."""
+    found = contrast(table, Contrast(a=a, b=b, measure=measure)).get(way) if a != b else None
+    if found is None:
+        return ""
+    missing = len(found.values) < len(table.study.seeds)
+    return _marked(found) + (f" ({len(found.values)})" if missing else "")
 
 
 def effects(table: Table) -> list[str]:

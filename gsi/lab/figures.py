@@ -37,7 +37,13 @@ def write(table: Table, folder: Path) -> list[tuple[str, str]]:
 def _arms(table: Table) -> list[str]:
     """Arms of more than one iteration, in the study's order."""
     there = [a for a in arms(table.study) if a in table.arms]
-    return [a for a in there if min(len(r["iterations"]) for r in table.arms[a].values()) > 2][:SHOWN]
+    return [a for a in there if min(len(r["iterations"]) for r in table.arms[a].values()) > 2]
+
+
+def _parts(table: Table) -> list[list[str]]:
+    """The arms of each plot."""
+    all_arms = _arms(table)
+    return [all_arms[i : i + SHOWN] for i in range(0, len(all_arms), SHOWN)]
 
 
 def _shares(table: Table) -> list[Drawn]:
@@ -71,24 +77,33 @@ def _rows(table: Table, arm: str, n: int) -> list[dict[str, int]]:
 
 def _accuracy(table: Table) -> list[Drawn]:
     """The paper's second figure: accuracy by iteration."""
-    rows = [_point(n, table, arm, n) for arm in _arms(table) for n in range(_depth(table, arm))]
-    if not rows:
-        return []
-    x = axis("iteration", integer=sorted({row["x"] for row in rows}))
-    return [("accuracy", "Hard accuracy on fresh questions, by iteration", _lines(table, rows, x))]
+    drawn = []
+    for part, shown in enumerate(_parts(table)):
+        rows = [_point(n, table, arm, n) for arm in shown for n in range(_depth(table, arm))]
+        x = axis("iteration", integer=sorted({row["x"] for row in rows}))
+        drawn.append((_numbered("accuracy", part), "Hard accuracy on fresh questions, by iteration", _lines(shown, rows, x)))
+    return drawn
 
 
 def _cost(table: Table) -> list[Drawn]:
     """The same against what it cost."""
-    rows = []
-    for arm in _arms(table):
-        for n in range(1, _depth(table, arm)):
-            rows.append(_point(fmean(cost(r, n) for r in table.arms[arm].values()) / 1e12, table, arm, n))
-    return [("cost", "Hard accuracy on fresh questions, by cost", _lines(table, rows, axis("TFLOPs so far", zero=True)))] if rows else []
+    drawn = []
+    for part, shown in enumerate(_parts(table)):
+        rows = []
+        for arm in shown:
+            for n in range(1, _depth(table, arm)):
+                rows.append(_point(fmean(cost(r, n) for r in table.arms[arm].values()) / 1e12, table, arm, n))
+        x = axis("TFLOPs so far", zero=True)
+        drawn.append((_numbered("cost", part), "Hard accuracy on fresh questions, by cost", _lines(shown, rows, x)))
+    return drawn
 
 
-def _lines(table: Table, rows: list[dict[str, Any]], x: Spec) -> Spec:
-    series = dict(zip(_arms(table), COLOURS, strict=False))
+def _numbered(name: str, part: int) -> str:
+    return f"{name}-{part + 1}" if part else name
+
+
+def _lines(shown: list[str], rows: list[dict[str, Any]], x: Spec) -> Spec:
+    series = dict(zip(shown, COLOURS, strict=False))
     return lines(rows, x, axis("hard accuracy", percent=True), series, band=True)
 
 

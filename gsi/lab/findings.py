@@ -13,11 +13,11 @@ from pathlib import Path
 
 from gsi.lab.command import end
 from gsi.lab.differences import agreement
-from gsi.lab.matrix import arms, load_study
+from gsi.lab.matrix import Study, arms, load_study
 from gsi.lab.outcomes import Table, tables
 from gsi.lab.sections import ARM_HEADER, BESIDE, OF_MODELS, SECTIONS, arm_rows, chance
 from gsi.lab.study import Results
-from gsi.lab.texts import markdown, percent
+from gsi.lab.texts import markdown
 
 
 def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, beside: Path = Path()) -> str:
@@ -37,9 +37,10 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         if not new:  # studies that share their results: what another has run is shown there
             found = []
         helped = all(arm.startswith(kinds) for arm in new)  # the arms are shown there, only what was made of their models is new
-        ran, code = (sorted({r[key] for r in results.records.values() if key in r}) for key in ("study", "code"))
-        hours = sum(r["seconds"] for r in results.records.values()) / 3600
-        made = f" (results made under {', '.join(ran)}, by the code {', '.join(code) or 'unknown'}); {len(results.records)} cells, {hours:.1f} core-hours"
+        cells = [r for table in tables(study, results) for arm, runs in table.arms.items() if _of(study, arm) for r in runs.values()]
+        ran, code = (sorted({r[key] for r in cells if key in r}) for key in ("study", "code"))
+        hours = sum(r["seconds"] for r in cells) / 3600
+        made = f" (results made under {', '.join(ran)}, by the code {', '.join(code) or 'unknown'}); {len(cells)} cells, {hours:.1f} core-hours"
         lines += [f"`{path}`, hash {mark}{made if found else ''}.", ""]
         if study.exclusions:
             lines += ["Excluded beforehand: " + " ".join(study.exclusions), ""]
@@ -62,12 +63,20 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
     return "\n".join([*lines, *agreement(shown)]).rstrip() + "\n"
 
 
+def _of(study: Study, arm: str) -> bool:
+    """Whether it is an arm of this study or a helper of one: others may share its file of results."""
+    own = arms(study)
+    kind, _, of = arm.rpartition(":")
+    helper = {"": arm in own or (arm == "draws" and study.draws > 0), "equal": of in study.equal_tokens}
+    helper |= {"pass": bool(study.pass_at), "again": bool(study.again)}
+    return helper.get(kind, False)
+
+
 def _arms(table: Table, figures: Path | None, beside: Path) -> list[str]:
     """The table of the arms, the chance line and the figures."""
-    guess = percent(chance(table))
     lines = [
         *markdown(ARM_HEADER, arm_rows(table)),
-        f"Chance, hard, answers only: {guess} % (always the commonest answer of a level). With every step checked, a guess is never right.",
+        chance(table),
         "",
     ]
     if figures:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from gsi.config import ConfigError, load_config
 from gsi.config.reading import check_data, explain
@@ -33,6 +34,7 @@ from gsi.config.section import Section
 from gsi.presets import merge
 from gsi.strategies import CONTROLS, STRATEGIES
 
+Measure = Literal["hard_accuracy", "easy_accuracy", "accuracy"]
 FRESH = 1_000_000  # added to a seed: data that no cell trains on
 
 
@@ -43,7 +45,7 @@ class Contrast(Section):
     b: str  # the difference is a - b; of several, joined by `|`, the one that a is least ahead of
     task: str | None = None  # null = the first
     model: str | None = None  # null = the first
-    measure: Literal["hard_accuracy", "easy_accuracy", "accuracy"] = "hard_accuracy"
+    measure: Measure = "hard_accuracy"
     margin: float = 0.0  # supported where the lower 95 % bound is above this (-0.02: not worse by more than two points)
 
 
@@ -77,11 +79,17 @@ class Again(Section):
         return list(dict.fromkeys((self.than, *self.arms)))
 
 
+def _once(seeds: list[int]) -> list[int]:
+    if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is named twice; a seed is one run of every arm")
+    return seeds
+
+
 class Study(Section):
     name: str
     output_dir: str
     results: str
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_once)]
     models: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)]  # a model, or a patch of the config with `model`
     tasks: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     strategies: list[str] = Field([])

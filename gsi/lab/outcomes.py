@@ -10,8 +10,9 @@ from statistics import fmean
 
 from gsi import tasks
 from gsi.lab.collect import Record
-from gsi.lab.matrix import Contrast, Study
+from gsi.lab.matrix import Contrast, Study, arms
 from gsi.lab.study import Results
+from gsi.strategies import STRATEGIES
 
 Runs = dict[int, Record]  # seed -> result
 
@@ -33,6 +34,17 @@ class Table:
     @property
     def name(self) -> str:
         return str(self.study.tasks[self.task]["tasks"][0]["name"])
+
+    @property
+    def chance(self) -> float | None:
+        """Probability that a guess among all possible answers is right, mean over the hard levels; None = no finite set of answers."""
+        spec = tasks.TASKS.get(self.name)
+        return fmean(map(spec.chance, self.hard)) if spec and spec.chance and self.hard else None
+
+    def named(self, arm: str) -> str:
+        """The arm with what it may see beside the question."""
+        sees = STRATEGIES[arms(self.study)[arm].get("strategy", "vanilla")].sees if arm in arms(self.study) else "nothing"
+        return arm if sees == "nothing" else f"{arm} ({sees})"
 
     def accuracy(self, record: Record, n: int = -1, which: str = "all", answers: bool = False) -> float:
         """Mean over levels of the greedy accuracy of iteration n on fresh queries; `which`: all, hard, easy (the others) levels."""
@@ -117,6 +129,7 @@ class Compared:
 
     against: str
     differences: dict[int, float] = field(default_factory=dict)  # by seed
+    among: tuple[str, ...] = ()  # the opponents that were there to choose it from
     early: int = 0  # seeds whose equal cost ends before the first model of one of the two is there
 
     @property
@@ -135,6 +148,7 @@ def contrast(table: Table, c: Contrast) -> dict[str, Compared]:
         if there:
             common = set.intersection(*(set(x.differences) for x in there)) or set(there[0].differences)
             found[way] = min((x for x in there if common <= set(x.differences)), key=lambda x: fmean(x.differences[s] for s in common))
+            found[way].among = tuple(x.against for x in there)
     return found
 
 

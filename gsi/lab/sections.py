@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean, median_high
 
-from gsi import stats, tasks
-from gsi.config.data import Task
+from gsi import stats
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import Record, bits
 from gsi.lab.differences import contrasts, differences, effects
-from gsi.lab.matrix import arms, filler
+from gsi.lab.matrix import arms
 from gsi.lab.outcomes import Table, accepted_per_ktoken, cost, cost_to_reach, slope, tokens
 from gsi.lab.retested import again, breadth
 from gsi.lab.rivals_table import rivals
@@ -31,7 +29,7 @@ def arm_rows(table: Table) -> list[list[str]]:
                 "initial model",
                 "",
                 *(spread([table.accuracy(r, 0, w) for r in runs.values()]) for w in ("hard", "easy")),
-                "",
+                *(average([table.accuracy(r, 0, w, True) for r in runs.values()]) for w in ("hard", "easy")),
                 "",
                 "",
                 "",
@@ -49,9 +47,9 @@ def arm_rows(table: Table) -> list[list[str]]:
                 STRATEGIES[strategy].sees,
                 spread([table.accuracy(r, -1, "hard") for r in runs.values()]),
                 spread([table.accuracy(r, -1, "easy") for r in runs.values()]),
-                average([table.accuracy(r, -1, "hard", True) for r in runs.values()]),
+                *(average([table.accuracy(r, -1, w, True) for r in runs.values()]) for w in ("hard", "easy")),
                 spread([table.hard_share(r, -1) for r in runs.values()]),
-                average(coverage),
+                average(coverage) + answered(last),
                 short(fmean(tokens(r) for r in runs.values())),
                 short(fmean(cost(r) for r in runs.values())),
                 str(len(runs)),
@@ -66,12 +64,19 @@ ARM_HEADER = (
     "hard accuracy, %",
     "easy accuracy, %",
     "hard, answers only, %",
+    "easy, answers only, %",
     "hard share of rows, %",
-    "coverage, %",
+    "coverage, % (by answers)",
     "generated tokens",
     "FLOPs",
     "seeds",
 )
+
+
+def answered(iterations: Sequence[Record]) -> str:
+    """` (81.2)`: the share of the training queries with a right answer, steps or not; '' where the results do not say."""
+    shares = [i["covered"][1] / (len(bits(i["solved"])) or 1) for i in iterations if "covered" in i]
+    return f" ({average(shares)})" if shares else ""
 
 
 def narrowing(table: Table) -> list[str]:
@@ -89,7 +94,7 @@ def narrowing(table: Table) -> list[str]:
         shares = [[table.hard_share(r, n) for n in range(1, len(r["iterations"]))] for r in runs]
         slopes = [slope(s) for s in shares]
         means = [average([s[n] for s in shares if n < len(s)]) for n in range(depth - 1)]
-        rows.append([arm, *means, points([s[0] - share for s in shares]), points(slopes), f"{stats.sign_flip(slopes):.3f}"])
+        rows.append([table.named(arm), *means, points([s[0] - share for s in shares]), points(slopes), f"{stats.sign_flip(slopes):.3f}"])
     lines += [
         f"Hard share of the training rows by iteration, % (of the queries: {percent(share)}); what one step of sampling does to it (iteration 1 less the queries'), and its slope "
         "from there in points per iteration:",
@@ -101,8 +106,8 @@ def narrowing(table: Table) -> list[str]:
         runs = table.arms[arm].values()
         means = [average([table.accuracy(r, n, "hard") for r in runs if n < len(r["iterations"])]) for n in range(depth)]
         change = [table.accuracy(r, -1, "hard") - table.accuracy(r, 1, "hard") for r in runs]
-        rows.append([arm, *means, points(change), f"{stats.sign_flip(change):.3f}"])
-    lines += ["Hard accuracy on fresh queries by iteration, %, and the last one's difference to iteration 1:", ""]
+        rows.append([table.named(arm), *means, points(change), f"{stats.sign_flip(change):.3f}"])
+    lines += [f"Hard accuracy on fresh queries by iteration, %, and the last one's difference to iteration 1. {chance(table)}", ""]
     lines += markdown(("arm", *(f"{n}" for n in range(depth)), "last - first [95 %]", "p"), rows)
     return lines
 
@@ -128,7 +133,7 @@ def guidance(table: Table) -> list[str]:
         same_guided = [i["accepted"]["guided_identical"] / i["accepted"]["guided"] for i in firsts if i["accepted"]["guided"]]
         rows.append(
             [
-                arm,
+                table.named(arm),
                 spread(plain),
                 spread(guided),
                 spread(later),
@@ -160,7 +165,7 @@ def economy(table: Table) -> list[str]:
     header = ["arm", "accepted per 1000 tokens", *(f"FLOPs to reach {b}'s final hard accuracy, % of what it spent" for b in brute)]
     rows = []
     for arm in shown:
-        row = [arm, f"{fmean(accepted_per_ktoken(table, r) for r in table.arms[arm].values()):.2f}"]
+        row = [table.named(arm), f"{fmean(accepted_per_ktoken(table, r) for r in table.arms[arm].values()):.2f}"]
         for other in brute:
             seeds = sorted(table.arms[arm].keys() & table.arms[other].keys())
             ends = {s: table.arms[other][s] for s in seeds}
@@ -168,8 +173,11 @@ def economy(table: Table) -> list[str]:
                 cost_to_reach(table, table.arms[arm][s], table.accuracy(ends[s], -1, "hard"), "hard") / cost(ends[s]) for s in seeds
             )
             reached = sum(math.isfinite(s) for s in shares)
+            at_once = sum(s == 0 for s in shares)
             middle = median_high(shares) if shares else math.inf
-            row.append(f"{percent(middle) if math.isfinite(middle) else 'not reached'} ({reached} of {len(seeds)})")
+            row.append(
+                f"{percent(middle) if math.isfinite(middle) else 'not reached'} ({reached} of {len(seeds)}{f', {at_once} by the initial model' if at_once else ''})"
+            )
         rows.append(row)
     note = "Hard queries: accepted responses, a guided one counted by the share that the model generated itself; and the median over seeds of the FLOPs needed (seeds that reached it):"
     return [note, "", *markdown(header, rows)]
@@ -196,23 +204,21 @@ def lost(table: Table) -> list[str]:
             draws = table.arms["draws"][seed]
             expected.append(lost_by_chance(draws["right"], draws["draws"], k))
         if seen:
-            rows.append([arm, spread(seen), spread(expected), points([a - b for a, b in zip(seen, expected, strict=True)])])
+            rows.append([table.named(arm), spread(seen), spread(expected), points([a - b for a, b in zip(seen, expected, strict=True)])])
     if not rows:
         return []
     note = f"Share of the pool's queries that plain attempts solved in the first iteration and not in the last (expected: from separate draws of the initial model, beta-binomial, if nothing changed; its prior adds half a point or so). Arms that draw more or fewer than {k} plain attempts for a query are left out:"
     return [note, "", *markdown(("arm", "solved, then lost, %", "expected, %", "difference"), rows)]
 
 
-def chance(table: Table) -> float:
-    """Share of hard queries that the best constant answer gets right, answers only: mean over levels of the commonest answer's share."""
-    entry = filler({"seed": 0, "fresh": 0})(table.study.tasks[table.task]["tasks"][0])
-    queries = tasks.load(
-        Task.model_validate(entry | {"args": entry.get("args", {}) | {"per_level": 300, "levels": list(table.hard)}})
-    ).queries
-    by_level: dict[int | None, Counter[str]] = defaultdict(Counter)
-    for q in queries:
-        by_level[q.level][q.answer] += 1
-    return fmean(max(c.values()) / c.total() for level, c in by_level.items() if level in table.hard)
+def chance(table: Table) -> str:
+    """The chance line of a table of accuracies."""
+    guess = table.chance
+    if guess is None:
+        return (
+            "Chance, answers only: answers are numbers without a bound, so a guess has no rate. With every step checked, it is never right."
+        )
+    return f"Chance, hard, answers only: {100 * guess:.2g} % (a guess among all possible answers). With every step checked, a guess is never right."
 
 
 def held_out(table: Table) -> list[str]:
@@ -225,12 +231,17 @@ def held_out(table: Table) -> list[str]:
     if not names:
         return []
 
-    def mean(record: Record, n: int, name: str) -> float:
-        return fmean(right / count for count, right, _ in record["iterations"][n]["tests"][name]["levels"].values())
+    def mean(record: Record, n: int, name: str, which: int) -> float:
+        return fmean(counts[which] / counts[0] for counts in record["iterations"][n]["tests"][name]["levels"].values())
 
-    rows = [["initial model", *(spread([mean(r, 0, name) for r in table.arms[shown[0]].values()]) for name in names)]]
-    rows += [[arm, *(spread([mean(r, -1, name) for r in table.arms[arm].values()]) for name in names)] for arm in shown]
-    return ["Greedy accuracy, every step right, %, mean over levels:", "", *markdown(("arm", *names), rows)]
+    def cell(runs: Sequence[Record], n: int, name: str) -> str:
+        steps, answers = ([mean(r, n, name, which) for r in runs] for which in (1, 2))
+        return f"{spread(steps)} ({average(answers)})"
+
+    rows = [["initial model", *(cell(list(table.arms[shown[0]].values()), 0, name) for name in names)]]
+    rows += [[table.named(arm), *(cell(list(table.arms[arm].values()), -1, name) for name in names)] for arm in shown]
+    note = "Greedy accuracy, every step right, %, mean over levels (in brackets: right answers). " + chance(table)
+    return [note, "", *markdown(("arm", *names), rows)]
 
 
 SECTIONS: tuple[tuple[str, Callable[[Table], list[str]]], ...] = (

@@ -12,14 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gsi.build import load_tokenizer
 from gsi.config import ConfigError, load_config
 from gsi.files import write_text
 from gsi.lab.collect import Record, collect
@@ -57,20 +58,37 @@ class Results:
             write_text(self.path, "".join(json.dumps(self.records[k], separators=(",", ":")) + "\n" for k in sorted(self.records)))
 
 
-def check(study: Study, todo: list[Cell], path: str) -> None:
-    """Loads the models' names and the data of every arm, for the first seed. Raises ConfigError that names the cell."""
+def check(study: Study, todo: list[Cell], path: str, ask_hub: bool = True) -> None:
+    """Loads the models' names and the data of every arm, for the first seed. Raises ConfigError that names the cell.
+
+    Args:
+        ask_hub: whether the tokenizers of models that are no folder are loaded, which may fetch them.
+    """
+    models: dict[str, Cell] = {}
     if study.teacher and not study.teacher.model.startswith("lab:dag-strong"):
         raise ConfigError(f"{path}: teacher.model: {study.teacher.model!r} cannot teach; name lab:dag-strong:SEED")
     for cell in todo:
-        try:
+        with _named(cell, path):
             if isinstance(cell, Base):
                 from gsi.lab.base import parse
 
                 parse(cell.config["model"])
             elif cell.seed == study.seeds[0] and ":" not in cell.arm:
                 load_data(load_config(cell.config)).grader.close()
-        except GsiError as e:
-            raise ConfigError(f"{path}: {cell.key}: {e}") from None
+                models.setdefault(cell.config["model"], cell)
+    for model, cell in models.items():  # last: the one check that may take the network
+        if not model.startswith("lab:") and (ask_hub or model.startswith((".", "/", "~"))):
+            with _named(cell, path):
+                load_tokenizer(load_config(cell.config), model)
+
+
+@contextmanager
+def _named(cell: Cell, path: str) -> Iterator[None]:
+    """What cannot run, as a ConfigError that names the cell."""
+    try:
+        yield
+    except GsiError as e:
+        raise ConfigError(f"{path}: {cell.key}: {e}") from None
 
 
 def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:

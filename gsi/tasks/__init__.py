@@ -40,6 +40,9 @@ class TaskSpec:
     hard_levels: tuple[int, ...] = ()
     steps: bool = False  # its check also says if the steps of a rationale hold
     generated: Callable[..., list[Query]] | None = None  # lab tasks: (seed, per_level[, levels]) -> queries
+    chance: Callable[[int], float] | None = (
+        None  # level -> probability that a guess among all possible answers is right; None = no finite set
+    )
     split: str | None = None  # the only one that the hub's data set has
     member: str | None = None  # column that marks the rows which belong to it in a file of a larger set
 
@@ -94,6 +97,10 @@ def _lettered(options: Sequence[Any]) -> list[tuple[str, Any]]:
     return [(chr(ord("A") + i), option) for i, option in enumerate(options)]
 
 
+def _of_dag(level: int) -> float:
+    return 1 / dag.MODULUS
+
+
 TASKS: dict[str, TaskSpec] = {
     "gsm8k": TaskSpec("grade school word problems, whole-number answers", "openai/gsm8k", "main", answer_from=_gsm8k, steps=True),
     "svamp": TaskSpec("one-step word problems", "ChilleD/SVAMP", columns=Columns(question="question_concat", answer="Answer"), steps=True),
@@ -130,23 +137,35 @@ TASKS: dict[str, TaskSpec] = {
         answer_from=_choices,
         steps=True,
     ),
-    "chain": TaskSpec("lab: named-chain arithmetic, levels 1 to 10", hard_levels=chain.HARD_LEVELS, steps=True, generated=chain.queries),
+    "chain": TaskSpec(
+        "lab: named-chain arithmetic, levels 1 to 10",
+        hard_levels=chain.HARD_LEVELS,
+        steps=True,
+        generated=chain.queries,
+        chance=lambda level: chain.CHANCE,
+    ),
     "dag": TaskSpec(
         "lab: dependency problems with several right solutions, levels 1 to 8",
         hard_levels=dag.HARD_LEVELS,
         steps=True,
         generated=dag.queries,
+        chance=_of_dag,
     ),
-    "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer),
-    "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined),
+    "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer, chance=_of_dag),
+    "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined, chance=_of_dag),
     "multiply": TaskSpec(
         "lab: long multiplication with several right schemes, levels 1 to 9",
         hard_levels=multiply.HARD_LEVELS,
         steps=True,
         generated=multiply.queries,
+        chance=multiply.chance,
     ),
     "multiply_long": TaskSpec(
-        "lab: multiply, held out, levels 10 and 11", hard_levels=multiply.LONGER, steps=True, generated=multiply.longer
+        "lab: multiply, held out, levels 10 and 11",
+        hard_levels=multiply.LONGER,
+        steps=True,
+        generated=multiply.longer,
+        chance=multiply.chance,
     ),
     "gsm_symbolic": TaskSpec(
         "lab: word problems drawn from templates, levels 1 to 7 by calculations; needs the extra `lab`",
