@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gsi.allocation.belief import prior
 from gsi.lab.chance import never_again
 
-THRESHOLD = 3.2  # tuned on simulated runs of other seeds than the reported ones: docs/curation.md
+THRESHOLD = 3.0  # tuned on simulated runs of other seeds than the reported ones: docs/curation.md
 
 # figure -> (what it is, what to change)
 FIGURES = {

@@ -46,7 +46,7 @@ CONTROLS: dict[str, Strategy] = {
 OURS: dict[str, Strategy] = {  # docs/guidance.md, docs/curation.md
     "adaptive": Strategy("stepwise", "adaptive", 8, "rationale"),
     "ladder": Strategy("stepwise", "ladder", 8, "rationale", asks_itself=True),
-    "own_prefix": Strategy("stepwise", "own_prefix", 8, "first wrong step"),
+    "own_prefix": Strategy("stepwise", "own_prefix", 24, "first wrong step"),  # three times k, as in studies/search.yaml
     "own_correction": Strategy("quota", "own_correction", 8, "answer", asks_itself=True),
     "dart_uniform": Strategy("dart_uniform", max_extra=128),  # arXiv 2407.13690, as is the next; the cap is brute_force's
     "dart_prop2diff": Strategy("dart_prop2diff", max_extra=128),

@@ -121,7 +121,7 @@ def test_prop2diff_wants_more_of_harder_queries(rate, wanted):
 
 
 def bayes(belief, **changes):
-    settings_ = {"k": 8, "wanted": 4, "max_extra": 8, "helped": True, "iteration": 3, "seed": 1, "skip": 0.0} | changes
+    settings_ = {"k": 8, "wanted": 4, "max_extra": 8, "helped": True, "iteration": 3, "seed": 1, "hopeless": 0.05} | changes
     return Bayes(beliefs=lambda: {q.id: belief for q in QUERIES}, **settings_)
 
 
@@ -140,7 +140,7 @@ def test_bayes_stops_easy_tries_doubtful_and_helps_hopeless_queries():
 def test_bayes_skips_saturated_queries_by_identity_and_records_it():
     pool = [Query(f"p{i}", "t", "x", "1", level=1) for i in range(2000)]
     saturated = {q.id: Beta(99, 1) for q in pool}
-    policy = Bayes(8, 4, 8, True, lambda: saturated, 3, 1)
+    policy = Bayes(8, 4, 8, True, lambda: saturated, 3, 1, skip=0.75)
     skipped = {q.id for q in pool if policy.plan(q, []).total == 0}
     assert 0.72 < len(skipped) / len(pool) < 0.78
     assert skipped == {q.id for q in pool if policy.plan(q, []).total == 0}
@@ -170,7 +170,7 @@ def test_beliefs_shrink_to_the_level_and_forget():
 
 
 def world(folder: Path, **changes):
-    return config(folder, **({"strategy": "bayes", "sample": {"k": 4, "wanted": 2}, "iterations": 3} | changes))
+    return config(folder, **({"strategy": "bayes", "allocation": {"skip": 0.75}, "sample": {"k": 4, "wanted": 2}, "iterations": 3} | changes))
 
 
 def test_a_run_with_bayes_says_whom_it_left_out(tmp_path):

@@ -39,9 +39,9 @@ class Bayes:
     beliefs: Callable[[], Mapping[str, Beta]]  # asked for at every plan
     iteration: int
     seed: int
-    hopeless: float = 0.05
+    hopeless: float = 0.03
     saturated: float = 0.95
-    skip: float = 0.75
+    skip: float = 0.0
     explore: int = 1
     accept: str = "answer"
 

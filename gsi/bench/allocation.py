@@ -31,10 +31,10 @@ BUDGET = {"k": 8, "max_extra": 4, "wanted": 1}
 ARMS: dict[str, dict[str, Any]] = {
     "uniform k=8": {"allocation": {"kind": "fixed"}, "sample": {"k": 8}},
     "stop at 1, cap 8": {"allocation": {"kind": "dart_uniform"}, "sample": {"k": 8, "max_extra": 0, "wanted": 1}},
-    "bayes for coverage": {"allocation": {"kind": "bayes", "skip": 0, "hopeless": 0.03}, "sample": BUDGET},
-    "bayes for coverage, skipping": {"allocation": {"kind": "bayes", "hopeless": 0.03}, "sample": BUDGET},
+    "bayes for coverage": {"allocation": {"kind": "bayes"}, "sample": BUDGET},
+    "bayes for coverage, skipping": {"allocation": {"kind": "bayes", "skip": 0.75}, "sample": BUDGET},
     "stop at 4, cap 8": {"allocation": {"kind": "dart_uniform"}, "sample": {"k": 8, "max_extra": 0, "wanted": 4}},
-    "bayes for 4 rows": {"allocation": {"kind": "bayes", "skip": 0, "hopeless": 0.03}, "sample": BUDGET | {"wanted": 4}},
+    "bayes for 4 rows": {"allocation": {"kind": "bayes"}, "sample": BUDGET | {"wanted": 4}},
     "dart_prop2diff, cap 32": {"allocation": {"kind": "dart_prop2diff"}, "sample": {"k": 8, "max_extra": 24, "wanted": 4}},
 }
 _ROW = Rollout("", "t", None, 0, 0, "", None, "", "", "", "", None, None, 0, 0, 0, "stop", 0, "", "wrong", False, None, None, "", "")

@@ -37,11 +37,11 @@ class Allocation(Section):
     # stepwise: plain attempts first where all failed in the iteration before; the k if one succeeds
     probes: Annotated[int, Field(ge=1)] = 2
     # bayes: believed pass rate below which a query gets help, or rest where there is none
-    hopeless: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    hopeless: Annotated[float, Field(ge=0, lt=1)] = 0.03
     saturated: Annotated[float, Field(gt=0, le=1)] = (
         0.95  # bayes: believed pass rate at an iteration's start from which a query may be skipped
     )
-    skip: Annotated[float, Field(ge=0, le=0.9)] = 0.75  # bayes: probability of that; the rest is sampled, so nothing is forgotten unseen
+    skip: Annotated[float, Field(ge=0, le=0.9)] = 0.0  # bayes: probability of that; the rest is sampled, so nothing is forgotten unseen
     explore: Annotated[int, Field(ge=1)] = 1  # bayes: plain attempts that even a hopeless query gets in every iteration
     discount: Annotated[float, Field(gt=0, le=1)] = 0.5  # bayes: what an attempt is worth one iteration later
 

@@ -127,5 +127,5 @@ class Monitor(Section):
     """The tail monitor: what happens when it raises an alarm (docs/curation.md)."""
 
     on_alarm: Literal["off", "warn", "stop", "rollback"] = "warn"  # rollback: the rows are not trained on, the best earlier model goes on
-    threshold: Annotated[float, Field(gt=0)] = 3.2  # z from which a change is more than chance; the default is calibrated
+    threshold: Annotated[float, Field(gt=0)] = 3.0  # z from which a change is more than chance; the default is calibrated
     least: Annotated[float, Field(ge=0)] = 0.05  # smaller changes raise no alarm

@@ -2,7 +2,7 @@
 
     python -m gsi.lab.monitor_check tests/lab_ledgers.json            the figures of docs/curation.md
     python -m gsi.lab.monitor_check tests/lab_ledgers.json --tune     the threshold, on the tuning ledger and seeds
-    python -m gsi.lab.monitor_check FILE --pack NAME=RUN ...          makes such a file from run folders of the chain task
+    python -m gsi.lab.monitor_check FILE --pack NAME=RUN ...          adds run folders of lab tasks to such a file
 
 Null runs: nothing changes from iteration to iteration but luck. Each draws queries, their rates (from a lab ledger's counts by level), a
 policy, a number of iterations (3 to 6), numbers of paths and row lengths. Power: in a real ledger, accepted attempts at hard queries are
@@ -28,10 +28,11 @@ from gsi.lab.chain import HARD_LEVELS
 from gsi.ledger import connect
 from gsi.metrics import PLAIN, accepted_sql, wilson
 from gsi.monitor import THRESHOLD, Change, Seen, changes, worst
+from gsi.tasks import TASKS
 
 LEAST = 0.05  # monitor.least
 TUNING = ("null1", range(10_000, 10_500))  # ledger and seeds that the threshold was tuned on
-REPORTED = ("null3", range(500))
+REPORTED = ("null3", range(1000, 1500))  # others than before 3.2 became 3.0
 RATES = (0.1, 0.2, 0.3, 0.5, 0.8)  # of hard rows removed
 Run = list[dict[str, Seen]]
 
@@ -119,11 +120,12 @@ def removed(run: Run, hard: set[str], rate: float, since: int, seed: int) -> Run
 
 
 def pack(runs: dict[str, Path]) -> dict[str, Any]:
-    """Counts of chain runs with k plain attempts: per query and iteration accepted plain, guided, accepted guided attempts; a few kB each."""
+    """Counts of runs with k plain attempts per query and iteration: per query and iteration accepted plain, guided, accepted guided attempts; a few kB each."""
     found = {}
     for name, path in runs.items():
         with connect(path / "ledger.sqlite", read_only=True) as db:
             good = accepted_sql("steps")
+            (task,) = db.execute("SELECT DISTINCT task FROM rollouts").fetchone()
             rows = db.execute(
                 f"SELECT iteration, query_id, level, sum({PLAIN}), sum({PLAIN} AND {good}), sum(NOT {PLAIN}), sum(NOT {PLAIN} AND {good}) "
                 "FROM rollouts GROUP BY iteration, query_id ORDER BY iteration, level, query_id"
@@ -131,6 +133,7 @@ def pack(runs: dict[str, Path]) -> dict[str, Any]:
         levels = [r[2] for r in rows if r[0] == 0]
         data = bytes(x for r in rows for x in r[4:])
         found[name] = {
+            "task": task,
             "k": rows[0][3],
             "levels": {str(x): levels.count(x) for x in sorted(set(levels))},
             "counts": base64.b85encode(zlib.compress(data, 9)).decode(),
@@ -139,7 +142,8 @@ def pack(runs: dict[str, Path]) -> dict[str, Any]:
 
 
 def unpack(packed: dict[str, Any]) -> tuple[Run, set[str]]:
-    """(iterations, hard queries) of one run; rows are the accepted attempts, one path each, as the chain task has them."""
+    """(iterations, hard queries) of one run; rows are the accepted attempts, one path each and as long as those of chain."""
+    task = packed.get("task", "chain")
     levels = [int(level) for level, count in packed["levels"].items() for _ in range(count)]
     data = zlib.decompress(base64.b85decode(packed["counts"]))
     run: Run = []
@@ -149,10 +153,10 @@ def unpack(packed: dict[str, Any]) -> tuple[Run, set[str]]:
             right, guided, guided_right = data[at + 3 * i : at + 3 * i + 3]
             rows = right + guided_right
             iteration[f"q{i}"] = Seen(
-                f"chain {level}", packed["k"], right, guided, guided_right, 0.0 if rows > 1 else None, rows, rows * (7 * level + 2)
+                f"{task} {level}", packed["k"], right, guided, guided_right, 0.0 if rows > 1 else None, rows, rows * (7 * level + 2)
             )
         run.append(iteration)
-    return run, {f"q{i}" for i, level in enumerate(levels) if level in HARD_LEVELS}
+    return run, {f"q{i}" for i, level in enumerate(levels) if level in TASKS[task].hard_levels}
 
 
 # --------------------------------------------------------------------------------------- figures
@@ -174,7 +178,7 @@ def power(run: Run, hard: set[str], threshold: float, times: int = 100) -> dict[
     }
 
 
-def tune(ledger: Run, seeds: Sequence[int], wanted: float = 0.03) -> float:
+def tune(ledger: Run, seeds: Sequence[int], wanted: float = 0.04) -> float:
     """The threshold, to one decimal, with which at most this share of null runs has an alarm."""
     highest = []
     for run, hard, nll in (null_run(ledger, seed) for seed in seeds):
@@ -189,10 +193,9 @@ def main() -> None:
     parser.add_argument("--pack", nargs="+", metavar="NAME=RUN")
     args = parser.parse_args()
     if args.pack:
-        args.ledgers.write_text(
-            encoding="utf-8",
-            data=json.dumps(pack({name: Path(path) for name, _, path in (x.partition("=") for x in args.pack)}), indent=1) + "\n",
-        )
+        packed = json.loads(args.ledgers.read_text(encoding="utf-8")) if args.ledgers.exists() else {}
+        packed |= pack({name: Path(path) for name, _, path in (x.partition("=") for x in args.pack)})
+        args.ledgers.write_text(json.dumps(packed, indent=1) + "\n", encoding="utf-8")
         return
     ledgers = {name: unpack(packed) for name, packed in json.loads(args.ledgers.read_text(encoding="utf-8")).items()}
     if args.tune:
