@@ -170,7 +170,9 @@ def test_beliefs_shrink_to_the_level_and_forget():
 
 
 def world(folder: Path, **changes):
-    return config(folder, **({"strategy": "bayes", "allocation": {"skip": 0.75}, "sample": {"k": 4, "wanted": 2}, "iterations": 3} | changes))
+    return config(
+        folder, **({"strategy": "bayes", "allocation": {"skip": 0.75}, "sample": {"k": 4, "wanted": 2}, "iterations": 3} | changes)
+    )
 
 
 def test_a_run_with_bayes_says_whom_it_left_out(tmp_path):

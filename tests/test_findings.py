@@ -100,6 +100,7 @@ def test_a_contrast_three_ways_with_its_interval_and_verdict(tmp_path, records):
     assert "| state_reset - vanilla | hard_accuracy | equal cost | -5.0 [-7.5, -2.5] | 0.250 | > 2 | no | 3 |" in text
     # hard share by iteration, the first less that of the queries (40 %), and its slope
     assert "| vanilla | 20.0 | 30.0 | -20.0 [-20.0, -20.0] | +10.0 [10.0, 10.0] | 0.250 |" in text
+    assert "\n| vanilla | 50.0 | 50.0 |\n" in text  # 5 different texts of 10 accepted responses
     assert "missing" not in text
 
 

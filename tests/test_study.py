@@ -78,6 +78,10 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     right, answered = first["covered"]
     assert right / 40 == pytest.approx(first["tail"]["tail/coverage"])
     assert right <= answered <= 40
+    alone, helped = (
+        [sum(counts[i] for counts in first[key].values()) for i in at] for key, at in (("unaided", (0, 1)), ("sample", (2, 3)))
+    )
+    assert 0 <= alone[1] / alone[0] < helped[1] / helped[0]  # the openings help
     assert record["pool"] == {str(level): 4 for level in range(1, 11)}
 
     plain, sham = (found[f"made_up/chain/s1/{arm}"]["iterations"][1]["kinds"] for arm in ("state_reset", "sham_hint"))

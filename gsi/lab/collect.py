@@ -26,7 +26,8 @@ def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Reco
 
     Right means right under `accept`, which is the study's: an arm that trains on right answers is measured like the others.
     `tests`: by task and level [asked, right, right answers], greedy, with `items`: one bit per query in id order, as a hex number.
-    `covered`: training queries with a right attempt, and with a right answer. `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
+    `covered`: training queries with a right attempt, and with a right answer. `unaided`: by level, of the plain attempts at the queries that were
+    guided too, [attempts, right]. `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
     `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
@@ -90,7 +91,8 @@ def _tests(db: sqlite3.Connection, n: int, good: str) -> Record:
 def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str, Query]) -> Record:
     levels: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
     kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    solved: dict[str, int] = Counter()
+    plain: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # by query: attempts, right
+    guided_queries: dict[str, str] = {}  # with their level
     accepted = identical = guided = guided_identical = given = generated = 0
     texts: set[tuple[str, str]] = set()
     covered: set[str] = set()
@@ -105,8 +107,10 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             answered.add(query_id)
         if not helped:
             counts[1] += bool(right)
-            solved[query_id] += bool(right)
+            plain[query_id][0] += 1
+            plain[query_id][1] += bool(right)
         else:
+            guided_queries[query_id] = str(level)
             counts[2] += 1
             counts[3] += bool(right)
             kind = kinds[guidance.partition(":")[0]]
@@ -123,10 +127,14 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
                 guided_identical += same
                 given += given_tokens
                 generated += tokens
-    plain = "".join("1" if solved[q] else "0" for q in sorted(pool))
+    solved = "".join("1" if plain[q][1] else "0" for q in sorted(pool))
+    unaided: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for query_id, of in guided_queries.items():
+        unaided[of] = [a + b for a, b in zip(unaided[of], plain[query_id], strict=True)]
     return {
         "sample": dict(sorted(levels.items())),
         "covered": [len(covered), len(answered)],
+        "unaided": dict(sorted(unaided.items())),
         "kinds": dict(sorted(kinds.items())),
         "accepted": {
             "n": accepted,
@@ -136,7 +144,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             "texts": len(texts),
             "own_share": round(generated / (given + generated), 4) if guided else None,
         },
-        "solved": f"{len(plain)}:{int(plain or '0', 2):x}",  # pool queries with a right plain attempt, one bit each in id order
+        "solved": f"{len(solved)}:{int(solved or '0', 2):x}",  # pool queries with a right plain attempt, one bit each in id order
     }
 
 

@@ -109,6 +109,18 @@ def narrowing(table: Table) -> list[str]:
         rows.append([table.named(arm), *means, points(change), f"{stats.sign_flip(change):.3f}"])
     lines += [f"Hard accuracy on fresh queries by iteration, %, and the last one's difference to iteration 1. {chance(table)}", ""]
     lines += markdown(("arm", *(f"{n}" for n in range(depth)), "last - first [95 %]", "p"), rows)
+    rows = []
+    for arm in names:
+        drawn = [r["iterations"][1:] for r in table.arms[arm].values() if all(i["accepted"]["n"] for i in r["iterations"][1:])]
+        means = [average([i[n]["accepted"]["texts"] / i[n]["accepted"]["n"] for i in drawn if n < len(i)]) for n in range(depth - 1)]
+        if drawn:
+            rows.append([table.named(arm), *means])
+    if rows:
+        lines += [
+            "Different texts among the accepted responses to a question, % of accepted responses, by iteration: how alike draws become:",
+            "",
+        ]
+        lines += markdown(("arm", *(f"{n}" for n in range(1, depth))), rows)
     return lines
 
 
@@ -127,6 +139,8 @@ def guidance(table: Table) -> list[str]:
         )
         plain = [sum(c[1] for c in h) / max(1, sum(c[0] - c[2] for c in h)) for h in hard]
         guided, later = ([sum(c[3] for c in h) / n for h in part if (n := sum(c[2] for c in h))] for part in (hard, lasts))
+        unaided = [[c for level, c in i["unaided"].items() if int(level) in table.hard] for i in firsts if i.get("unaided")]
+        alone = [sum(c[1] for c in h) / n for h in unaided if (n := sum(c[0] for c in h))]
         paid = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
         lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
         same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
@@ -135,6 +149,7 @@ def guidance(table: Table) -> list[str]:
             [
                 table.named(arm),
                 spread(plain),
+                spread(alone),
                 spread(guided),
                 spread(later),
                 short(fmean(paid)),
@@ -146,6 +161,7 @@ def guidance(table: Table) -> list[str]:
     header = (
         "arm",
         "plain attempts accepted",
+        "at guided questions",
         "guided accepted",
         "in the last iteration",
         "tokens per accepted one",
