@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gsi.guidance.state_reset import StateReset
 from gsi.lab import dag
-from gsi.lab.dag_check import _SIGN, check, parse
+from gsi.lab.dag_check import _SIGN, check, in_signs, parse
 from gsi.prompts import Renderer
 from gsi.types import GsiError, Query
 
@@ -209,3 +209,12 @@ def test_held_out_sets(make, task, levels):
     assert all(check(q.rationale, q).steps_ok for q in made)
     if task == "dag_joined":
         assert all(len(parse(q).needed()) == 3 for q in made)
+
+
+def test_solutions_that_differ_in_words_alone_are_equal_in_signs():
+    assert in_signs("e 3 plus 4 is 7 ; # 7") == in_signs("e 3 + 4 = 7 ; # 7") == "e 3 + 4 = 7 ; # 7"
+    assert in_signs("f 2 above t 6 equals 6 ;") == "f 2 max t 6 = 6 ;"
+    assert in_signs("e 3 less 4 is 7") != in_signs("e 3 plus 4 is 7")
+    for q in dag.queries(1, 20):
+        verdict = check(in_signs(q.rationale), q)
+        assert (verdict.correct, verdict.steps_ok) == (True, True)

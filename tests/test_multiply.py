@@ -12,7 +12,7 @@ import gsi
 from gsi.guidance.state_reset import StateReset
 from gsi.guidance.steps import split_steps
 from gsi.lab import multiply
-from gsi.lab.multiply_check import check, parse
+from gsi.lab.multiply_check import check, in_signs, parse
 from gsi.ledger import Ledger
 from gsi.progress import Reporter
 from gsi.prompts import Renderer
@@ -253,3 +253,10 @@ def test_a_run(tmp_path, check_folder):
     assert (8, True) in accepted
     assert {level for level, _ in accepted} == {1, 2, 8}
     ledger.close()
+
+
+def test_solutions_that_differ_in_words_alone_are_equal_in_signs():
+    assert in_signs("e7 of 6 is 4 2 ; e7 4 2 and 1 makes 4 E3 ;") == "e7 * 6 = 4 2 ; e7 4 2 + 1 = 4 E3 ;"
+    for q in multiply.queries(1, 20):
+        verdict = check(in_signs(q.rationale), q)
+        assert (verdict.correct, verdict.steps_ok) == (True, True)

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from gsi import tasks
 from gsi.config import Config
 from gsi.files import read_json
+from gsi.lab import dag_check, multiply_check
 from gsi.ledger import connect
 from gsi.metrics import PLAIN, accepted_sql
 from gsi.types import Query
 
 Record = dict[str, Any]
+IN_SIGNS = {"dag": dag_check.in_signs, "multiply": multiply_check.in_signs}  # tasks with two dialects
 
 
 def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Record:
@@ -28,7 +30,7 @@ def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Reco
     `tests`: by task and level [asked, right, right answers], greedy, with `items`: one bit per query in id order, as a hex number.
     `covered`: training queries with a right attempt, and with a right answer. `unaided`: by level, of the plain attempts at the queries that were
     guided too, [attempts, right]. `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
-    `accepted`: number, identical to the reference, guided, guided and identical, different texts, generated share of the
+    `accepted`: number, identical to the reference, that but for the dialect (`alike`), guided, guided and identical, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
     With `draws`: only `{"draws": n, "right": [...], "answers": [...], "levels": [...]}`, by query in id order: draws right, right answers, level, from the run's first model.
@@ -93,7 +95,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
     kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     plain: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # by query: attempts, right
     guided_queries: dict[str, str] = {}  # with their level
-    accepted = identical = guided = guided_identical = given = generated = 0
+    accepted = identical = alike = guided = guided_identical = given = generated = 0
     texts: set[tuple[str, str]] = set()
     covered: set[str] = set()
     answered: set[str] = set()
@@ -118,9 +120,11 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             kind[1] += bool(right)
         if right:
             covered.add(query_id)
-            same = response.split() == (pool[query_id].rationale or "").split()
+            reference, in_signs = pool[query_id].rationale or "", IN_SIGNS.get(pool[query_id].task, str)
+            same = response.split() == reference.split()
             accepted += 1
             identical += same
+            alike += in_signs(response).split() == in_signs(reference).split()
             texts.add((query_id, " ".join(response.split())))
             if helped:
                 guided += 1
@@ -139,6 +143,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
         "accepted": {
             "n": accepted,
             "identical": identical,
+            "alike": alike,
             "guided": guided,
             "guided_identical": guided_identical,
             "texts": len(texts),

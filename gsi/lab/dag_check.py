@@ -11,6 +11,11 @@ from gsi.types import GsiError, Query, Verdict
 _SIGN = {word: sign for sign, words in WORDS.items() for word in (sign, *words)}
 
 
+def in_signs(response: str) -> str:
+    """Every word of the two dialects replaced by its sign: solutions that differ in nothing but words become equal."""
+    return " ".join("=" if token in ("is", "equals") else _SIGN.get(token, token) for token in response.split())
+
+
 class _Wrong(Exception):
     """What is wrong with a step, in words."""
 

@@ -13,6 +13,11 @@ _SHAPE = re.compile(r"\* (?P<by>\d)(?: \+ (?P<carry>\d))? = (?P<result>.+)|(?P<p
 _RESULT = re.compile(r"\d(?: [A-Z]\d)+")
 
 
+def in_signs(response: str) -> str:
+    """Every word of the two dialects replaced by its sign: solutions that differ in nothing but words become equal."""
+    return " ".join(_SIGN.get(token, token) for token in response.split())
+
+
 class _Wrong(Exception):
     """What is wrong with a step, in words."""
 
