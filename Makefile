@@ -6,7 +6,7 @@ CHROMIUM ?= chromium
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check scale-check leak-weights lab lab-check findings install clean
+.PHONY: demo test test-training test-cluster test-browser test-vllm test-gsm test-harness torture config-fuzz memory hashes audit check docs fuzz remainder acceptance package cost-check monitor-check scale-check leak-weights lab lab-check findings install clean
 
 demo: .venv/done  ## the main job: five arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
@@ -104,6 +104,9 @@ package:  ## wheel and sdist into dist/, each installed into a clean environment
 cost-check: .venv/done  ## estimates of --dry-run --probe against real runs of the lab, which its constants are not taken from: within 30 %
 	$(BIN)/python -m gsi.lab.cost_check
 
+monitor-check: .venv/done  ## false alarms and power of the tail monitor, as docs/curation.md has them (a few minutes)
+	$(BIN)/python -m gsi.lab.monitor_check tests/lab_ledgers.json
+
 scale-check: .venv/done  ## sampling, curation, metrics and report over growing numbers of simulated queries: time and memory of the driver
 	$(BIN)/python -m gsi.bench.scale $(or $(QUERIES),2000 8000 32000) --check
 
@@ -112,14 +115,13 @@ lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends wit
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
 
 # in the order of what they are for; each goes on where it was, and what is done already is not run again
-STUDIES ?= confirm search search_easy search_controls multiply narrowing hints hints_twin answers architectures ksweep factorial gsm_tiny
+STUDIES ?= confirm search search_easy search_controls multiply narrowing hints hints_controls hints_twin answers architectures ksweep factorial adaptivity gsm_tiny
 lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the findings; many core-hours: `gsi study STUDY.yaml --dry-run` says how many
 	@if [ -n "$(filter gsm_tiny,$(STUDIES))" ]; then $(MAKE) --no-print-directory .venv/lab || echo "gsm_tiny will stop for want of it"; fi
 	for study in $(STUDIES); do $(BIN)/gsi study studies/$$study.yaml || exit 1; done
 	$(MAKE) --no-print-directory findings
 
 findings: .venv/done  ## docs/findings.md and its figures, from the compact results in studies/
-	@if [ -n "$(filter gsm_tiny,$(STUDIES))" ]; then $(MAKE) --no-print-directory .venv/lab; fi  # the chance line needs the task's questions
 	$(BIN)/python -m gsi.lab.findings $(foreach s,$(STUDIES),$(wildcard studies/$(s).yaml)) --heading studies/heading.md --figures docs/images --output docs/findings.md
 
 install: .venv/done
