@@ -52,25 +52,25 @@ class OwnPrefix:
     earlier: Callable[[str], Sequence[Rollout]] = lambda query_id: ()  # attempts of earlier iterations, in order
     first_wrong: Callable[[Query, str], int | None] = lambda query, text: None  # index of the first step of split_steps(text) that is wrong
     warmer: float = 0.0  # temperature
-    _before: dict[str, Before] = field(default_factory=dict, init=False, repr=False, compare=False)  # by query
+    _known: dict[str, Before] = field(default_factory=dict, init=False, repr=False, compare=False)  # by query
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
         if probe_due(history, index):
             return None
         if solutions := self._solutions(history):
             return self._opening(query, history, solutions[index % len(solutions)])
-        before = self._earlier(query)
+        before = self._before(query)
         if before.solutions:
             return self._opening(query, history, before.solutions[index % len(before.solutions)])
         return self._begun(query, before.begun, history)
 
-    def _earlier(self, query: Query) -> Before:
+    def _before(self, query: Query) -> Before:
         """Worked out once: while an iteration samples, nothing changes there."""
-        if query.id not in self._before:
+        if query.id not in self._known:
             attempts = self.earlier(query.id)
             solutions = self._solutions(attempts[::-1])
-            self._before[query.id] = Before(solutions, None if solutions else self._longest(query, attempts))
-        return self._before[query.id]
+            self._known[query.id] = Before(solutions, None if solutions else self._longest(query, attempts))
+        return self._known[query.id]
 
     def _solutions(self, attempts: Sequence[Rollout]) -> list[str]:
         """Accepted and different, those drawn without help first."""
