@@ -152,6 +152,17 @@ def test_a_changed_config_is_refused_with_the_changed_fields(tmp_path, changes, 
     assert ("--fork" in str(e.value)) == fork, "where it would keep something"
 
 
+def test_what_another_allocation_alone_reads_may_change(tmp_path):
+    """As a default does between versions; a run that reads it is refused."""
+    run(scripted.config(tmp_path / "plain"))
+    run(scripted.config(tmp_path / "plain", allocation={"skip": 0.5}))
+    run(scripted.config(tmp_path / "bayes", strategy="bayes"))
+    with pytest.raises(GsiError, match=r"allocation.skip: 0.0 -> 0.5"):
+        run(scripted.config(tmp_path / "bayes", strategy="bayes", allocation={"skip": 0.5}))
+    with pytest.raises(GsiError, match=r"allocation.skip: 0.0 -> 0.5"):
+        run(scripted.config(tmp_path / "plain", allocation={"kind": "bayes", "skip": 0.5}))
+
+
 def test_changed_data_is_refused(tmp_path):
     rows = [{"id": f"q{i}", "question": f"{i} plus 1?", "answer": str(i + 1)} for i in range(4)]
     data = tmp_path / "data.jsonl"

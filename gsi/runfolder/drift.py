@@ -25,6 +25,8 @@ REDO = {
     ("evaluate.pass_at_k", "evaluate.avg_at_k", "evaluate.max_new_tokens"): {"evaluate"},
     ("evaluate.tasks", "evaluate.trajectory", "evaluate.overlap"): {"test"},
 }
+# read by one kind alone, so that another version's default for them changes nothing in runs of other kinds
+READ_BY = {f"allocation.{key}": ("allocation.kind", "bayes") for key in ("hopeless", "saturated", "skip", "explore", "discount")}
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 
 
@@ -85,7 +87,16 @@ def changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, t
     with suppress(ConfigError):  # keys that an earlier version did not have get their defaults, which are what it did
         old = load_config(old).dump()
     a, b = dict(_flat(_drawing(old))), dict(_flat(_drawing(config.dump())))
-    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+    return {
+        key: (a.get(key), b.get(key))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key) and (_read(key, a) or _read(key, b))
+    }
+
+
+def _read(key: str, config: Mapping[str, Any]) -> bool:
+    kind, reader = READ_BY.get(key, ("", None))
+    return config.get(kind) == reader
 
 
 def _drawing(config: Mapping[str, Any]) -> dict[str, Any]:
