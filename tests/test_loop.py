@@ -159,8 +159,8 @@ def test_what_another_allocation_alone_reads_may_change(tmp_path):
     run(scripted.config(tmp_path / "bayes", strategy="bayes"))
     with pytest.raises(GsiError, match=r"allocation.skip: 0.0 -> 0.5"):
         run(scripted.config(tmp_path / "bayes", strategy="bayes", allocation={"skip": 0.5}))
-    with pytest.raises(GsiError, match=r"allocation.skip: 0.0 -> 0.5"):
-        run(scripted.config(tmp_path / "plain", allocation={"kind": "bayes", "skip": 0.5}))
+    with pytest.raises(GsiError, match=r"allocation.kind: 'fixed' -> 'bayes'\n  allocation.skip: 0.5 -> 0.7"):
+        run(scripted.config(tmp_path / "plain", allocation={"kind": "bayes", "skip": 0.7}))
 
 
 def test_changed_data_is_refused(tmp_path):
