@@ -95,7 +95,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
     kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     plain: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # by query: attempts, right
     guided_queries: dict[str, str] = {}  # with their level
-    accepted = identical = alike = guided = guided_identical = given = generated = 0
+    accepted = identical = alike = guided = guided_identical = guided_alike = given = generated = 0
     texts: set[tuple[str, str]] = set()
     covered: set[str] = set()
     answered: set[str] = set()
@@ -124,11 +124,13 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             same = response.split() == reference.split()
             accepted += 1
             identical += same
-            alike += in_signs(response).split() == in_signs(reference).split()
+            but_for_words = in_signs(response).split() == in_signs(reference).split()
+            alike += but_for_words
             texts.add((query_id, " ".join(response.split())))
             if helped:
                 guided += 1
                 guided_identical += same
+                guided_alike += but_for_words
                 given += given_tokens
                 generated += tokens
     solved = "".join("1" if plain[q][1] else "0" for q in sorted(pool))
@@ -146,6 +148,7 @@ def _sample(db: sqlite3.Connection, iteration: int, good: str, pool: Mapping[str
             "alike": alike,
             "guided": guided,
             "guided_identical": guided_identical,
+            "guided_alike": guided_alike,
             "texts": len(texts),
             "own_share": round(generated / (given + generated), 4) if guided else None,
         },

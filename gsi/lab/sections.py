@@ -145,6 +145,7 @@ def guidance(table: Table) -> list[str]:
         lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
         same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
         alike = [i["accepted"]["alike"] / max(1, i["accepted"]["n"]) for i in firsts if "alike" in i["accepted"]]
+        alike_guided = [a["guided_alike"] / a["guided"] for i in firsts if (a := i["accepted"])["guided"] and "guided_alike" in a]
         same_guided = [i["accepted"]["guided_identical"] / i["accepted"]["guided"] for i in firsts if i["accepted"]["guided"]]
         rows.append(
             [
@@ -158,6 +159,7 @@ def guidance(table: Table) -> list[str]:
                 spread(same),
                 spread(alike),
                 spread(same_guided),
+                spread(alike_guided),
             ]
         )
     header = (
@@ -170,9 +172,10 @@ def guidance(table: Table) -> list[str]:
         "lucky of right answers",
         "accepted = reference",
         "but for its words",
-        "of guided ones",
+        "guided = reference",
+        "but for its words",
     )
-    return ["Hard queries (the last three columns: all queries), iteration 1 unless it says otherwise, %:", "", *markdown(header, rows)]
+    return ["Hard queries (the last four columns: all queries), iteration 1 unless it says otherwise, %:", "", *markdown(header, rows)]
 
 
 def economy(table: Table) -> list[str]:
