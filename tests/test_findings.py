@@ -231,6 +231,7 @@ def test_figures_leave_no_arm_out(tmp_path, records):
     path = study(tmp_path, "many", records, arms={name: {"strategy": "vanilla"} for name in names})
     text = findings.write([path], "", tmp_path / "images", tmp_path)
     shown = [(tmp_path / file).read_text() for _, file in re.findall(r"!\[(.+?)\]\((.+?)\)", text)]
+    assert all(svg.count('"clip0"') == 1 for svg in shown if "clip" in svg)  # counted in each file anew
     for kind in ("by iteration", "by cost"):
         drawn = [svg for svg in shown if kind in svg]
         assert len(drawn) == 2

@@ -6,6 +6,7 @@ Drawn with the report's plots and written as SVG. Intervals are over seeds.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,9 +30,15 @@ def write(table: Table, folder: Path) -> list[tuple[str, str]]:
     for name, caption, spec in (*_shares(table), *_accuracy(table), *_cost(table)):
         whole = for_files(spec | {"title": caption, "width": 460, "height": 260})
         file = f"findings-{table.study.name}-{table.model}-{table.task}-{name}.svg"
-        (folder / file).write_text(vl_convert.vegalite_to_svg(whole), encoding="utf-8")
+        (folder / file).write_text(_own_ids(vl_convert.vegalite_to_svg(whole)), encoding="utf-8")
         written.append((file, caption))
     return written
+
+
+def _own_ids(svg: str) -> str:
+    """Clip paths counted within the file: the renderer counts them over all that it has drawn, so a new figure would change every later one."""
+    found: dict[str, str] = {}
+    return re.sub(r"\bclip\d+\b", lambda m: found.setdefault(m.group(), f"clip{len(found)}"), svg)
 
 
 def _arms(table: Table) -> list[str]:
