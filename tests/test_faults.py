@@ -38,6 +38,7 @@ def equal(a: Path, b: Path) -> bool:
     )
 
 
+@pytest.mark.training
 def test_ten_kills_change_nothing():
     """`make torture` does a hundred."""
     command = [sys.executable, str(HERE / "torture.py"), "--kills", "10", "--seed", "1"]

@@ -108,6 +108,7 @@ def test_attempts_that_turned_out_to_be_needless_are_counted_as_waste(tmp_path):
     assert (work.stats.all_tokens, work.stats.wasted) == (3 + 3 + 4 + 4, 4)
 
 
+@pytest.mark.training
 def test_memory_does_not_grow_with_the_number_of_queries():
     """The real thing, each number of queries in a process of its own (`gsi bench memory` goes to 10,000)."""
     assert memory(600, 6_000)["growth"] < 1.1
