@@ -14,7 +14,7 @@ demo: .venv/done  ## the main job: five arms on a tiny model, a table at the end
 test: .venv/dev  ## in two processes, a file in each at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out: about 6 minutes on two cores
+test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out or grows, ten kills of a run: about 9 minutes on two cores
 	$(BIN)/python -m pytest -m training
 
 torture: .venv/dev  ## 100 kills (KILLS=N, SEED=N) at chosen moments, a fault at every write, 10,000 random configs (CONFIGS=N): docs/reliability.md
