@@ -317,6 +317,18 @@ def test_an_unsolved_query_goes_on_from_its_longest_right_beginning():
     assert own().hint(q, [rollout(q, 0, response=first, **graded)], 0) is None
 
 
+def test_without_beginnings_only_solutions_are_opened():
+    q, full = replace(QUERIES[-1], rationale=None), QUERIES[-1]
+    response, graded = wrong_at(full, 3)
+    failed = [rollout(q, i, response=response, **graded) for i in range(4)]
+    assert own(beginnings=False).hint(q, failed, 0) is None
+    later = [rollout(q, i, iteration=1) for i in range(4)]
+    assert own(failed).hint(q, later, 0).label.startswith("own_steps")
+    assert own(failed, beginnings=False).hint(q, later, 0) is None
+    solved = [*failed[:3], rollout(q, 3, response=full.rationale, status="correct", steps_ok=True)]
+    assert own(solved, beginnings=False).hint(q, later, 0).label.startswith("own_prefix")
+
+
 def test_repeating_one_mistake_makes_the_next_attempt_warmer_and_getting_further_makes_it_cool_again():
     q, full = replace(QUERIES[-1], rationale=None), QUERIES[-1]
     response, graded = wrong_at(full, 3)

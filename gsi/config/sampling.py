@@ -71,6 +71,7 @@ class Guidance(Section):
     target: Annotated[float, Field(gt=0, lt=1)] = 0.7  # controller curve: the success rate that is often enough
     # own_prefix: added to the temperature for each attempt of this iteration that went on from the same point and failed, up to three times
     warmer: Annotated[float, Field(ge=0, le=1)] = 0.3
+    beginnings: bool = True  # own_prefix: goes on from the right beginning of failed attempts too; false = openings of own solutions alone
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("cue", "short", "long", "answer", "rationale")  # ladder: any may be left out
     templates: dict[Literal["cue", "answer", "rationale"], str] = Field({})  # ladder: own wording of these rungs
     sham: bool | None = None  # control: hints are made from another query's answer or rationale; null = the strategy's

@@ -68,7 +68,14 @@ GUIDANCES: dict[str, Callable[[Parts], Guidance | None]] = {
     "adaptive": lambda p: Adaptive(StateReset(p.renderer), p.controller("adaptive"), p.past(), p.config.accept),
     "ladder": _ladder,
     "own_prefix": lambda p: OwnPrefix(
-        StateReset(p.renderer), p.controller("own_prefix"), p.past(), p.config.accept, p.earlier, p.first_wrong, p.config.guidance.warmer
+        StateReset(p.renderer),
+        p.controller("own_prefix"),
+        p.past(),
+        p.config.accept,
+        p.earlier,
+        p.first_wrong,
+        p.config.guidance.warmer,
+        p.config.guidance.beginnings,
     ),
     "own_correction": lambda p: own_correction(p.asked(), p.wording(interactive.TEMPLATE)),
     "cue": lambda p: Cue(p.asked(), p.wording(cue.TEMPLATE)),

@@ -52,6 +52,7 @@ class OwnPrefix:
     earlier: Callable[[str], Sequence[Rollout]] = lambda query_id: ()  # attempts of earlier iterations, in order
     first_wrong: Callable[[Query, str], int | None] = lambda query, text: None  # index of the first step of split_steps(text) that is wrong
     warmer: float = 0.0  # temperature
+    beginnings: bool = True  # False: openings of solutions alone, for which no first wrong step has to be known
     _known: dict[str, Before] = field(default_factory=dict, init=False, repr=False, compare=False)  # by query
 
     def hint(self, query: Query, history: Sequence[Rollout], index: int) -> Hint | None:
@@ -62,14 +63,14 @@ class OwnPrefix:
         before = self._before(query)
         if before.solutions:
             return self._opening(query, history, before.solutions[index % len(before.solutions)])
-        return self._begun(query, before.begun, history)
+        return self._begun(query, before.begun, history) if self.beginnings else None
 
     def _before(self, query: Query) -> Before:
         """Worked out once: while an iteration samples, nothing changes there."""
         if query.id not in self._known:
             attempts = self.earlier(query.id)
             solutions = self._solutions(attempts[::-1])
-            self._known[query.id] = Before(solutions, None if solutions else self._longest(query, attempts))
+            self._known[query.id] = Before(solutions, None if solutions or not self.beginnings else self._longest(query, attempts))
         return self._known[query.id]
 
     def _solutions(self, attempts: Sequence[Rollout]) -> list[str]:

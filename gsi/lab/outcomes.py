@@ -43,8 +43,14 @@ class Table:
 
     def named(self, arm: str) -> str:
         """The arm with what it may see beside the question."""
-        sees = STRATEGIES[arms(self.study)[arm].get("strategy", "vanilla")].sees if arm in arms(self.study) else "nothing"
+        sees = self.sees(arm)
         return arm if sees == "nothing" else f"{arm} ({sees})"
+
+    def sees(self, arm: str) -> str:
+        patch = arms(self.study).get(arm, {})
+        if patch.get("guidance", {}).get("beginnings", True) is False:
+            return "nothing"  # own_prefix that is not told where its attempts go wrong
+        return STRATEGIES[patch.get("strategy", "vanilla")].sees
 
     def accuracy(self, record: Record, n: int = -1, which: str = "all", answers: bool = False) -> float:
         """Mean over levels of the greedy accuracy of iteration n on fresh queries; `which`: all, hard, easy (the others) levels."""

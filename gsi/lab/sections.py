@@ -16,7 +16,6 @@ from gsi.lab.retested import again, breadth
 from gsi.lab.rivals_table import rivals
 from gsi.lab.texts import average, markdown, percent, points, spread
 from gsi.report.parts import short
-from gsi.strategies import STRATEGIES
 
 
 def arm_rows(table: Table) -> list[list[str]]:
@@ -39,12 +38,11 @@ def arm_rows(table: Table) -> list[list[str]]:
         )
     for arm in shown:
         runs, last = table.arms[arm], [r["iterations"][-1] for r in table.arms[arm].values()]
-        strategy = arms(table.study)[arm].get("strategy", "vanilla")
         coverage = [i["tail"].get("tail/coverage", math.nan) for i in last]
         rows.append(
             [
                 arm,
-                STRATEGIES[strategy].sees,
+                table.sees(arm),
                 spread([table.accuracy(r, -1, "hard") for r in runs.values()]),
                 spread([table.accuracy(r, -1, "easy") for r in runs.values()]),
                 *(average([table.accuracy(r, -1, w, True) for r in runs.values()]) for w in ("hard", "easy")),
