@@ -38,6 +38,11 @@ def resolve_model(config: Config, progress: Callable[[int, int], None] | None = 
     return config.model
 
 
+def is_path(model: str) -> bool:
+    """Whether a model's name can only be a folder: no hub id begins so."""
+    return "/" in model and model.startswith((".", "/", "~"))
+
+
 def load_tokenizer(config: Config, model: str) -> Any:
     """The tokenizer of the base model. Raises GsiError when there is none."""
     if isinstance(config.drawing, ScriptedEngine):
@@ -46,7 +51,7 @@ def load_tokenizer(config: Config, model: str) -> Any:
         return ByteTokenizer()
     from transformers import AutoTokenizer
 
-    if "/" in model and not Path(model).exists() and model.startswith((".", "/", "~")):
+    if is_path(model) and not Path(model).exists():
         raise GsiError(f"model: {model} is no directory")
     try:
         reachable(model)

@@ -63,14 +63,14 @@ class OwnPrefix:
         before = self._before(query)
         if before.solutions:
             return self._opening(query, history, before.solutions[index % len(before.solutions)])
-        return self._begun(query, before.begun, history) if self.beginnings else None
+        return self._begun(query, before.begun, history)
 
     def _before(self, query: Query) -> Before:
         """Worked out once: while an iteration samples, nothing changes there."""
         if query.id not in self._known:
             attempts = self.earlier(query.id)
             solutions = self._solutions(attempts[::-1])
-            self._known[query.id] = Before(solutions, None if solutions or not self.beginnings else self._longest(query, attempts))
+            self._known[query.id] = Before(solutions, None if solutions else self._longest(query, attempts))
         return self._known[query.id]
 
     def _solutions(self, attempts: Sequence[Rollout]) -> list[str]:
@@ -96,7 +96,9 @@ class OwnPrefix:
         return Hint(label, given=Text(text), warmer=self.warmer * min(stuck, MOST_WARMER))
 
     def _longest(self, query: Query, attempts: Sequence[Rollout]) -> tuple[str, str] | None:
-        """The longest right beginning, the first of equals, and the response it is of."""
+        """The longest right beginning, the first of equals, and the response it is of; None without `beginnings`."""
+        if not self.beginnings:
+            return None
         begun = [(text, r.response) for r in attempts if (text := self._right_part(query, r))]
         return max(begun, key=lambda b: len(b[0]), default=None)
 

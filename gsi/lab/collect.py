@@ -30,7 +30,7 @@ def collect(run: Path, config: Config, accept: str, draws: bool = False) -> Reco
     `tests`: by task and level [asked, right, right answers], greedy, with `items`: one bit per query in id order, as a hex number.
     `covered`: training queries with a right attempt, and with a right answer. `unaided`: by level, of the plain attempts at the queries that were
     guided too, [attempts, right]. `sample`: by level [attempts, plain right, guided attempts, guided right, generated tokens, lucky (a right answer alone)].
-    `accepted`: number, identical to the reference, that but for the dialect (`alike`), guided, guided and identical, different texts, generated share of the
+    `accepted`: number, identical to the reference, that but for the dialect (`alike`), guided, of these identical and alike, different texts, generated share of the
     guided tokens. `rows`: training rows by level, with `tokens` trained and `steps`. `flops`: of this iteration.
 
     With `draws`: only `{"draws": n, "right": [...], "answers": [...], "levels": [...]}`, by query in id order: draws right, right answers, level, from the run's first model.

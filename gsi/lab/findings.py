@@ -32,12 +32,12 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
         found = tables(study, results)
         first = study.results not in seen  # what stands beside shared results is shown once
         kinds = tuple(kind for kind, there in (("pass:", study.pass_at), ("again:", study.again)) if there)
-        own = {arm for table in found for arm in table.arms if arm in arms(study) or arm.startswith(kinds)}
+        own = {arm for table in found for arm in table.arms if _of(study, arm)}
         new, seen[study.results] = own - seen[study.results], seen[study.results] | own
         if not new:  # studies that share their results: what another has run is shown there
             found = []
         helped = all(arm.startswith(kinds) for arm in new)  # the arms are shown there, only what was made of their models is new
-        cells = [r for table in tables(study, results) for arm, runs in table.arms.items() if _of(study, arm) for r in runs.values()]
+        cells = [r for table in found for arm in own & table.arms.keys() for r in table.arms[arm].values()]
         ran, code = (sorted({r[key] for r in cells if key in r}) for key in ("study", "code"))
         hours = sum(r["seconds"] for r in cells) / 3600
         made = f" (results made under {', '.join(ran)}, by the code {', '.join(code) or 'unknown'}); {len(cells)} cells, {hours:.1f} core-hours"

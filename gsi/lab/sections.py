@@ -141,10 +141,10 @@ def guidance(table: Table) -> list[str]:
         alone = [sum(c[1] for c in h) / n for h in unaided if (n := sum(c[0] for c in h))]
         paid = [sum(c[4] for c in h) / max(1, sum(c[1] + c[3] for c in h)) for h in hard]
         lucky = [sum(c[5] for c in h) / max(1, sum(c[5] + c[1] + c[3] for c in h)) for h in hard]
-        same = [i["accepted"]["identical"] / max(1, i["accepted"]["n"]) for i in firsts]
-        alike = [i["accepted"]["alike"] / max(1, i["accepted"]["n"]) for i in firsts if "alike" in i["accepted"]]
-        alike_guided = [a["guided_alike"] / a["guided"] for i in firsts if (a := i["accepted"])["guided"] and "guided_alike" in a]
-        same_guided = [i["accepted"]["guided_identical"] / i["accepted"]["guided"] for i in firsts if i["accepted"]["guided"]]
+        accepted = [i["accepted"] for i in firsts]
+        helped = [a for a in accepted if a["guided"]]
+        same, alike = (_share(accepted, key, "n") for key in ("identical", "alike"))
+        same_guided, alike_guided = (_share(helped, key, "guided") for key in ("guided_identical", "guided_alike"))
         rows.append(
             [
                 table.named(arm),
@@ -174,6 +174,11 @@ def guidance(table: Table) -> list[str]:
         "but for its words",
     )
     return ["Hard queries (the last four columns: all queries), iteration 1 unless it says otherwise, %:", "", *markdown(header, rows)]
+
+
+def _share(accepted: Sequence[Record], key: str, of: str) -> list[float]:
+    """Of each run's accepted responses; older results do not have every key."""
+    return [a[key] / max(1, a[of]) for a in accepted if key in a]
 
 
 def economy(table: Table) -> list[str]:

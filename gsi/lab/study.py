@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from gsi.build import load_tokenizer
+from gsi.build import is_path, load_tokenizer
 from gsi.config import ConfigError, load_config
 from gsi.files import write_text
 from gsi.lab.collect import Record, collect
@@ -77,7 +77,7 @@ def check(study: Study, todo: list[Cell], path: str, ask_hub: bool = True) -> No
                 load_data(load_config(cell.config)).grader.close()
                 models.setdefault(cell.config["model"], cell)
     for model, cell in models.items():  # last: the one check that may take the network
-        if not model.startswith("lab:") and (ask_hub or model.startswith((".", "/", "~"))):
+        if not model.startswith("lab:") and (ask_hub or is_path(model)):
             with _named(cell, path):
                 load_tokenizer(load_config(cell.config), model)
 

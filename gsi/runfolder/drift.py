@@ -25,8 +25,8 @@ REDO = {
     ("evaluate.pass_at_k", "evaluate.avg_at_k", "evaluate.max_new_tokens"): {"evaluate"},
     ("evaluate.tasks", "evaluate.trajectory", "evaluate.overlap"): {"test"},
 }
-# read by one kind alone, so that another version's default for them changes nothing in runs of other kinds
-READ_BY = {f"allocation.{key}": ("allocation.kind", "bayes") for key in ("hopeless", "saturated", "skip", "explore", "discount")}
+# read by allocation bayes alone, so that another version's default for them changes nothing in other runs
+OF_BAYES = ("allocation.hopeless", "allocation.saturated", "allocation.skip", "allocation.explore", "allocation.discount")
 BOUND = ("engine.function", "engine.score", "engine.shuffle", "engine.max_length")  # exceptions to the above
 
 
@@ -95,8 +95,7 @@ def changes(path: Path, config: Config, state: Mapping[str, Any]) -> dict[str, t
 
 
 def _read(key: str, config: Mapping[str, Any]) -> bool:
-    kind, reader = READ_BY.get(key, ("", None))
-    return config.get(kind) == reader
+    return key not in OF_BAYES or config.get("allocation.kind") == "bayes"
 
 
 def _drawing(config: Mapping[str, Any]) -> dict[str, Any]:
