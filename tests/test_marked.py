@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,7 @@ from gsi.config import ConfigError, load_config
 from gsi.config.data import Task
 from gsi.queries import load_data
 from gsi.types import GsiError
-from gsi.verify import ONE_FORM, compare
-
-HERE = Path(__file__).parent
-TABLES = sorted(HERE.glob("grading_cases*.jsonl"))
+from gsi.verify import ONE_FORM
 
 
 @pytest.mark.parametrize(
@@ -44,18 +40,6 @@ TABLES = sorted(HERE.glob("grading_cases*.jsonl"))
 def test_an_answer_without_a_mark_is_none(task, answer, response, plain, marked):
     assert gsi.grade(response, answer, task).status == plain
     assert gsi.grade(response, answer, task, marked=True).status == marked
-
-
-def test_it_only_ever_takes_away(data_dir):
-    """Over all tables: nothing is accepted that is not accepted without it, and hardly anything wrong is."""
-    cases = [case for path in TABLES for case in compare.read(path, data_dir)]
-    plain, marked = compare.ours(cases), compare.ours([replace(c, marked=True) for c in cases])
-    assert not [c for c, a, b in zip(cases, plain, marked, strict=True) if b == "correct" != a]
-    assert {b for a, b in zip(plain, marked, strict=True) if a != b} <= {"no_answer"}
-    _, _, _, accepted, wrong = compare.table(cases, marked)[-1]
-    assert accepted <= 0.006 * wrong
-    kept = [b for c, a, b in zip(cases, plain, marked, strict=True) if c.expected == a == "correct" and c.kind == "everyday"]
-    assert kept.count("correct") > 0.75 * len(kept)  # most everyday responses do mark their answer
 
 
 def config(tmp_path, **task):

@@ -169,9 +169,9 @@ def guidance(table: Table) -> list[str]:
         "tokens per accepted one",
         "lucky of right answers",
         "accepted = reference",
-        "but for its words",
+        "accepted = reference but for its words",
         "guided = reference",
-        "but for its words",
+        "guided = reference but for its words",
     )
     return ["Hard queries (the last four columns: all queries), iteration 1 unless it says otherwise, %:", "", *markdown(header, rows)]
 
