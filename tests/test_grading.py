@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -47,10 +47,12 @@ FAIR = tuple(f"grading_cases_{n}.jsonl" for n in range(21, 29))
 
 @pytest.fixture(scope="module")
 def judged(data_dir):
-    """Table -> its cases and our verdicts: all of them in one pass, which takes a while."""
-    tables = {path.name: compare.read(path, data_dir) for path in sorted(HERE.glob("grading_cases*.jsonl"))}
-    verdicts = iter(compare.ours(list(itertools.chain(*tables.values()))))
-    return {name: (cases, list(itertools.islice(verdicts, len(cases)))) for name, cases in tables.items()}
+    """Table -> its cases, each with our verdict: all of them in one pass, which takes a while."""
+    named = [(path.name, case) for path in sorted(HERE.glob("grading_cases*.jsonl")) for case in compare.read(path, data_dir)]
+    tables = defaultdict(list)
+    for (name, case), verdict in zip(named, compare.ours([case for _, case in named]), strict=True):
+        tables[name].append((case, verdict))
+    return tables
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def judged(data_dir):
 )
 def test_the_tables_stay_as_good_as_measured(judged, files, least):
     everyday, harder, adversarial, accepted = least
-    cases, verdicts = (list(itertools.chain(*(judged[name][part] for name in files))) for part in (0, 1))
+    cases, verdicts = zip(*(pair for name in files for pair in judged[name]), strict=True)
     assert len(cases) >= 400
     shares = {kind: (right, accepted, wrong) for kind, _, right, accepted, wrong in compare.table(cases, verdicts)}
     assert shares["everyday"][0] >= everyday
@@ -70,7 +72,7 @@ def test_the_tables_stay_as_good_as_measured(judged, files, least):
 
 def test_marked_only_ever_takes_away(judged):
     """Over all tables: with `marked` nothing is accepted that is not accepted without it, and hardly anything wrong is."""
-    cases, plain = (list(itertools.chain(*(table[part] for table in judged.values()))) for part in (0, 1))
+    cases, plain = zip(*(pair for table in judged.values() for pair in table), strict=True)
     marked = compare.ours([replace(c, marked=True) for c in cases])
     assert not [c for c, a, b in zip(cases, plain, marked, strict=True) if b == "correct" != a]
     assert {b for a, b in zip(plain, marked, strict=True) if a != b} <= {"no_answer"}
