@@ -201,7 +201,10 @@ def test_what_a_base_learns_is_right_and_in_its_vocabulary(taught, monkeypatch):
         assert prompt.endswith(f" {question}")
 
 
-@pytest.mark.parametrize(("make", "task", "levels"), [(dag.longer, "dag_long", {9, 10}), (dag.joined, "dag_joined", {4, 5, 6})])
+@pytest.mark.parametrize(
+    ("make", "task", "levels"),
+    [(dag.longer, "dag_long", {9, 10}), (dag.joined, "dag_joined", {4, 5, 6}), (dag.with_spare, "dag_spare", {4, 5, 6, 7})],
+)
 def test_held_out_sets(make, task, levels):
     made = make(5, 20)
     assert {q.task for q in made} == {task}
@@ -209,6 +212,8 @@ def test_held_out_sets(make, task, levels):
     assert all(check(q.rationale, q).steps_ok for q in made)
     if task == "dag_joined":
         assert all(len(parse(q).needed()) == 3 for q in made)
+    if task == "dag_spare":
+        assert all(len(parse(q).needed()) < len(parse(q).runs) for q in made)
 
 
 def test_solutions_that_differ_in_words_alone_are_equal_in_signs():

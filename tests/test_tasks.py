@@ -436,7 +436,7 @@ def test_a_config_is_a_path_or_a_mapping():
 
 def test_lab_tasks_check_steps():
     assert [name for name in (*TASKS, "mine") if checks_steps(name)] == [
-        "gsm8k", "svamp", "math", "math500", "aqua", "mathqa", "chain", "dag", "dag_long", "dag_joined", "multiply", "multiply_long", "gsm_symbolic",
+        "gsm8k", "svamp", "math", "math500", "aqua", "mathqa", "chain", "dag", "dag_long", "dag_joined", "dag_spare", "multiply", "multiply_long", "gsm_symbolic",
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from gsi.types import GsiError, Query
@@ -290,12 +290,18 @@ RECIPE = (Run, Problem, combine, draw, _draw, _letters, _shuffled, own_words, re
 
 
 def queries(
-    seed: int, per_level: int, levels: Sequence[int] = range(1, 9), joins: float = JOINS, prefix: str = "dag", task: str = "dag"
+    seed: int,
+    per_level: int,
+    levels: Sequence[int] = range(1, 9),
+    joins: float = JOINS,
+    prefix: str = "dag",
+    task: str = "dag",
+    wanted: Callable[[Problem], bool] = lambda problem: True,
 ) -> list[Query]:
     """`per_level` queries of every level with a reference each, no question twice, ids like `dag-s1-L3-0007`.
 
-    Each is drawn from its own generator, seeded by seed, level and index; asking for more or for other levels changes none of the
-    others. Raises GsiError for a level outside 1..12.
+    Each is drawn from its own generator, seeded by seed, level and index, until it is `wanted`; asking for more or for other levels
+    changes none of the others. Raises GsiError for a level outside 1..12.
     """
     found: list[Query] = []
     for level in dict.fromkeys(levels):
@@ -304,7 +310,9 @@ def queries(
         seen: set[str] = set()
         for index in range(per_level):
             redraw = 0
-            while (problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins)).question in seen:
+            while (
+                problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins)
+            ).question in seen or not wanted(problem):
                 redraw += 1
             seen.add(problem.question)
             rationale = reference(problem, rng)
@@ -320,3 +328,8 @@ def longer(seed: int, per_level: int, levels: Sequence[int] = LONGER) -> list[Qu
 def joined(seed: int, per_level: int, levels: Sequence[int] = range(4, 7)) -> list[Query]:
     """Held out: two runs in every question, which is rare elsewhere."""
     return queries(seed, per_level, levels, joins=1.0, prefix="dag-joined", task="dag_joined")
+
+
+def with_spare(seed: int, per_level: int, levels: Sequence[int] = range(4, 8)) -> list[Query]:
+    """Held out: a run in every question that is not needed, which is rare elsewhere."""
+    return queries(seed, per_level, levels, prefix="dag-spare", task="dag_spare", wanted=lambda p: len(p.needed()) < len(p.runs))

@@ -208,7 +208,10 @@ def shared(study: Study, model: str, task: str) -> dict[str, Any]:
 
 
 def cells(study: Study, path: str = "study") -> list[Cell]:
-    """Every cell in the order it is run, each with a config that was checked. Raises ConfigError that names the cell."""
+    """Every cell in the order it is run, seed by seed, each with a config that was checked. Raises ConfigError that names the cell.
+
+    So an unfinished study has whole seeds: every arm, and its helpers while the run folders that they need are there.
+    """
     found: list[Cell] = []
     known = arms(study)
     taught = {"teacher": f"http://127.0.0.1:{study.teacher.port}/v1"} if study.teacher else {}

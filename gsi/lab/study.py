@@ -114,9 +114,6 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
         )
     check(study, todo, path)
     left = missing(todo, results)
-    left.sort(
-        key=lambda c: ":" in c.arm
-    )  # arms before their helpers (equal:ARM, pass:ARM, again:ARM), so that an unfinished study has whole contrasts
     say(estimate(study, todo, results, jobs))
     say(f"study {study.name} ({path}, hash {mark}): {len(left)} of {len(todo)} cells to run")
     failed: dict[str, str] = {}

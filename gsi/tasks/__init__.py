@@ -153,6 +153,9 @@ TASKS: dict[str, TaskSpec] = {
     ),
     "dag_long": TaskSpec("lab: dag, held out, levels 9 and 10", hard_levels=dag.LONGER, steps=True, generated=dag.longer, chance=_of_dag),
     "dag_joined": TaskSpec("lab: dag, held out, two runs joined", hard_levels=(5, 6), steps=True, generated=dag.joined, chance=_of_dag),
+    "dag_spare": TaskSpec(
+        "lab: dag, held out, a run that is not needed", hard_levels=(6, 7), steps=True, generated=dag.with_spare, chance=_of_dag
+    ),
     "multiply": TaskSpec(
         "lab: long multiplication with several right schemes, levels 1 to 9",
         hard_levels=multiply.HARD_LEVELS,

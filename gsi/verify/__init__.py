@@ -31,6 +31,7 @@ CHECKERS: dict[str, Check] = {
     "dag": check_dag,
     "dag_long": check_dag,
     "dag_joined": check_dag,
+    "dag_spare": check_dag,
     "multiply": check_multiply,
     "multiply_long": check_multiply,
     "gsm_symbolic": check_number,
