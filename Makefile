@@ -115,7 +115,7 @@ lab-check: .venv/done  ## one seed of four arms on the lab's main task; ends wit
 	@$(BIN)/python -m gsi.lab.summary studies/check.yaml
 
 # in the order of what they are for; each goes on where it was, and what is done already is not run again
-STUDIES ?= confirm search tuned search_easy search_controls multiply narrowing hints hints_controls hints_twin answers hints_all architectures ksweep factorial adaptivity gsm_tiny
+STUDIES ?= confirm search tuned search_easy search_controls multiply narrowing hints hints_controls hints_twin answers hints_all architectures qwen3 ksweep factorial adaptivity gsm_tiny
 lab: .venv/done  ## the studies (STUDIES="confirm ksweep" for some), then the findings; many core-hours: `gsi study STUDY.yaml --dry-run` says how many
 	@if [ -n "$(filter gsm_tiny,$(STUDIES))" ]; then $(MAKE) --no-print-directory .venv/lab || echo "gsm_tiny will stop for want of it"; fi
 	for study in $(STUDIES); do $(BIN)/gsi study studies/$$study.yaml || exit 1; done
