@@ -291,3 +291,26 @@ def test_the_same_contrast_over_models_and_figures_beside_the_text(tmp_path, rec
         assert svg.startswith("<svg")
         assert caption in svg
     assert "## Agreement" not in findings.write(paths[:1])
+
+
+def test_differences_by_what_the_initial_model_solves(tmp_path, records):
+    """Two studies of ten seeds each, one whose bases solve 5 % of the hard questions and one with 50 %."""
+    contrasts = [{"a": "own", "b": "vanilla|brute"}]
+    arms = {"own": {"strategy": "own_prefix"}, "brute": {"strategy": "brute_force"}}
+    paths = []
+    for name, base, gain in (("tail", 0.05, 0.3), ("none", 0.5, 0.01)):
+        made = {}
+        for seed in range(10):
+            made["vanilla", seed] = run((base, base, base))
+            made["brute", seed] = run((base, base, base + 0.02))
+            made["own", seed] = run((base, base, base + 0.02 + gain))
+        paths.append(study(tmp_path, name, made, seeds=range(10), arms=arms, strategies=["vanilla"], contrasts=contrasts))
+    text = findings.write(paths, "", tmp_path / "images", tmp_path)
+    table = text.partition("### chain, by what the initial model solves")[2]
+    assert "| initial model, hard, % | own - vanilla | own - brute |" in table
+    assert "| 0 to 10 | +32.0 [32.0, 32.0] (10) | +30.0 [30.0, 30.0] (10) |" in table
+    assert "| 10 to 20 | - | - |" in table
+    assert "| 45 to 100 | +3.0 [3.0, 3.0] (10) | +1.0 [1.0, 1.0] (10) |" in table
+    assert "![chain: own - brute](images/findings-by-base-chain.svg)" in table
+    assert "<svg" in (tmp_path / "images" / "findings-by-base-chain.svg").read_text()
+    assert "by what the initial model solves" not in findings.write(paths[:1])  # ten seeds are too few for it

@@ -1,4 +1,4 @@
-"""Sections of the findings that compare arms of the same seed: contrasts named beforehand, any other differences, effects of a factorial, agreement between studies."""
+"""Sections of the findings that compare arms of the same seed: contrasts named beforehand, any other differences, effects of a factorial."""
 
 from __future__ import annotations
 
@@ -142,23 +142,3 @@ def _pairs(factors: Mapping[str, Sequence[str]], name: str, names: Sequence[str]
     """Arms that have `name` with the arm that is the same in all other factors and has it not."""
     kind = {arm: tuple(arm in having for other, having in factors.items() if other != name) for arm in names}
     return [(a, b) for a in names for b in names if a in factors[name] and b not in factors[name] and kind[a] == kind[b]]
-
-
-def agreement(shown: Sequence[Table]) -> list[str]:
-    """The differences between single arms that contrasts name, on every model and task that has both arms, as they are."""
-    named = (Contrast(a=c.a, b=b, measure=c.measure) for table in shown for c in table.study.contrasts for b in c.b.split("|"))
-    pairs = {(c.a, c.b, c.measure): c for c in named}
-    columns = {}
-    for (a, b, measure), c in pairs.items():
-        there = [contrast(table, c)["as is"].values if table.arms.get(a) and table.arms.get(b) else [] for table in shown]
-        if sum(map(bool, there)) > 1:
-            columns[f"{a} - {b}{'' if measure == 'hard_accuracy' else ', ' + measure}"] = there
-    rows = []
-    for i, table in enumerate(shown):
-        cells = [f"{points(there[i])} ({len(there[i])})" if there[i] else "-" for there in columns.values()]
-        if any(cell != "-" for cell in cells):
-            rows.append([f"{table.task}, {table.model} ({table.study.name})", *cells])
-    if not rows:
-        return []
-    note = "Differences of hard accuracy (or what is named) in points, as they are, with 95 % interval (seeds); what a contrast asked for and whether it held stands in its study:"
-    return ["## Agreement", "", note, "", *markdown(("where", *columns), rows)]

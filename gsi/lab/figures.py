@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsi import stats
 from gsi.lab.matrix import arms
 from gsi.lab.outcomes import Table, cost
-from gsi.report.plots import COLOURS, GREY, axis, bars, for_files, lines
+from gsi.report.plots import COLOURS, GREY, axis, bars, dots, for_files, lines
+
+if TYPE_CHECKING:
+    from gsi.lab.agreement import Seed
 
 SHOWN = 6  # arms in one plot: more colours cannot be told apart
 Spec = dict[str, Any]
@@ -23,16 +27,29 @@ Drawn = tuple[str, str, Spec]  # name, what it shows, plot
 
 def write(table: Table, folder: Path) -> list[tuple[str, str]]:
     """Writes the figures of one model on one task as SVG. Returns (file name, what it shows) of each."""
-    import vl_convert
-
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, caption, spec in (*_shares(table), *_accuracy(table), *_cost(table)):
-        whole = for_files(spec | {"title": caption, "width": 460, "height": 260})
         file = f"findings-{table.study.name}-{table.model}-{table.task}-{name}.svg"
-        (folder / file).write_text(_own_ids(vl_convert.vegalite_to_svg(whole)), encoding="utf-8")
+        _svg(folder / file, caption, spec)
         written.append((file, caption))
     return written
+
+
+def by_base(what: str, seeds: Sequence[Seed], folder: Path, file: str) -> tuple[str, str]:
+    """Writes a figure of a difference against what the initial model solved, a point for every seed. Returns (file name, what it shows)."""
+    models = list(dict.fromkeys(s.model for s in seeds))
+    rows = [{"x": s.base, "y": s.difference, "s": s.model} for s in seeds]
+    x, y = axis("hard accuracy of the initial model", percent=True, zero=True), axis("difference after training", percent=True, zero=True)
+    _svg(folder / file, what, dots(rows, x, y, dict(zip(models, COLOURS, strict=False))))
+    return file, what
+
+
+def _svg(path: Path, title: str, spec: Spec) -> None:
+    import vl_convert
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = for_files(spec | {"title": title, "width": 460, "height": 260})
+    path.write_text(_own_ids(vl_convert.vegalite_to_svg(whole)), encoding="utf-8")
 
 
 def _own_ids(svg: str) -> str:

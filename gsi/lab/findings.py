@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from gsi.lab.agreement import agreement
 from gsi.lab.command import end
-from gsi.lab.differences import agreement
-from gsi.lab.matrix import Study, arms, load_study
+from gsi.lab.matrix import Contrast, Study, arms, load_study
 from gsi.lab.outcomes import Table, tables
 from gsi.lab.sections import ARM_HEADER, BESIDE, OF_MODELS, SECTIONS, arm_rows, chance
 from gsi.lab.study import Results
@@ -24,9 +24,11 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
     """The whole text. With `figures`, plots are written there and shown, their paths as seen from the folder `beside`."""
     lines = [heading.rstrip(), ""] if heading else []
     shown: list[Table] = []
+    named: list[Contrast] = []
     seen: dict[str, set[str]] = defaultdict(set)  # by file of results: arms that an earlier study has shown
     for path in paths:
         study, mark = load_study(path)
+        named += study.contrasts
         results = Results(study.results)
         lines += [f"## Study `{study.name}`", ""]
         found = tables(study, results)
@@ -60,7 +62,7 @@ def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, 
             for title, section in SECTIONS:
                 if (section in OF_MODELS or not helped) and (first or section not in BESIDE) and (body := section(table)):
                     lines += [f"#### {title}", "", *body]
-    return "\n".join([*lines, *agreement(shown)]).rstrip() + "\n"
+    return "\n".join([*lines, *agreement(shown, named, figures, beside)]).rstrip() + "\n"
 
 
 def _of(study: Study, arm: str) -> bool:

@@ -136,6 +136,15 @@ def lines(
     return _layered(rows, layers)
 
 
+def dots(rows: Rows, x: Spec, y: Spec, series: Mapping[str, str]) -> Spec:
+    """Rows {x, y, s}: points of series s, with a line at zero."""
+    names = list(series)
+    shape = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}}
+    encoding = {"x": x | {"field": "x"}, "y": y | {"field": "y"}, "color": _colour(series), "shape": shape}
+    zero = {"mark": {"type": "rule", "color": GREY}, "encoding": {"y": {"datum": 0}}}
+    return _layered(rows, [zero, {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.85}, "encoding": encoding}])
+
+
 def bars(
     rows: Rows,
     x_title: str,

@@ -1,0 +1,97 @@
+"""Sections of the findings over all studies: the same differences on every task and model, and by how much the initial model solved."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gsi.lab.matrix import Contrast, arms
+from gsi.lab.outcomes import WAYS, Table, contrast
+from gsi.lab.texts import markdown, points
+
+EDGES = (0.1, 0.2, 0.3, 0.45)  # of the initial model's hard accuracy
+ENOUGH = 20  # seeds that a difference needs to be shown by them
+
+
+def agreement(shown: Sequence[Table], named: Iterable[Contrast], figures: Path | None = None, beside: Path = Path()) -> list[str]:
+    """The differences between single arms that the contrasts name, as they are: on every model and task that has both arms, then over all of them."""
+    pairs = {(c.a, b, c.measure): Contrast(a=c.a, b=b, measure=c.measure) for c in named for b in c.b.split("|")}
+    columns = {}
+    for (a, b, measure), c in pairs.items():
+        there = [contrast(table, c)[WAYS[0]].differences if table.arms.get(a) and table.arms.get(b) else {} for table in shown]
+        if sum(map(bool, there)) > 1:
+            columns[f"{a} - {b}{'' if measure == 'hard_accuracy' else ', ' + measure}"] = there
+    rows = []
+    for i, table in enumerate(shown):
+        cells = [f"{points([*there[i].values()])} ({len(there[i])})" if there[i] else "-" for there in columns.values()]
+        if any(cell != "-" for cell in cells):
+            rows.append([f"{table.task}, {table.model} ({table.study.name})", *cells])
+    if not rows:
+        return []
+    note = "Differences of hard accuracy (or what is named) in points, as they are, with 95 % interval (seeds); what a contrast asked for and whether it held stands in its study:"
+    lines = ["## Agreement", "", note, "", *markdown(("where", *columns), rows)]
+    return [
+        *lines,
+        *_by_base(shown, {f"{a} - {b}": c for (a, b, measure), c in pairs.items() if measure == "hard_accuracy"}, figures, beside),
+    ]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A difference of one seed, beside the hard accuracy of the model it began with."""
+
+    model: str
+    base: float
+    difference: float
+
+
+def _by_base(shown: Sequence[Table], pairs: dict[str, Contrast], figures: Path | None, beside: Path) -> list[str]:
+    lines = []
+    for task in dict.fromkeys(table.name for table in shown):
+        found = {name: seeds for name, c in pairs.items() if len(seeds := _seeds([t for t in shown if t.name == task], c)) >= ENOUGH}
+        if not found:
+            continue
+        groups = range(len(EDGES) + 1)
+        rows = [[_between(group), *(_group(seeds, group) for seeds in found.values())] for group in groups]
+        lines += [
+            f"### {task}, by what the initial model solves",
+            "",
+            "The same differences over all studies and architectures, seeds together by the hard accuracy of the model they began with. Not named beforehand, so a description: points [95 %] (seeds).",
+            "",
+            *markdown(("initial model, hard, %", *found), rows),
+        ]
+        if figures:
+            from gsi.lab.figures import by_base
+
+            name = next((n for n in found if any(_ours(t, pairs[n]) for t in shown)), next(iter(found)))
+            file, caption = by_base(f"{task}: {name}", found[name], figures, f"findings-by-base-{task}.svg")
+            lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})", ""]
+    return lines
+
+
+def _ours(table: Table, c: Contrast) -> bool:
+    """Whether it is our own strategy less more plain attempts: the difference that is drawn."""
+    strategies = [arms(table.study).get(name, {}).get("strategy") for name in (c.a, c.b)]
+    return strategies == ["own_prefix", "brute_force"]
+
+
+def _seeds(shown: Sequence[Table], c: Contrast) -> list[Seed]:
+    found = []
+    for table in shown:
+        if table.arms.get(c.a) and table.arms.get(c.b):
+            for seed, difference in contrast(table, c)[WAYS[0]].differences.items():
+                found.append(Seed(table.model, table.accuracy(table.arms[c.a][seed], 0, "hard"), difference))
+    return found
+
+
+def _between(group: int) -> str:
+    low, high = (0.0, *EDGES)[group], (*EDGES, 1.0)[group]
+    return f"{100 * low:g} to {100 * high:g}"
+
+
+def _group(seeds: Sequence[Seed], group: int) -> str:
+    there = [s.difference for s in seeds if bisect(EDGES, s.base) == group]
+    return f"{points(there)} ({len(there)})" if there else "-"
