@@ -11,8 +11,8 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: .venv/done  ## the main job: five arms on a tiny model, a table at the end (GSM8K=FILE.jsonl for its second part)
 	$(BIN)/python -m gsi.lab.demo $(if $(GSM8K),--gsm8k $(GSM8K))
 
-test: .venv/dev  ## in two processes, a file in each at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/dev  ## in three processes, a file in each at a time (with two cores they wait less than two would)
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-training: .venv/dev  ## kills inside training, two processes (DDP, FSDP2), memory that runs out or grows, ten kills of a run: about 9 minutes on two cores
 	$(BIN)/python -m pytest -m training
