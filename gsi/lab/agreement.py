@@ -13,7 +13,7 @@ from gsi.lab.outcomes import WAYS, Table, contrast
 from gsi.lab.texts import markdown, points
 
 EDGES = (0.1, 0.2, 0.3, 0.45)  # of the initial model's hard accuracy
-ENOUGH = 20  # seeds that a difference needs to be shown by them
+ENOUGH = 15  # seeds that a difference needs to be shown by them
 
 
 def agreement(shown: Sequence[Table], named: Iterable[Contrast], figures: Path | None = None, beside: Path = Path()) -> list[str]:
@@ -55,13 +55,13 @@ def _by_base(shown: Sequence[Table], pairs: dict[str, Contrast], figures: Path |
         if not found:
             continue
         groups = range(len(EDGES) + 1)
-        rows = [[_between(group), *(_group(seeds, group) for seeds in found.values())] for group in groups]
+        rows = [[name, *(_group(seeds, group) for group in groups)] for name, seeds in found.items()]
         lines += [
             f"### {task}, by what the initial model solves",
             "",
             "The same differences over all studies and architectures, seeds together by the hard accuracy of the model they began with. Not named beforehand, so a description: points [95 %] (seeds).",
             "",
-            *markdown(("initial model, hard, %", *found), rows),
+            *markdown(("initial model, hard, %", *map(_between, groups)), rows),
         ]
         if figures:
             from gsi.lab.figures import by_base
