@@ -7,6 +7,7 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from gsi.lab.matrix import Contrast, arms
 from gsi.lab.outcomes import WAYS, Table, contrast
@@ -94,4 +95,6 @@ def _between(group: int) -> str:
 
 def _group(seeds: Sequence[Seed], group: int) -> str:
     there = [s.difference for s in seeds if bisect(EDGES, s.base) == group]
+    if len(there) == 2:  # an interval over two says nothing
+        return f"{points([fmean(there)])} (2)"
     return f"{points(there)} ({len(there)})" if there else "-"
