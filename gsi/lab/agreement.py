@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from gsi.lab.matrix import Contrast, arms
-from gsi.lab.outcomes import WAYS, Table, contrast
-from gsi.lab.texts import markdown, points
+from gsi.lab.outcomes import WAYS, Begun, Table, contrast
+from gsi.lab.texts import image, markdown, points
+
+Column = tuple[Contrast, list[dict[int, float]]]  # by table: seed -> difference
 
 EDGES = (0.1, 0.2, 0.3, 0.45)  # of the initial model's hard accuracy
 ENOUGH = 15  # seeds that a difference needs to be shown by them
@@ -20,39 +20,35 @@ ENOUGH = 15  # seeds that a difference needs to be shown by them
 def agreement(shown: Sequence[Table], named: Iterable[Contrast], figures: Path | None = None, beside: Path = Path()) -> list[str]:
     """The differences between single arms that the contrasts name, as they are: on every model and task that has both arms, then over all of them."""
     pairs = {(c.a, b, c.measure): Contrast(a=c.a, b=b, measure=c.measure) for c in named for b in c.b.split("|")}
-    columns = {}
+    columns: dict[str, Column] = {}
     for (a, b, measure), c in pairs.items():
         there = [contrast(table, c)[WAYS[0]].differences if table.arms.get(a) and table.arms.get(b) else {} for table in shown]
         if sum(map(bool, there)) > 1:
-            columns[f"{a} - {b}{'' if measure == 'hard_accuracy' else ', ' + measure}"] = there
+            columns[f"{a} - {b}{'' if measure == 'hard_accuracy' else ', ' + measure}"] = c, there
     rows = []
     for i, table in enumerate(shown):
-        cells = [f"{points([*there[i].values()])} ({len(there[i])})" if there[i] else "-" for there in columns.values()]
+        cells = [f"{points([*there[i].values()])} ({len(there[i])})" if there[i] else "-" for _, there in columns.values()]
         if any(cell != "-" for cell in cells):
             rows.append([f"{table.task}, {table.model} ({table.study.name})", *cells])
     if not rows:
         return []
     note = "Differences of hard accuracy (or what is named) in points, as they are, with 95 % interval (seeds); what a contrast asked for and whether it held stands in its study:"
-    lines = ["## Agreement", "", note, "", *markdown(("where", *columns), rows)]
-    return [
-        *lines,
-        *_by_base(shown, {f"{a} - {b}": c for (a, b, measure), c in pairs.items() if measure == "hard_accuracy"}, figures, beside),
-    ]
+    return ["## Agreement", "", note, "", *markdown(("where", *columns), rows), *_by_base(shown, columns, figures, beside)]
 
 
-@dataclass(frozen=True)
-class Seed:
-    """A difference of one seed, beside the hard accuracy of the model it began with."""
-
-    model: str
-    base: float
-    difference: float
-
-
-def _by_base(shown: Sequence[Table], pairs: dict[str, Contrast], figures: Path | None, beside: Path) -> list[str]:
+def _by_base(shown: Sequence[Table], columns: Mapping[str, Column], figures: Path | None, beside: Path) -> list[str]:
     lines = []
     for task in dict.fromkeys(table.name for table in shown):
-        found = {name: seeds for name, c in pairs.items() if len(seeds := _seeds([t for t in shown if t.name == task], c)) >= ENOUGH}
+        found: dict[str, list[Begun]] = {}
+        for name, (c, there) in columns.items():
+            seeds = [
+                Begun(table.model, table.accuracy(table.arms[c.a][seed], 0, "hard"), difference)
+                for table, differences in zip(shown, there, strict=True)
+                if table.name == task
+                for seed, difference in differences.items()
+            ]
+            if c.measure == "hard_accuracy" and len(seeds) >= ENOUGH:
+                found[name] = seeds
         if not found:
             continue
         groups = range(len(EDGES) + 1)
@@ -67,9 +63,10 @@ def _by_base(shown: Sequence[Table], pairs: dict[str, Contrast], figures: Path |
         if figures:
             from gsi.lab.figures import by_base
 
-            name = next((n for n in found if any(_ours(t, pairs[n]) for t in shown)), next(iter(found)))
-            file, caption = by_base(f"{task}: {name}", found[name], figures, f"findings-by-base-{task}.svg")
-            lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})", ""]
+            name = next((n for n in found if any(_ours(t, columns[n][0]) for t in shown)), next(iter(found)))
+            path, caption = figures / f"findings-by-base-{task}.svg", f"{task}: {name}"
+            by_base(found[name], path, caption)
+            lines += [image(caption, path, beside), ""]
     return lines
 
 
@@ -79,22 +76,13 @@ def _ours(table: Table, c: Contrast) -> bool:
     return strategies == ["own_prefix", "brute_force"]
 
 
-def _seeds(shown: Sequence[Table], c: Contrast) -> list[Seed]:
-    found = []
-    for table in shown:
-        if table.arms.get(c.a) and table.arms.get(c.b):
-            for seed, difference in contrast(table, c)[WAYS[0]].differences.items():
-                found.append(Seed(table.model, table.accuracy(table.arms[c.a][seed], 0, "hard"), difference))
-    return found
-
-
 def _between(group: int) -> str:
     low, high = (0.0, *EDGES)[group], (*EDGES, 1.0)[group]
     return f"{100 * low:g} to {100 * high:g}"
 
 
-def _group(seeds: Sequence[Seed], group: int) -> str:
+def _group(seeds: Sequence[Begun], group: int) -> str:
     there = [s.difference for s in seeds if bisect(EDGES, s.base) == group]
-    if len(there) == 2:  # an interval over two says nothing
-        return f"{points([fmean(there)])} (2)"
-    return f"{points(there)} ({len(there)})" if there else "-"
+    if not there:
+        return "-"
+    return f"{points(there if len(there) > 2 else [fmean(there)])} ({len(there)})"  # an interval over two says nothing

@@ -23,6 +23,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from gsi.types import GsiError, Query
 
@@ -309,11 +310,11 @@ def queries(
             raise GsiError(f"dag: level {level} does not exist; use levels from 1 to {MAX_LEVEL}")
         seen: set[str] = set()
         for index in range(per_level):
-            redraw = 0
-            while (
-                problem := draw(rng := random.Random(f"dag/{seed}/{level}/{index}/{redraw}"), level, joins)
-            ).question in seen or not wanted(problem):
-                redraw += 1
+            for redraw in count():
+                rng = random.Random(f"dag/{seed}/{level}/{index}/{redraw}")
+                problem = draw(rng, level, joins)
+                if problem.question not in seen and wanted(problem):
+                    break
             seen.add(problem.question)
             rationale = reference(problem, rng)
             found.append(Query(f"{prefix}-s{seed}-L{level}-{index:04d}", task, problem.question, rationale.split()[-1], rationale, level))

@@ -10,15 +10,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gsi import stats
 from gsi.lab.matrix import arms
-from gsi.lab.outcomes import Table, cost
+from gsi.lab.outcomes import Begun, Table, cost
 from gsi.report.plots import COLOURS, GREY, axis, bars, dots, for_files, lines
-
-if TYPE_CHECKING:
-    from gsi.lab.agreement import Seed
 
 SHOWN = 6  # arms in one plot: more colours cannot be told apart
 Spec = dict[str, Any]
@@ -35,13 +32,12 @@ def write(table: Table, folder: Path) -> list[tuple[str, str]]:
     return written
 
 
-def by_base(what: str, seeds: Sequence[Seed], folder: Path, file: str) -> tuple[str, str]:
-    """Writes a figure of a difference against what the initial model solved, a point for every seed. Returns (file name, what it shows)."""
+def by_base(seeds: Sequence[Begun], path: Path, title: str) -> None:
+    """Writes a figure of a difference against what the initial model solved, a point for every seed."""
     models = list(dict.fromkeys(s.model for s in seeds))
     rows = [{"x": s.base, "y": s.difference, "s": s.model} for s in seeds]
     x, y = axis("hard accuracy of the initial model", percent=True, zero=True), axis("difference after training", percent=True, zero=True)
-    _svg(folder / file, what, dots(rows, x, y, dict(zip(models, COLOURS, strict=False))))
-    return file, what
+    _svg(path, title, dots(rows, x, y, dict(zip(models, COLOURS, strict=False))))
 
 
 def _svg(path: Path, title: str, spec: Spec) -> None:

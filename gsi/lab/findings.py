@@ -6,7 +6,6 @@ Statistics: differences are between arms of the same seed (base model, data and 
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from gsi.lab.matrix import Contrast, Study, arms, load_study
 from gsi.lab.outcomes import Table, tables
 from gsi.lab.sections import ARM_HEADER, BESIDE, OF_MODELS, SECTIONS, arm_rows, chance
 from gsi.lab.study import Results
-from gsi.lab.texts import markdown
+from gsi.lab.texts import image, markdown
 
 
 def write(paths: Sequence[str], heading: str = "", figures: Path | None = None, beside: Path = Path()) -> str:
@@ -84,7 +83,7 @@ def _arms(table: Table, figures: Path | None, beside: Path) -> list[str]:
     if figures:
         from gsi.lab.figures import write as draw
 
-        lines += [f"![{caption}]({os.path.relpath(figures / file, beside)})" for file, caption in draw(table, figures)] + [""]
+        lines += [image(caption, figures / file, beside) for file, caption in draw(table, figures)] + [""]
     return lines
 
 

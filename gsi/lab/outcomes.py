@@ -143,6 +143,15 @@ class Compared:
         return list(self.differences.values())
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A difference of one seed, beside the hard accuracy of the model it began with."""
+
+    model: str
+    base: float
+    difference: float
+
+
 def contrast(table: Table, c: Contrast) -> dict[str, Compared]:
     """Differences a - b, one way after the other (`WAYS`; one that was not run is left out).
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from gsi import stats
@@ -32,6 +34,11 @@ def spread(values: Sequence[float]) -> str:
         return "-"
     mean, low, _ = stats.t_interval(values)
     return f"{100 * mean:.1f} ± {100 * (mean - low):.1f}" if len(values) > 1 else f"{100 * mean:.1f}"
+
+
+def image(caption: str, path: Path, beside: Path) -> str:
+    """The figure in a text that lies in the folder `beside`."""
+    return f"![{caption}]({os.path.relpath(path, beside)})"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -123,7 +123,6 @@ def lines(
     names, coloured = list(series), [c for c in series.values() if c != GREY]
     dashes = [_dash(c, 0 if points or c == GREY else coloured.index(c)) for c in series.values()]
     dash = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": dashes}}
-    shape = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}}
     layers: list[Spec] = []
     line = {"type": "line", "clip": True} | ({"interpolate": "step-after"} if step else {})
     layers.append({"mark": line, "encoding": encoding | {"strokeDash": dash}})
@@ -131,16 +130,14 @@ def lines(
         whisker = {"y": y | {"field": "low", "title": y["axis"]["title"]}, "y2": {"field": "high"}}
         layers.append({"mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.55, "clip": True}, "encoding": encoding | whisker})
     mark = {"type": "point", "filled": True, "size": 60 if points else 40, "opacity": 1 if points else 0, "clip": True}
-    layers.append({"mark": mark, "encoding": encoding | {"shape": shape, "tooltip": list(tips)}})
+    layers.append({"mark": mark, "encoding": encoding | {"shape": _shape(series), "tooltip": list(tips)}})
     layers[0]["params"] = [_grid()]
     return _layered(rows, layers)
 
 
 def dots(rows: Rows, x: Spec, y: Spec, series: Mapping[str, str]) -> Spec:
     """Rows {x, y, s}: points of series s, with a line at zero."""
-    names = list(series)
-    shape = {"field": "s", "type": "nominal", "scale": {"domain": names, "range": [SHAPES[i % len(SHAPES)] for i in range(len(names))]}}
-    encoding = {"x": x | {"field": "x"}, "y": y | {"field": "y"}, "color": _colour(series), "shape": shape}
+    encoding = {"x": x | {"field": "x"}, "y": y | {"field": "y"}, "color": _colour(series), "shape": _shape(series)}
     zero = {"mark": {"type": "rule", "color": GREY}, "encoding": {"y": {"datum": 0}}}
     return _layered(rows, [zero, {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.85}, "encoding": encoding}])
 
@@ -220,6 +217,14 @@ def _dash(colour: str, i: int) -> list[int]:
 
 def _colour(series: Mapping[str, str]) -> Spec:
     return {"field": "s", "type": "nominal", "scale": {"domain": list(series), "range": list(series.values())}}
+
+
+def _shape(series: Mapping[str, str]) -> Spec:
+    return {
+        "field": "s",
+        "type": "nominal",
+        "scale": {"domain": list(series), "range": [SHAPES[i % len(SHAPES)] for i in range(len(series))]},
+    }
 
 
 def _grid() -> Spec:
