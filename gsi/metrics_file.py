@@ -61,7 +61,8 @@ def _line(ctx: Context, n: int) -> metrics.Line:
     parameters = folder.state.get("parameters", 0)
     prefilled = line.get("sample/prompt_tokens", 0) + line.get("sample/given_tokens", 0) + line.get("score/tokens", 0)
     prefilled, generated = prefilled + line.get("given/scored_tokens", 0), line.get("sample/tokens", 0)
-    if c.teacher and c.teacher.kind == "self":
-        prefilled, generated = prefilled + line.get("teacher/prompt_tokens", 0), generated + line.get("teacher/tokens", 0)
     line["cost/flops"] = metrics.flops(parameters, prefilled, generated, int(line.get("train/tokens", 0)))
+    if c.teacher:  # a server's size is only known where the config names it
+        size = parameters if c.teacher.kind == "self" else c.teacher.parameters or 0
+        line["cost/flops"] += metrics.flops(size, line.get("teacher/prompt_tokens", 0), line.get("teacher/tokens", 0), 0)
     return {"iteration": n} | line

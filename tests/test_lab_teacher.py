@@ -1,14 +1,19 @@
 """The lab's teacher: it reads a student's attempt as `interactive` shows it and speaks of the first quantity that its own solution has otherwise."""
 
+import json
 import random
 import socket
 import threading
 import time
+from contextlib import nullcontext
 
+import models
 import pytest
 import uvicorn
 import yaml
+from fake_server import FakeServer
 from test_study import study
+from transformers import AutoModelForCausalLM
 
 from gsi.cli import main
 from gsi.config.sampling import Teacher
@@ -106,6 +111,20 @@ def test_a_configs_url_is_the_studys_teacher(tmp_path):
     (cell,) = cells(load_study(path)[0])
     assert cell.config["teacher"]["url"] == "http://127.0.0.1:8199/v1"
     assert yaml.safe_load(yaml.safe_dump(cell.config)) == cell.config
+
+
+def test_what_the_studys_teacher_reads_and_writes_is_part_of_a_cells_flops(tmp_path, monkeypatch):
+    """The scripted engine has no parameters, so what a cell costs is the teacher's."""
+    monkeypatch.setattr("gsi.lab.base.resolve", lambda name: models.build(tmp_path / name.replace(":", "-")))
+    monkeypatch.setattr("gsi.lab.study.BUILD", ("-c", "pass"))
+    monkeypatch.setattr(teacher, "served", lambda model, port: nullcontext())
+    with FakeServer(lambda body, n: "Look at the second step again.") as server:
+        arm = {"strategy": "interactive", "teacher": {"url": server.url, "model": "fake"}}
+        assert main(["study", study(tmp_path, teacher={"model": "lab:dag-strong:1"}, strategies=[], arms={"interactive": arm})]) == 0
+    lines = (tmp_path / "runs" / "made_up" / "chain" / "s1" / "interactive" / "metrics.jsonl").read_text().splitlines()
+    size = AutoModelForCausalLM.from_pretrained(tmp_path / "lab-dag-strong-1").num_parameters()
+    for line in map(json.loads, lines[1:]):
+        assert line["cost/flops"] == 2 * size * (line["teacher/prompt_tokens"] + line["teacher/tokens"]) > 0
 
 
 def test_the_teachers_model_is_built_before_its_server_is_waited_for(tmp_path, capsys, monkeypatch):

@@ -233,8 +233,10 @@ def test_interactive_asks_a_real_server_and_keeps_every_exchange(tmp_path, check
         state["stages"] = {k: v for k, v in state["stages"].items() if k.startswith("iter_0")}
         del state["checksum"]  # of the file before
         (tmp_path / "run" / "run.json").write_text(json.dumps(state))
-        run(config)
+        run(config | {"teacher": teacher | {"parameters": 1000}})
         assert dump(tmp_path / "run", "teacher_calls") == calls
+        again = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
+        assert again["cost/flops"] - line["cost/flops"] == 2 * 1000 * (line["teacher/prompt_tokens"] + line["teacher/tokens"])
         assert len(server.bodies) <= asked + 2, "two more probes at most; the stored replies serve again"
         assert sorted(r for r in dump(tmp_path / "run") if r[6] == "interactive") == sorted(guided)
     assert check_folder(tmp_path / "run") == []

@@ -22,6 +22,7 @@ import yaml
 
 from gsi.build import is_path, load_tokenizer
 from gsi.config import ConfigError, load_config
+from gsi.dimensions import parameters, read
 from gsi.files import write_text
 from gsi.lab.collect import Record, collect
 from gsi.lab.matrix import Base, Cell, Study, cells, load_study, shared
@@ -172,6 +173,8 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
         )
     if cell.arm.startswith("equal:"):
         config = equalised(cell, study, results)
+    if study.teacher and config.get("teacher"):
+        config = config | {"teacher": {"parameters": _size(study.teacher.model)} | config["teacher"]}  # so that its tokens are in the FLOPs
     folder = Path(config["output_dir"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = folder.with_name(folder.name + ".yaml")
@@ -181,6 +184,15 @@ def _run(cell: Cell, study: Study, results: Results, stop: threading.Event) -> R
     _child(["-m", "gsi.lab.cell", str(source), *command], folder.with_name(folder.name + ".log"), stop, gpu)
     record = collect(folder, load_config(config), criterion(cell, study), draws=cell.draws_only)
     return {"key": cell.key, "mark": cell.mark, "seconds": round(time.monotonic() - started, 1)} | record
+
+
+def _size(model: str) -> int:
+    """Parameters of a base of the lab that exists already."""
+    from gsi.lab.base import resolve
+
+    found = read(str(resolve(model)))
+    assert found is not None, "bases are models of a known kind"
+    return parameters(found)
 
 
 def criterion(cell: Cell, study: Study) -> str:

@@ -10,7 +10,7 @@ from gsi.report import plots
 from gsi.report.overview import status_table
 from gsi.report.parts import NONE, Figure, Section, Table, filled, number, percent, ratio, seconds, short
 from gsi.report.plots import tip
-from gsi.report.read import STAGES, RunView, finite, results
+from gsi.report.read import STAGES, RunView, finite, mapping, results
 from gsi.report.tally import Tally
 
 OUTCOMES = {"accepted": plots.COLOURS[0], "right, wrong steps": plots.COLOURS[5], "wrong": plots.COLOURS[1], "no answer": plots.COLOURS[4], "cut off": plots.COLOURS[3], "not graded in time": plots.COLOURS[2], "error": plots.GREY}  # fmt: skip
@@ -209,7 +209,11 @@ def _tokens(run: RunView, tally: Tally | None) -> Table:
     evaluated = sum(finite(r.get("tokens")) or 0 for *_, r in results(run))
     note = f"FLOPs of sampling and training{'' if known else ': not known, the engine names no model size'}. Apart from this, evaluation generated {evaluated:,.0f} tokens"
     calls, read, written = tally.teacher() if tally else (0, 0, 0)
-    note += f"; a teacher was asked {calls:,} times ({read:,} tokens read, {written:,} written)" if calls else ""
+    if calls:
+        note += f"; a teacher was asked {calls:,} times ({read:,} tokens read, {written:,} written)"
+        teacher = mapping(run.config.get("teacher"))
+        counted = teacher.get("kind") == "self" or teacher.get("parameters")
+        note += "" if counted else ", not in the FLOPs, since `teacher.parameters` does not name its size"
     head = "|rollouts|accepted|tokens|prompt tokens|given tokens|trained tokens|tokens per accepted rollout|FLOPs"
     return Table("Tokens and FLOPs by iteration", head, rows, note + ".")
 

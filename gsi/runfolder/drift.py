@@ -15,7 +15,7 @@ from gsi.types import GsiError
 # config keys that may change under a run: they affect neither samples, nor training, nor evaluation
 FREE = ("iterations", "preset", "dimensions", "cost", "output_dir", "engine", "mirror", "grading.workers", "grading.actors", "report_to", "keep_models", "train.micro_batch_size",
         "train.device", "train.processes", "train.cluster", "evaluate.perplexity_rows", "monitor", "train.parallel", "train.packing", "train.liger", "train.checkpoint_minutes", "train.checkpoint_steps", "train.stall",
-        "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout")  # fmt: skip
+        "teacher.url", "teacher.api_key_env", "teacher.concurrency", "teacher.retries", "teacher.timeout", "teacher.parameters")  # fmt: skip
 # what a fork does again for a changed key, the first that fits; anything not named here: everything, so there is nothing to fork from
 REDO = {
     ("sample.k", "sample.wanted", "sample.max_extra", "strategy", "allocation", "guidance", "teacher"): {"sample"},
