@@ -54,8 +54,14 @@ def states(d: Dimensions, method: str, rank: int, processes: int = 1) -> float:
     return ((0.6 if method == "qlora" else 2.0) * parameters(d) + 18.0 * lora_parameters(d, rank)) / processes
 
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # by which configs tell a mixture
+
+
 def read(model: str) -> Dimensions | None:
-    """Dimensions by the config.json of a local directory or of a hub model in the local cache; None where there is none of this kind."""
+    """Dimensions by the config.json of a local directory or of a hub model in the local cache; None where there is none of this kind.
+
+    So for a mixture of experts: of its parameters `parameters` counts those of one expert.
+    """
     path = Path(model) / "config.json"
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache
@@ -71,7 +77,7 @@ def read(model: str) -> Dimensions | None:
     c: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     c = c.get("text_config", c)
     needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-    if any(not isinstance(c.get(key), int) for key in needed):
+    if any(not isinstance(c.get(key), int) for key in needed) or any(c.get(key) for key in _EXPERTS):
         return None
     kind = str(c.get("model_type", ""))
     return Dimensions(

@@ -103,6 +103,17 @@ def test_one_key_changes_the_strategy_of_a_paper_recipe(strategy):
         assert load_config(config.dump()) == config
 
 
+def test_a_mixture_of_experts_is_not_taken_for_a_dense_model(tmp_path):
+    """Its weights are counted in its files, or it is not known; the dimensions would count one expert."""
+    from transformers import Qwen3Config, Qwen3MoeConfig
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 500}
+    Qwen3Config(**sizes).save_pretrained(tmp_path / "dense")
+    Qwen3MoeConfig(**sizes, num_experts=8).save_pretrained(tmp_path / "mixture")
+    assert dimensions.read(str(tmp_path / "dense"))
+    assert dimensions.read(str(tmp_path / "mixture")) is None
+
+
 def test_dimensions_add_up_to_the_checkpoints():
     for recipe in RECIPES:
         config = load_config(recipe)

@@ -18,6 +18,7 @@ from gsi.lab import findings
 from gsi.lab.chance import lost_by_chance
 from gsi.lab.collect import bits
 from gsi.lab.matrix import arms, cells, load_study
+from gsi.lab.study import Results
 from gsi.strategies import CONTROLS
 
 REAL = {"prompt": {"template": "{question} "}, "evaluate": {"validation": 0}}  # nothing scripted: the model has to be there
@@ -104,6 +105,14 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     (tmp_path / "small.jsonl").write_text(before.replace(record["code"], "0" * 12, 2))
     assert main(["study", path]) == 0
     assert "2 of the results" in capsys.readouterr().out
+
+
+def test_commands_that_share_a_file_of_results_keep_each_others(tmp_path):
+    first, second = (Results(tmp_path / "shared.jsonl") for _ in range(2))
+    first.add({"key": "a"})
+    second.add({"key": "b"})
+    first.add({"key": "c"})
+    assert sorted(Results(tmp_path / "shared.jsonl").records) == ["a", "b", "c"]
 
 
 def test_cells_of_lab_models_see_no_gpu(tmp_path, monkeypatch):

@@ -315,6 +315,84 @@ def test_names_in_the_question_are_no_choice():
     assert grade("The answer is 18", "A", "aqua", ["18", "18", "83"]).status == NONE  # matches two options
 
 
+@pytest.mark.parametrize(
+    ("gold", "right", "not_right"),
+    [
+        ("−5", "The answer is -5.", "The answer is 5."),
+        ("−3/4", "\\boxed{-\\frac{3}{4}}", "3/4"),
+        ("1 ½", "1.5", "The answer is 1."),
+        ("½", "\\boxed{\\frac12}", "2"),
+        ("10⁵", "\\boxed{100000}", "The answer is 10."),
+        ("5²", "25", "5"),
+        ("5√2", "\\boxed{5\\sqrt{2}}", "5"),
+        ("(−∞, 2]", "\\boxed{(-\\infty,2]}", "\\boxed{(-\\infty,2)}"),
+        ("sqrt(2)", "\\boxed{\\sqrt{2}}", "\\boxed{\\sqrt{3}}"),
+        ("2 pi", "$2\\pi$", "The answer is 2."),
+        ("[0, inf)", "\\boxed{[0,\\infty)}", "\\boxed{(0,\\infty)}"),
+        ("sin(x)", "\\boxed{\\sin x}", "\\boxed{\\cos x}"),
+        ("2xy", "\\boxed{2yx}", "\\boxed{2x+y}"),
+        ("{1, 2}", "The answer is {2, 1}.", "\\{1, 2, 3\\}"),
+        ("2nd", "The answer is 2nd.", "The answer is 3rd."),
+        ("yes", "The answer is yes.", "The answer is yes or no."),
+        ("no", "The answer is no, not yes.", "Is it prime? Yes or no"),
+    ],
+)
+def test_golds_are_read_as_responses_are(gold, right, not_right):
+    """Unicode signs, and mathematics in plain text."""
+    assert grade(right, gold, "auto").correct
+    assert grade(gold, gold, "auto").correct
+    assert not grade(not_right, gold, "auto").correct
+
+
+def test_money_is_read_as_money_the_short_way_too():
+    question = "How many cents does it cost?"
+    for response in ("The answer is $0.50.", "#### $0.50", "\\boxed{$0.50}", "It costs $0.50."):
+        assert grade(response, "50", "gsm8k", question=question).correct
+    assert not grade("The answer is 0.50", "50", "gsm8k", question=question).correct
+
+
+def choice(options, response, answer, task="auto"):
+    shown = " ".join(f"({chr(65 + i)}) {option}" for i, option in enumerate(options))
+    return grade(response, answer, task, options, f"What is it?\nAnswer Choices: {shown}").status
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "response", "expected"),
+    [
+        ("−26|–22|-44|66|13", "C", "The answer is -44.", OK),
+        ("−26|–22|-44|66|13", "A", "The answer is -26.", OK),
+        ("−26|–22|-44|66|13", "A", "The answer is 26.", NONE),
+        ("√2|√3|2", "B", "\\boxed{\\sqrt{3}}", OK),
+        ("10⁵|7|9", "A", "The answer is 10.", NONE),
+        ("-5|5|7", "A", "The answer is (A) -5.", OK),
+        ("-5|5|7", "A", "A) -5", OK),
+        ("-5|5|7", "B", "The answer is (B) -5.", NONE),
+        ("-5|5|7", "B", "The answer is (B) - 5.", OK),
+        ("- 14|- 4|0|4|14", "B", "The answer is (B) - 4.", OK),
+        ("12|24|Cannot be determined", "C", "The answer is (C) Cannot be determined.", OK),
+        ("12|24|Cannot be determined", "A", "The answer is (A) Cannot be determined.", NONE),
+        ("−5 °C|5 °C|9 °C", "B", "The answer is 5 °C.", OK),
+    ],
+)
+def test_options_with_signs_and_refusals(options, answer, response, expected):
+    assert choice(options.split("|"), response, answer) == expected
+
+
+@pytest.mark.parametrize(
+    "response", ["The answer is (J) lime.", "J) lime", "Answer: J. lime", "The answer is lime.", "Option J is correct.", "\\boxed{J}"]
+)
+def test_more_than_eight_options(response):
+    """Ten, as MMLU-Pro has them; a pronoun is no option."""
+    fruit = ["apple", "pear", "plum", "fig", "grape", "kiwi", "melon", "cherry", "orange", "lime"]
+    for task in ("auto", "mathqa"):
+        assert choice(fruit, response, "J", task) == OK
+        assert choice(fruit, response, "A", task) == WRONG
+    assert choice(fruit, "The answer is (I) orange.", "i") == OK
+    assert choice(fruit, "I think the answer is orange.", "I") == OK
+    assert choice(fruit, "I do not know.", "I") == NONE
+    assert choice(fruit[:8], "The answer is I.", "B") == NONE
+
+
 def test_unknown_task_lists_the_known_ones():
     with pytest.raises(GsiError, match=r"gsm8k.*chain"):
         grade("1", "1", "nonesuch")

@@ -105,7 +105,7 @@ class Teacher(Section):
     concurrency: Annotated[int, Field(ge=1)] = 8
     retries: Annotated[int, Field(ge=0)] = 5  # with exponential backoff
     timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds per request
-    parameters: Annotated[int, Field(ge=1)] | None = None  # of the served model; with it, the tokens it reads and writes count in cost/flops
+    parameters: Annotated[int, Field(ge=1)] | None = None  # of the served model, so that its tokens count in cost/flops
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_tokens: Annotated[int, Field(ge=1)] = 512
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from gsi.build import is_path, load_tokenizer
 from gsi.config import ConfigError, load_config
@@ -42,20 +43,24 @@ def code_mark() -> str:
 
 
 class Results:
-    """The JSONL file of finished cells, rewritten whole, sorted by key."""
+    """The JSONL file of finished cells, rewritten whole, sorted by key. Several commands may add to one file, as studies that share results do."""
 
     def __init__(self, path: str | Path):
         self.path, self._lock = Path(path), threading.Lock()
         self.records: dict[str, Record] = {}
+        self._read()
+
+    def _read(self) -> None:
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 self.records[record["key"]] = record
 
     def add(self, record: Record) -> None:
-        with self._lock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            self._read()  # what another command added meanwhile
             self.records[record["key"]] = record
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, "".join(json.dumps(self.records[k], separators=(",", ":")) + "\n" for k in sorted(self.records)))
 
 

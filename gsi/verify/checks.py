@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from gsi.types import Query, Verdict
@@ -18,6 +18,7 @@ from gsi.verify.numbers import Number, plain, same
 from gsi.verify.shortcut import plain_last_sentence, stated_at_the_end
 from gsi.verify.statements import as_fraction, given, new_number, parse_gold, read_number, without_reason
 from gsi.verify.subject import beside, own_part
+from gsi.verify.tidy import spelled
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,28 @@ def decide(job: Symbolic) -> Verdict:
 
 def check_number(response: str, query: Query) -> Verdict | Symbolic:
     """GSM8K, SVAMP: one exact number."""
-    return _check(response, query, expressions=False)
+    return _check(response, _spelled(query), expressions=False)
 
 
 def check_math(response: str, query: Query) -> Verdict | Symbolic:
     """MATH: numbers exactly, anything else by its meaning; exact golds need an exact form."""
-    return _check(response, query, expressions=True)
+    return _check(response, _spelled(query), expressions=True)
+
+
+def _spelled(query: Query) -> Query:
+    """With its answer's unicode signs spelled as those of a response, and `{1, 2}` as a set."""
+    answer = spelled(query.answer).strip()
+    if answer.startswith("{") and (m := _BARE_SET.fullmatch(answer)):
+        answer = rf"\{{{m[1]}\}}"
+    return query if answer == query.answer else replace(query, answer=answer)
+
+
+_BARE_SET = re.compile(r"\{([^{}]+)\}")
 
 
 def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
     """TheoremQA: numbers and lists (in order) within a relative error, True/False, an option in brackets."""
+    query = _spelled(query)
     answer = query.answer.strip()
     if answer.lower() in ("true", "false", "yes", "no"):
         return _check_bool(response, query)
@@ -68,10 +81,14 @@ def check_theoremqa(response: str, query: Query) -> Verdict | Symbolic:
     return _check(response, query, expressions=True, relative=True)
 
 
+_LETTER, _CAPITAL = re.compile(r"\(?[A-Ja-j]\)?"), re.compile(r"\(?[A-J]\)?")
+_CHOICES = re.compile("answer choices", re.IGNORECASE)
+
+
 def check_auto(response: str, query: Query) -> Verdict | Symbolic:
     """A task that declares nothing: by the form of the reference answer."""
     answer = query.answer.strip()
-    if re.fullmatch(r"\(?[A-H]\)?", answer) and (query.options or re.search(r"answer choices", query.question, re.IGNORECASE)):
+    if (query.options and _LETTER.fullmatch(answer)) or (_CAPITAL.fullmatch(answer) and _CHOICES.search(query.question)):
         return check_choice(response, query)
     if answer.lower() in ("true", "false", "yes", "no"):
         return _check_bool(response, query)
@@ -139,6 +156,8 @@ def _check(response: str, query: Query, expressions: bool, relative: bool = Fals
         return Verdict("correct" if number.value * int(ratio[2]) == int(ratio[1]) else "wrong", _show(number))
     if not re.search(r"[\d\\$=^+*/]|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|infinity", clause):
         return Verdict("no_answer", detail=f"no mathematics in {clause[:80]!r}")
+    if query.answer.startswith("\\{") and (m := _BARE_SET.fullmatch(got.strip())):
+        got = rf"\{{{m[1]}\}}"
     return Symbolic(query.answer, got[:1000], relative)
 
 
@@ -181,6 +200,11 @@ def _has_mathematics(clause: str) -> bool:
     )
 
 
+_IN_MATHEMATICS = re.compile(
+    r"\d*(?:arc)?(?:sin|cos|tan|sec|csc|cot)h?|\d*(?:ln|log|exp|sqrt|pi|inf|infty|infinity|oo)|\d*[A-Za-z]|\d+(?!(?:st|nd|rd|th|am|pm)$)[a-z]{0,3}"
+)
+
+
 def _words(text: str) -> tuple[str, ...] | None:
     """The words of an answer in words (`\\text{two lines}`, `B, C`, `\\text{(E)}`, `east`), letters sorted; None for mathematics."""
     text = re.sub(r"\\(?:text|mbox|textbf|mathrm|textnormal)\s*\{([^{}]*)\}", r"\1", text.replace("$", ""))
@@ -189,6 +213,8 @@ def _words(text: str) -> tuple[str, ...] | None:
         return None
     if not any(re.search(r"[A-Za-z]", w) for w in found):
         return None  # `19 \\text{ and }43`
+    if all(_IN_MATHEMATICS.fullmatch(w) for w in found) and any(re.search("[A-Za-z]{2}", w) for w in found):
+        return None  # `sqrt(2)`, `2pi`, `[0, inf)`, `2xy`
     if all(len(w) == 1 for w in found):
         return tuple(sorted(found)) if all(w.isupper() for w in found) else None
     return tuple(w.lower() for w in found)
@@ -203,7 +229,7 @@ def _check_bool(response: str, query: Query) -> Verdict:
     clause = re.sub(
         r"\bnot\s+(?:always|necessarily|generally|in\s+general|actually|quite)\s+(?=true\b)", "not ", clause, flags=re.IGNORECASE
     )
-    if _HARDLY.search(clause):
+    if _HARDLY.search(clause) or ((both := _BOTH.match(clause)) and both[1].lower() != both[2].lower()):
         return Verdict("no_answer", detail="neither true nor false")
     found = re.findall(r"\b(?:(not)\s+)?(true|false|correct|incorrect)\b", clause, re.IGNORECASE) or re.findall(
         r"^\W*()(yes|no)\b", clause, re.IGNORECASE
@@ -229,6 +255,7 @@ _HARDLY = re.compile(
     r"\b(?:hardly|scarcely|barely|rarely|never|nothing)\b[^.,;]*\b(?:true|false)\b|\b(?:true|false)\b\W*(?:is|was)(?:n't|\s+not)\b",
     re.IGNORECASE,
 )
+_BOTH = re.compile(r"\W*(yes|no)\b\s*(?:or|and|/|,)\s*(yes|no)\b", re.IGNORECASE)  # the question's `yes or no`
 _FIRST = re.compile(r"[\s*]*(true|false|yes|no)\b[*]*(?=[.!:;\n]|$)", re.IGNORECASE)
 
 

@@ -9,8 +9,8 @@ from gsi.verify.numbers import Number
 from gsi.verify.words import PARTS, VALUES
 
 _END = re.compile(
-    r"(?:####\s?|\b(?:the|final)\s+answer\s+is:?\s|\banswer:(?:\*\*)?\s?)\$?(?P<plain>-?\d{1,3}(?:,\d{3})+|-?\d{1,18}(?:\.\d{1,12})?)\.?\s*\Z"
-    r"|\\boxed\{\$?(?P<box>-?\d{1,18}(?:\.\d{1,12})?)\}[$.\s]*\Z",
+    r"(?:####\s?|\b(?:the|final)\s+answer\s+is:?\s|\banswer:(?:\*\*)?\s?)(?P<plain>\$?(?:-?\d{1,3}(?:,\d{3})+|-?\d{1,18}(?:\.\d{1,12})?))\.?\s*\Z"
+    r"|\\boxed\{(?P<box>\$?-?\d{1,18}(?:\.\d{1,12})?)\}[$.\s]*\Z",
     re.IGNORECASE,
 )
 # whatever could make another place of the response count; with one of these it is read the long way
@@ -124,7 +124,7 @@ def plain_last_sentence(response: str) -> tuple[str, Number] | None:
 
 
 def ends_with_number(response: str, question: str | None) -> str | None:
-    """The digits of a plain number with a usual mark before it at the very end of a response; None = read it the long way."""
+    """The digits of a plain number, behind its dollar sign if it has one, with a usual mark before it at the very end of a response; None = read it the long way."""
     m = _END.search(response, max(0, len(response) - 80))
     if m is None:
         return None
@@ -143,5 +143,8 @@ def ends_with_number(response: str, question: str | None) -> str | None:
 
 def stated_at_the_end(response: str, question: str) -> Number | None:
     """The short way for the commonest responses: a marked plain number is the last thing said. Says the same as the long way."""
-    digits = ends_with_number(response, question)
-    return None if digits is None else Number(Fraction(int(digits) if "." not in digits else digits))
+    said = ends_with_number(response, question)
+    if said is None:
+        return None
+    digits = said.removeprefix("$")
+    return Number(Fraction(int(digits) if "." not in digits else digits), dollars=digits != said)

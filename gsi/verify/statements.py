@@ -329,4 +329,4 @@ def parse_gold(text: str) -> Number | None:
     if re.fullmatch(r"-?\d{1,40}(?:\.\d{1,40})?", text):
         return Number(Fraction(text))
     number = read_number(text)
-    return number if number and not re.search(r"=|^\s*[\[({]|\d\s*,\s+\d|\d:\d|\d,\d{1,2}(?!\d)", text) else None
+    return number if number and not re.search(r"=|^\s*[\[({]|\d\s*,\s+\d|\d:\d|\d,\d{1,2}(?!\d)|\b(?:pi|sqrt)\b", text) else None

@@ -40,12 +40,17 @@ _SPACING = re.compile(
 )
 
 
+def spelled(text: str) -> str:
+    """Unicode signs in ASCII: `−5` as `-5`, `10⁵` as `10^{5}`, `√2` as `\\sqrt{2}`."""
+    if text.isascii():
+        return text
+    text = re.sub(r"√\s?(\d+)", r"\\sqrt{\1}", text)
+    return _RAISED.sub(lambda m: f"^{{{m[0].translate(_RAISED_DIGITS)}}}", text).translate(_TRANSLATE)
+
+
 def tidy(text: str) -> str:
     """The end of a response, with unicode signs and LaTeX spacing spelled one way."""
-    text = text[-MAX_CHARS:]
-    if not text.isascii():
-        text = re.sub(r"√\s?(\d+)", r"\\sqrt{\1}", text)
-        text = _RAISED.sub(lambda m: f"^{{{m[0].translate(_RAISED_DIGITS)}}}", text).translate(_TRANSLATE)
+    text = spelled(text[-MAX_CHARS:])
     if "\x1b" in text:
         text = re.sub(r"\x1b\[[0-9;]{0,20}[A-Za-z]", "", text)
     if "\\n" in text:
