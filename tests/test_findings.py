@@ -298,14 +298,16 @@ def test_differences_by_what_the_initial_model_solves(tmp_path, records):
     contrasts = [{"a": "own", "b": "vanilla|brute"}]
     arms = {"own": {"strategy": "own_prefix"}, "brute": {"strategy": "brute_force"}}
     paths = []
-    for name, base, gain in (("tail", 0.05, 0.3), ("none", 0.5, 0.01)):
+    for name, base, gain, epochs in (("tail", 0.05, 0.3, 3), ("none", 0.5, 0.01, 6)):
+        config = {"train": {"kind": "scripted", "epochs": epochs, "learning_rate": 1e-3}}
         made = {}
         for seed in range(10):
             made["vanilla", seed] = run((base, base, base))
             made["brute", seed] = run((base, base, base + 0.02))
             made["own", seed] = run((base, base, base + 0.02 + gain))
-        paths.append(study(tmp_path, name, made, seeds=range(10), arms=arms, strategies=["vanilla"], contrasts=contrasts))
+        paths.append(study(tmp_path, name, made, seeds=range(10), arms=arms, strategies=["vanilla"], contrasts=contrasts, config=config))
     text = findings.write(paths, "", tmp_path / "images", tmp_path)
+    assert "points [95 %] (seeds). Trained otherwise than the rest: `none` (epochs 6)." in text
     table = text.partition("### chain, by what the initial model solves")[2]
     assert "| initial model, hard, % | 0 to 10 | 10 to 20 | 20 to 30 | 30 to 45 | 45 to 100 |" in table
     assert "| own - vanilla | +32.0 [32.0, 32.0] (10) | - | - | - | +3.0 [3.0, 3.0] (10) |" in table

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -56,7 +58,8 @@ def _by_base(shown: Sequence[Table], columns: Mapping[str, Column], figures: Pat
         lines += [
             f"### {task}, by what the initial model solves",
             "",
-            "The same differences over all studies and architectures, seeds together by the hard accuracy of the model they began with. Not named beforehand, so a description: points [95 %] (seeds).",
+            "The same differences over all studies and architectures, seeds together by the hard accuracy of the model they began with. Not named beforehand, so a description: points [95 %] (seeds)."
+            + _otherwise([table for table in shown if table.name == task]),
             "",
             *markdown(("initial model, hard, %", *map(_between, groups)), rows),
         ]
@@ -68,6 +71,17 @@ def _by_base(shown: Sequence[Table], columns: Mapping[str, Column], figures: Pat
             by_base(found[name], path, caption)
             lines += [image(caption, path, beside), ""]
     return lines
+
+
+def _otherwise(shown: Sequence[Table]) -> str:
+    """Which studies train otherwise than most do."""
+    trained = {table.study.name: table.study.config.get("train") or {} for table in shown}
+    usual = Counter(json.dumps(settings, sort_keys=True) for settings in trained.values()).most_common(1)[0][0]
+    found = []
+    for name, settings in trained.items():
+        if other := [f"{key} {value}" for key, value in settings.items() if json.loads(usual).get(key) != value]:
+            found.append(f"`{name}` ({', '.join(other)})")
+    return f" Trained otherwise than the rest: {', '.join(found)}." if found else ""
 
 
 def _ours(table: Table, c: Contrast) -> bool:
