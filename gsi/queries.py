@@ -126,7 +126,7 @@ def _overlap(config: Config, train: Sequence[Query], tests: Sequence[Query]) -> 
     if not tests:
         return []
     seen = [*train, *(warm_start_pool(config) if config.warm_start else ())]
-    found = overlaps(seen, tests, exact_only={name for name, spec in tasks.TASKS.items() if spec.generated})
+    found = overlaps(seen, tests, exact_only=_generated())
     if config.evaluate.overlap == "leave_out":
         gone = {o.query.id for o in found}
         for task in {q.task for q in tests}:
@@ -181,16 +181,27 @@ def _check_needs(config: Config, queries: Sequence[Query], checks: Mapping[str, 
         raise GsiError("warm_start needs reference rationales, and no query has one; name other data under warm_start.tasks")
 
 
-def warm_start_queries(config: Config, train: Sequence[Query]) -> list[Query]:
-    """The queries whose rationales the warm start trains on."""
+def warm_start_queries(config: Config, train: Sequence[Query], validation: Sequence[Query]) -> tuple[list[Query], list[Query]]:
+    """The queries whose rationales the warm start trains on, and those of `warm_start.tasks` left out because validation asks the same."""
     assert config.warm_start is not None
-    pool = warm_start_pool(config) or list(train)
-    pool = [q for q in pool if q.rationale]
+    pool, aside = warm_start_pool(config), []
+    if pool:
+        aside = [o.query for o in overlaps(validation, pool, exact_only=_generated())]
+        gone = {id(q) for q in aside}  # ids of several files may be the same
+        pool = [q for q in pool if id(q) not in gone]
+        if not pool:
+            raise GsiError("warm_start.tasks: validation asks every one of its questions; name other data, or set evaluate.validation to 0")
+    pool = [q for q in pool or train if q.rationale]
     if not pool:
         raise GsiError("warm_start: none of its rows has a rationale")
     if config.warm_start.limit:
         pool = sorted(pool, key=lambda q: seed_of(config.seed, "warm_start", q.id))[: config.warm_start.limit]
-    return sorted(pool, key=lambda q: q.id)
+    return sorted(pool, key=lambda q: q.id), aside
+
+
+def _generated() -> set[str]:
+    """Tasks whose few words repeat by design: two questions are the same where every word is."""
+    return {name for name, spec in tasks.TASKS.items() if spec.generated}
 
 
 def warm_start_pool(config: Config) -> list[Query]:

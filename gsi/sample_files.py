@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gsi.tasks import LeftOut, fields
+from gsi.tasks import TASKS, LeftOut, fields, with_choices
 from gsi.tasks.conversations import NotOneQuestion, answered, asked, is_conversation
 from gsi.tasks.endings import final_answer
 from gsi.tasks.golds import Problem
@@ -208,16 +208,24 @@ def _own_ids(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def _query(name: str, task: str | None, question: str, row: Mapping[str, Any]) -> Query:
     of_the_paper = re.fullmatch(r"(\w+?)_\d+", row["id"] or "")
     check = task or _TASKS.get(of_the_paper.group(1) if of_the_paper else "", "auto")
-    query = Query(name, check, question, row["answer"], row["rationale"] or None, row["level"], row["options"])
-    return replace(query, options=_choices(question)) if check in ("aqua", "mathqa") and not row["options"] else query
+    answer, options = row["answer"], row["options"]
+    if check in ("aqua", "mathqa"):
+        of_choices = TASKS[check].answer_from  # as a run reads the questions that are written from these
+        assert of_choices is not None
+        read = of_choices({"question": question, "answer": answer, "options": list(options or ()) or None, "rationale": row["rationale"]})
+        question, answer, options = read["question"], read["answer"], tuple(read["options"]) if read["options"] else None
+    elif options and re.fullmatch(r"\s*[A-Za-z]\s*", answer):
+        question = with_choices(question, options)
+    query = Query(name, check, question, answer, row["rationale"] or None, row["level"], options)
+    return replace(query, options=_choices(question)) if check in ("aqua", "mathqa") and not options else query
 
 
 def _choices(question: str) -> tuple[str, ...] | None:
     """`... Answer Choices: (A) 32 (B) 64` -> ("32", "64")."""
     shown = question.partition("Answer Choices:")[2]
-    parts = re.split(r"\(([A-H])\)", shown)[1:]
+    parts = re.split(r"\(([A-J])\)", shown)[1:]
     options = tuple(text.strip() for text in parts[1::2])
-    return options if len(options) > 1 and "".join(parts[::2]) == "ABCDEFGH"[: len(options)] else None
+    return options if len(options) > 1 and "".join(parts[::2]) == "ABCDEFGHIJ"[: len(options)] else None
 
 
 def _text(question: str) -> str:

@@ -17,7 +17,7 @@ from gsi.allocation import Bayes, Fixed
 from gsi.allocation import build as build_allocation
 from gsi.config import Config
 from gsi.context import Context, draw
-from gsi.curate import reference_examples
+from gsi.curate import Dropped, reference_examples
 from gsi.files import json_line, read_json, write_text
 from gsi.ledger import Ledger
 from gsi.metrics_file import write_metrics
@@ -243,11 +243,15 @@ def train(ctx: Context, n: int) -> None:
 
 def warm_start(ctx: Context) -> None:
     """Trains the iter_0 model on reference rationales."""
-    result = reference_examples(warm_start_queries(ctx.config, ctx.data.train), ctx.renderer, "warm_start", ctx.config.train.max_length)
+    queries, aside = warm_start_queries(ctx.config, ctx.data.train, ctx.data.validation)
+    result, left_out = (reference_examples(given, ctx.renderer, "warm_start", ctx.config.train.max_length) for given in (queries, aside))
     if not result.examples:
         raise NothingAccepted(
             f"warm_start: all {len(result.dropped)} rationales are longer than train.max_length {ctx.config.train.max_length}; raise it"
         )
+    if aside:
+        ctx.reporter.say(f"warm start: {len(aside)} of its questions are also validation questions: left out")
+        result.dropped.extend(Dropped(row, "in_validation") for row in left_out.examples)
     trainset.write_rows(ctx, 0, [result])
     train(ctx, 0)
 

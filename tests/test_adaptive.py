@@ -268,6 +268,8 @@ def test_ladder_rungs_give_more_and_more():
         ("x+1", "simplify", "You should get x + 1.", True),
         ("x+1", "simplify", "Factor first.", False),
         ("3", "count", "There are 13 of 35.", False),
+        ("72", "how far", "It goes 72km.", True),
+        ("2", "how many", "Look at the 2nd step.", False),
     ],
 )
 def test_what_gives_the_answer_away(answer, question, text, leaks):
@@ -282,6 +284,17 @@ def test_an_option_is_given_away_by_its_text_or_its_letter():
     assert reveals("The answer is B", q)
     assert reveals("so 60 km", q)
     assert not reveals("A good start: how far in one hour?", q)
+
+
+@pytest.mark.parametrize("shown", ["Answer Choices: (A) 25 (B) 36 (C) 40", "a ) 25 , b ) 36 , c ) 40", "A. 25\nB. 36\nC. 40"])
+def test_that_the_question_shows_its_options_tells_nobody_which_is_right(shown):
+    q = Query("q", "aqua", f"12 boxes with 3 pens each: how many pens?\n{shown}", "B", options=("25", "36", "40"))
+    for text in ("12 x 3 = 36, so which option holds 36?", "Why did you not choose option B?", "Is it (B)?", "The result should be 36."):
+        assert reveals(text, q)
+        assert Cue(Says(text)).hint(q, [], 0) is None
+        assert own_correction(Says(text)).hint(q, [rollout(q, 0, response="no idea")], 0) is None
+    assert not reveals("How many pens are in 3 of the 12 boxes?", q)
+    assert not reveals("A box holds 3 pens. Before you choose, multiply.", q)
 
 
 # -------------------------------------------------------------------------------------------------------- own_prefix

@@ -96,6 +96,12 @@ def test_built_in_tasks_read_conversations_too(tmp_path):
         ("The answer is: $x = 2$. That is all.", "$x = 2$"),
         ("the answer is 4\nbut no, the answer is 5", "5"),
         ("it is 4", None),
+        ("#### 1,234", "1234"),
+        ("#### $1,234.50", "$1234.50"),
+        ("#### 1,50,000 rupees", "150000 rupees"),
+        ("#### (1,2)", "(1,2)"),
+        ("#### [2,500)", "[2,500)"),
+        ("#### 1, 2, 3", "1, 2, 3"),
         ("####", None),
     ],
 )

@@ -13,9 +13,11 @@ import scripted
 from test_ecosystem_data import turns, write
 
 import gsi
+from gsi import tasks
 from gsi.cli import main
 from gsi.config import load_config
 from gsi.progress import Reporter
+from gsi.runfolder.opening import open_folder
 
 QUIET = Reporter("quiet")
 
@@ -136,6 +138,20 @@ def test_answers_may_come_from_another_file_and_attempts_be_guided(tmp_path, cap
     ]
     assert main(["import", samples, str(tmp_path / "x"), "--columns", "response=nothing", "--questions", golds]) == 2
     assert "--columns response=COLUMN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("task", "options", "answer"), [("aqua", ["A)0", "B)1", "C)2"], "b"), ("auto", ["0", "1", "2"], "B")])
+def test_choices_from_a_column_are_shown_as_the_run_that_goes_on_shows_them(tmp_path, task, options, answer):
+    rows = [
+        {"question": f"What is {i} less than {i + 1}?", "options": options, "answer": answer, "response": "The answer is B."}
+        for i in (5, 6)
+    ]
+    run = tmp_path / "run"
+    assert main(["import", write(tmp_path / "d.jsonl", *rows), str(run), "--task", task]) == 0
+    assert {(r["prompt"].count("Answer Choices: (A) 0 (B) 1 (C) 2"), r["correct"]) for r in rollouts(run)} == {(1, 1)}
+    config = load_config(run / "config.yaml")
+    with open_folder(config, {f"0:{task}": tasks.load(config.tasks[0]).fingerprint}) as folder:  # what `gsi run` does with it first
+        assert folder.done(1, "sample")
 
 
 def left_out(run: Path) -> list[dict]:

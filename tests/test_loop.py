@@ -21,6 +21,7 @@ from gsi.cli import main
 from gsi.config import load_config
 from gsi.lab import chain
 from gsi.progress import Reporter
+from gsi.queries import load_data
 from gsi.redo import stage
 from gsi.types import GsiError, NothingAccepted
 
@@ -264,6 +265,27 @@ def test_warm_start_makes_an_iter_0_model_and_test_sets_come_last(tmp_path, chec
     state = json.loads((tmp_path / "run" / "run.json").read_text())
     assert tested == {0, state["stages"]["test"]["final"], state["stages"]["test"]["chosen"]}
     assert 0 <= result.metrics[-1]["test/chain/maj@4"] <= result.metrics[-1]["test/chain/pass@4"] <= 1
+
+
+def test_a_warm_start_on_other_data_trains_on_no_validation_question(tmp_path):
+    """The same questions under other ids: those of validation are left out, and said to be."""
+    config = scripted.config(tmp_path / "run", iterations=1, evaluate={"validation": 0.25})
+    data = load_data(load_config(config))
+    data.grader.close()
+    assert data.validation
+    path = tmp_path / "seed.jsonl"
+    lines = [
+        {"id": f"other-{q.id}", "question": q.question, "answer": q.answer, "rationale": q.rationale}
+        for q in (*data.train, *data.validation)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(config | {"warm_start": {"tasks": [{"name": "chain", "path": str(path)}]}})
+    trained = {r["query_id"] for r in train_rows(tmp_path / "run", 0)}
+    assert trained == {f"other-{q.id}" for q in data.train}
+    dropped = pq.read_table(tmp_path / "run" / "iter_0" / "dropped.parquet").to_pylist()
+    assert {(r["query_id"], r["reason"]) for r in dropped} == {(f"other-{q.id}", "in_validation") for q in data.validation}
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert metrics["train/dropped/in_validation"] == len(data.validation)
 
 
 def test_keep_models_bounds_the_disk(tmp_path):

@@ -82,6 +82,7 @@ _RESULT = re.compile(
     rf"(?![\d.,]*\d)(?!\s*(?:{_GOES_ON}))"
 )  # fmt: skip
 _MENTION = re.compile(rf"(?<![\w.])(?P<value>(?P<number>{_NUMBER}))(?!\w)")
+_HELD = re.compile(rf"(?<![\w.])(?P<value>(?P<number>{_NUMBER}))(?!\d|_|(?:st|nd|rd|th)\b)")  # `72km` too
 _NEVER = r"(?P<value>(?!))"  # matches nothing
 _FINAL = re.compile(r"\\f?boxed\s*\{|####|\banswer(?: is|:)", re.IGNORECASE)
 _UNIT = re.compile(r"(?:\s|\\(?:text|mbox)\s*\{|\\[,!])+[A-Za-z]{2}[A-Za-z\s./}]*(?:\^\{?[23]\}?\$?)?$")  # `5 hours`, `3\text{ cm}^2`
@@ -127,13 +128,18 @@ def final_values(query: Query) -> list[str]:
 
 
 def reveals(text: str, query: Query) -> bool:
-    """Whether `text` holds the final value anywhere, as a result or in passing, and the question does not."""
-    return any(_holds(text, value) and not _holds(query.question, value) for value in final_values(query))
+    """Whether `text` holds the final value anywhere, as a result or in passing, and the question does not; the options that it shows do not count."""
+    values, stem = final_values(query), query.question
+    for i, option in enumerate(query.options or ()):
+        stem = re.sub(rf"\(?\b{chr(65 + i)}\s*[).:]\s*{re.escape(option.strip())}(?!\w)", " ", stem, flags=re.IGNORECASE)
+    if len(values) > 1 and re.search(rf"\({values[0]}\)|\b(?i:options?|choices?|answers?)\s*[:(]?\s*{values[0]}\b", text):
+        return True
+    return any(_holds(text, value) and not _holds(stem, value) for value in values)
 
 
 def _holds(text: str, answer: str) -> bool:
     if (number := _parse(answer)) is not None:
-        return any(_value(m) in (number, abs(number)) for m in _MENTION.finditer(text))
+        return any(_value(m) in (number, abs(number)) for m in _HELD.finditer(text))
     return any(pattern.search(text) for pattern in _patterns(answer))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_GROUPED = re.compile(r"[^\d(\[{]*\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?[^\d)\]},]*")  # one number with its digits in groups
+
 
 def last_boxed(text: str) -> str | None:
     r"""Content of the last `\boxed{...}` or `\fbox{...}` (or `\boxed 5`) of a text; None where there is none or it never closes."""
@@ -31,7 +33,8 @@ def final_answer(text: str) -> str | None:
     if boxed := last_boxed(text):
         return boxed
     if "####" in text:
-        return text.rpartition("####")[2].strip().replace(",", "") or None
-    said = re.findall(r"answer is:?\s+([^\n]+)", text, re.IGNORECASE)
-    found = re.split(r"(?<=[^\d\s])\.(?:\s|$)|\.\s|\.$", said[-1])[0] if said else ""
+        said = text.rpartition("####")[2].strip()
+        return (said.replace(",", "") if _GROUPED.fullmatch(said) else said) or None  # `1,234`, but not `(1,2)`
+    stated = re.findall(r"answer is:?\s+([^\n]+)", text, re.IGNORECASE)
+    found = re.split(r"(?<=[^\d\s])\.(?:\s|$)|\.\s|\.$", stated[-1])[0] if stated else ""
     return found.strip().strip("*").strip() or None
