@@ -26,8 +26,9 @@ def probe(config: Config, load: Load, n: int) -> tuple[Load, list[str]]:
     need as much. The rate at which the engine generated is measured too. Nothing is kept.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = config.model_copy(update={"output_dir": str(Path(scratch) / "probe"), "warm_start": None})
-        with open_run(folder, reporter=Reporter("quiet")) as ctx:
+        # nothing outside the scratch folder: the run would go on from what a mirror kept of the probe
+        alone = {"output_dir": str(Path(scratch) / "probe"), "warm_start": None, "mirror": None, "report_to": "none"}
+        with open_run(config.model_copy(update=alone), reporter=Reporter("quiet")) as ctx:
             chosen = sorted(ctx.data.train, key=lambda q: seed_of(config.seed, "probe", q.id))[:n]
             ctx.data = replace(ctx.data, train=sorted(chosen, key=lambda q: q.id))
             ctx.folder.set_model(0, ctx.base)
