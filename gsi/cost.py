@@ -2,7 +2,8 @@
 
     attempts   N x k  to  N x (k + max_extra) per iteration; a probe narrows this to what its queries took
     tokens     attempts x response tokens: the mean length of the references, or of the probe's responses
-    training   accepted rows x their response tokens x epochs, as `train/tokens` counts them; rows: 0.2 N x k to all attempts, or the probe's share
+    training   accepted rows x their response tokens x epochs, as `train/tokens` counts them; rows: 0.2 N x k to all attempts, or the probe's share;
+               and what `curate.references` adds: all: a row per query that has one; short: up to as many; prefixes: up to 8 openings of each
     evaluation one response per validation query after the warm start and every iteration, three times the test sets
     FLOPs      2 x parameters per token read or generated, 6 x parameters per token trained (metrics.flops)
 
@@ -57,6 +58,9 @@ class Range(NamedTuple):
         return Range(self.low + other.low, self.high + other.high)
 
 
+NONE = Range(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Load:
     """How much work an iteration is."""
@@ -69,6 +73,8 @@ class Load:
     prompt: float  # tokens
     response: float  # tokens generated per attempt
     row: float  # tokens trained per accepted row; wrong attempts tend to be longer
+    references: Range = NONE  # rows made from references, per iteration
+    reference: float = 0.0  # tokens trained per such row
     decode_rate: float | None = None  # tokens per second of one engine, measured
 
 
@@ -117,7 +123,7 @@ def estimate(config: Config, load: Load, parameters: int, d: Dimensions | None) 
     asked = load.validation * (n + 1) + load.test * min(3, n + 1)
     evaluated = asked * samples * load.response
     rows = load.rows if config.train.data == "replace" else load.rows * ((n + 1) / 2)
-    trained = rows * (load.row * config.train.epochs * n)
+    trained = (rows * load.row).plus(load.references * load.reference) * (config.train.epochs * n)
     if config.warm_start:
         warm = load.queries * load.row * config.warm_start.epochs
         trained = trained.plus(Range(warm, warm))

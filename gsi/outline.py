@@ -42,6 +42,7 @@ class Pool:
     train: int
     validation: int
     test: int
+    references: int  # training questions that have one
     question: float  # characters, mean
     rationale: float | None  # characters, mean of those there are
     said: list[str]  # what a reader of the plan should know of the data
@@ -63,7 +64,9 @@ def pool(config: Config, must_read: bool = False) -> Pool:
         said.append(f"{len(data.problems)} rows would be left out, for example: {data.problems[0]}")
     solutions = [len(q.rationale) for q in data.train if q.rationale]
     question = mean(len(q.question) for q in data.train) if data.train else 0.0
-    return Pool(len(data.train), len(data.validation), len(data.test), question, mean(solutions) if solutions else None, said)
+    return Pool(
+        len(data.train), len(data.validation), len(data.test), len(solutions), question, mean(solutions) if solutions else None, said
+    )
 
 
 def _on_hub(task: Task) -> bool:
@@ -107,6 +110,7 @@ def _by_size(config: Config, why: HubUnreachable) -> Pool:
     solved = [(p.rows, p.solution) for p in parts.values() if p.solution is not None]
     return Pool(
         n - validation, validation, sum(_part(t).rows for t in config.evaluate.tasks),
+        sum(rows for rows, _ in solved) * (n - validation) // n,
         sum(p.rows * p.question for p in parts.values()) / n,
         sum(rows * length for rows, length in solved) / sum(rows for rows, _ in solved) if solved else None,
         [f"warning: {why}", "So the data was neither read nor checked: the plan takes built-in sets as large as they are on the hub (gsi/outline.py)."],
