@@ -26,7 +26,7 @@ def print_plan(config: Config, probe: int = 0) -> None:
         guess = s.max_new_tokens / 4
     load = Load(
         n, data.validation, data.test, Range(low, high), Range(0.2 * low, high),
-        data.question / 4, guess, guess, *_references(config, data),
+        data.question / 4, guess, guess, *_references(config, data), data.unlevelled,
     )  # fmt: skip
     console, outlined, source = table_console(), load, "; --probe 50 samples first."
     if probe:
@@ -49,7 +49,13 @@ def print_plan(config: Config, probe: int = 0) -> None:
     table.add_row("train: rows", _range(load.rows.plus(load.references)), "")
     table.add_row("train: tokens, estimated", _range(found.trained * (1 / t)), _range(found.trained))
     table.add_row("evaluate: validation queries", f"{load.validation:,}", "")
-    table.add_row("evaluate: test queries (at the end)", "", f"{load.test:,}")
+    if config.evaluate.trajectory:
+        table.add_row("evaluate: test queries", f"{load.test:,}", "")
+    else:
+        table.add_row("evaluate: test queries (at the end)", "", f"{load.test:,}")
+    if config.strata.draws:
+        table.add_row("strata: responses (once)", "", f"{load.unlevelled * config.strata.draws:,}")
+    table.add_row("evaluate: tokens, estimated" + (", with strata" if config.strata.draws else ""), "", f"{found.evaluated:,.0f}")
     if found.flops:
         table.add_row("FLOPs, estimated", "", f"{found.flops.low:.2g} to {found.flops.high:.2g}")
     if d and parameters:

@@ -2,13 +2,16 @@
 
 import json
 import random
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 import scripted
+import yaml
 
 from gsi import load_config, run
+from gsi.cli import main
 from gsi.progress import Reporter
 from gsi.redo import stage
 from gsi.types import GsiError, Request
@@ -103,6 +106,23 @@ def test_a_stage_that_cannot_be_done_measures_nothing(tmp_path):
             stage(load_config(changes), name, n, QUIET)
     with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
         assert db.execute("SELECT count(*) FROM evaluations").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_a_plan_counts_what_a_run_draws_beside_its_samples(tmp_path, capsys, iterations):
+    """Strata and the test sets after every iteration, to the response."""
+    changes = config(tmp_path, draws=4, iterations=iterations)
+    changes["evaluate"] |= {"trajectory": True, "validation": 10, "pass_at_k": [1, 3]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changes))
+    assert main(["run", str(tmp_path / "config.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    path = run(changes, reporter=QUIET).path
+    with sqlite3.connect(path / "ledger.sqlite") as db:
+        strata = db.execute("SELECT count(*) FROM evaluations WHERE split LIKE 'strata%'").fetchone()[0]
+        every = db.execute("SELECT count(*) FROM evaluations").fetchone()[0]
+    assert re.search(rf"strata: responses \(once\) +│ +│ {strata:,} ", out)
+    half = 1024 // 2  # tokens of a response, where nothing is known
+    assert re.search(rf"evaluate: tokens, estimated, with strata +│ +│ {half * every:,} ", out)
 
 
 def test_without_draws_there_are_no_strata(tmp_path):
