@@ -2,8 +2,11 @@
 
     attempts   N x k  to  N x (k + max_extra) per iteration; a probe narrows this to what its queries took
     tokens     attempts x response tokens: the mean length of the references, or of the probe's responses
-    training   accepted rows x their response tokens x epochs, as `train/tokens` counts them; rows: 0.2 N x k to all attempts, or the probe's share
-    evaluation one response per validation query after the warm start and every iteration, three times the test sets
+    training   accepted rows x their response tokens x epochs, as `train/tokens` counts them; rows: 0.2 N x k to all attempts, or the probe's share;
+               and what `curate.references` adds: all: a row per query that has one; short: up to as many; prefixes: up to 8 openings of each
+    evaluation one response (evaluate.pass_at_k, avg_at_k: as many as they draw) per validation query after the warm start and every iteration; the
+               test sets three times (first, chosen and final model), with evaluate.trajectory as often as the validation queries
+    strata     strata.draws responses per query of training, validation and test sets whose task declares no level, once
     FLOPs      2 x parameters per token read or generated, 6 x parameters per token trained (metrics.flops)
 
     memory     sampling   weights + KV cache: 2 bytes x parameters + rows x (prompt + new tokens) x 2 x layers x KV heads x head size x 2 bytes;
@@ -57,6 +60,9 @@ class Range(NamedTuple):
         return Range(self.low + other.low, self.high + other.high)
 
 
+NONE = Range(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Load:
     """How much work an iteration is."""
@@ -69,6 +75,9 @@ class Load:
     prompt: float  # tokens
     response: float  # tokens generated per attempt
     row: float  # tokens trained per accepted row; wrong attempts tend to be longer
+    references: Range = NONE  # rows made from references, per iteration
+    reference: float = 0.0  # tokens trained per such row
+    unlevelled: int = 0  # queries of all three, of tasks without levels
     decode_rate: float | None = None  # tokens per second of one engine, measured
 
 
@@ -77,7 +86,7 @@ class Estimate:
     """Of the whole run. Seconds are None where nothing is known of the hardware."""
 
     generated: Range
-    evaluated: float
+    evaluated: float  # strata included
     trained: Range
     flops: Range | None
     sampling_seconds: Range | None
@@ -114,10 +123,10 @@ def estimate(config: Config, load: Load, parameters: int, d: Dimensions | None) 
     samples = max(
         config.evaluate.avg_at_k, 1 + max(config.evaluate.pass_at_k, default=1) if max(config.evaluate.pass_at_k, default=1) > 1 else 1
     )
-    asked = load.validation * (n + 1) + load.test * min(3, n + 1)
-    evaluated = asked * samples * load.response
+    asked = load.validation * (n + 1) + load.test * (n + 1 if config.evaluate.trajectory else min(3, n + 1))
+    evaluated = (asked * samples + load.unlevelled * config.strata.draws) * load.response
     rows = load.rows if config.train.data == "replace" else load.rows * ((n + 1) / 2)
-    trained = rows * (load.row * config.train.epochs * n)
+    trained = (rows * load.row).plus(load.references * load.reference) * (config.train.epochs * n)
     if config.warm_start:
         warm = load.queries * load.row * config.warm_start.epochs
         trained = trained.plus(Range(warm, warm))

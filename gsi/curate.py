@@ -133,7 +133,14 @@ def curate_each(
         yield Curated(kept + [kept[i % len(kept)] for i in range(floor - len(kept)) if kept], dropped)
 
 
-def select(rollouts: Iterable[Rollout], *, accept: str = "answer", cap: int = 0, distinct: bool = False, seed: int = 0) -> list[Rollout]:
+def select(
+    rollouts: Iterable[Rollout],
+    *,
+    accept: str = "answer",
+    cap: int = 0,
+    distinct: Callable[[str], Hashable] | None = None,
+    seed: int = 0,
+) -> list[Rollout]:
     """The accepted rollouts that `curate` keeps with the same settings, in its order, without a tokenizer (and so without `max_length`)."""
     by_query: dict[str, list[Rollout]] = defaultdict(list)
     for r in rollouts:
@@ -146,13 +153,13 @@ def select(rollouts: Iterable[Rollout], *, accept: str = "answer", cap: int = 0,
     return chosen
 
 
-def thin(rows: Sequence[Rollout], cap: int, distinct: bool, seed: int) -> list[Rollout]:
-    """Rows of one query with `cap` and `distinct`, in the order given; of equal completions (white space aside) the first stays."""
+def thin(rows: Sequence[Rollout], cap: int, distinct: Callable[[str], Hashable] | None, seed: int) -> list[Rollout]:
+    """Rows of one query with `cap` and `distinct`, in the order given; of completions that are the same the first stays."""
     kept = list(rows)
     if distinct:
-        first: dict[str, Rollout] = {}
+        first: dict[Hashable, Rollout] = {}
         for r in rows:
-            first.setdefault(" ".join(r.completion.split()), r)
+            first.setdefault(distinct(r.completion), r)
         kept = list(first.values())
     if cap and len(kept) > cap:
         ranked = sorted(kept, key=lambda r: seed_of(seed, "cap", r.query_id, r.iteration, r.attempt))[:cap]

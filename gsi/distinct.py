@@ -51,3 +51,8 @@ def _plain(m: re.Match[str]) -> str:
 
 
 SAME: dict[str, Callable[[str], Hashable]] = {"text": text, "steps": steps}
+
+
+def measure(setting: bool | str) -> Callable[[str], Hashable] | None:
+    """What `curate.distinct` says: when completions are the same; None = none is left out."""
+    return SAME["text" if setting is True else setting] if setting else None

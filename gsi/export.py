@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from gsi.config import Config, load_config
 from gsi.curate import select, thin
+from gsi.distinct import measure
 from gsi.files import read_json
 from gsi.ledger import Ledger
 from gsi.seeds import seed_of
@@ -41,7 +42,7 @@ class Cut:
     iteration: int | None  # of the training, as the run counts them; its rollouts were drawn by the model before
     accept: str
     cap: int
-    distinct: bool
+    distinct: Callable[[str], Hashable] | None  # says which completions are the same
     seed: int
     negatives: frozenset[str]  # statuses
 
@@ -56,6 +57,7 @@ def export(
         to: sft | dpo | kto | grpo | rollouts (see above).
         iteration: the last that was sampled by default; `rollouts`: all of them.
         cap, distinct, accept, seed: filters as in `curate` and `accept` of the config; None = the run's own.
+            distinct: true = by the measure of the run (text or steps), by text where it has none.
         negatives: statuses whose rows count as rejected (dpo, kto); with `accept: steps` right answers with a wrong step do too.
         ids: `sft` with the stored token ids and the loss mask; needs the run's tokenizer.
 
@@ -70,8 +72,9 @@ def export(
         raise GsiError(f"--negatives: {unknown[0]!r}; there are {', '.join(s for s in STATUSES if s != 'correct')}")
     config = load_config(run / "config.yaml")
     c = config.curate
+    same = measure(c.distinct if distinct is None else distinct and (c.distinct or True))
     cut = Cut(
-        run, iteration, accept or config.accept, c.cap if cap is None else cap, bool(c.distinct) if distinct is None else distinct,
+        run, iteration, accept or config.accept, c.cap if cap is None else cap, same,
         config.seed if seed is None else seed, frozenset(negatives),
     )  # fmt: skip
     if to == "rollouts":

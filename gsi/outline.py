@@ -14,7 +14,7 @@ from gsi import tasks
 from gsi.config import Config
 from gsi.config.data import Task
 from gsi.hub import HubUnreachable
-from gsi.queries import load_data
+from gsi.queries import load_data, without_levels
 from gsi.tasks.mixture import mixed_sizes, validation_size
 
 
@@ -42,6 +42,8 @@ class Pool:
     train: int
     validation: int
     test: int
+    references: int  # training questions that have one
+    unlevelled: int  # questions of all three, of tasks that declare no level
     question: float  # characters, mean
     rationale: float | None  # characters, mean of those there are
     said: list[str]  # what a reader of the plan should know of the data
@@ -63,7 +65,11 @@ def pool(config: Config, must_read: bool = False) -> Pool:
         said.append(f"{len(data.problems)} rows would be left out, for example: {data.problems[0]}")
     solutions = [len(q.rationale) for q in data.train if q.rationale]
     question = mean(len(q.question) for q in data.train) if data.train else 0.0
-    return Pool(len(data.train), len(data.validation), len(data.test), question, mean(solutions) if solutions else None, said)
+    unlevelled = sum(map(len, without_levels(data).values()))
+    return Pool(
+        len(data.train), len(data.validation), len(data.test), len(solutions), unlevelled, question, mean(solutions) if solutions else None,
+        said,
+    )  # fmt: skip
 
 
 def _on_hub(task: Task) -> bool:
@@ -84,6 +90,7 @@ class _Part(NamedTuple):
     rows: int
     question: float
     solution: float | None
+    levels: bool
 
 
 def _part(task: Task) -> _Part:
@@ -91,10 +98,12 @@ def _part(task: Task) -> _Part:
         size = SIZES[task.name]
         rows = size.rows[_split(task)]
         # the hub's solutions are text: of programs nothing is known
-        return _Part(min(rows, task.limit or rows), size.question, None if task.programs else size.solution)
+        levels = bool(tasks.TASKS[task.name].hard_levels)
+        return _Part(min(rows, task.limit or rows), size.question, None if task.programs else size.solution, levels)
     queries = tasks.load(task).queries
     solutions = [len(q.rationale) for q in queries if q.rationale]
-    return _Part(len(queries), mean(len(q.question) for q in queries), mean(solutions) if solutions else None)
+    levels = any(q.level is not None for q in queries)
+    return _Part(len(queries), mean(len(q.question) for q in queries), mean(solutions) if solutions else None, levels)
 
 
 def _by_size(config: Config, why: HubUnreachable) -> Pool:
@@ -102,11 +111,15 @@ def _by_size(config: Config, why: HubUnreachable) -> Pool:
     if weights := {t.name: t.weight for t in config.tasks if t.weight}:
         sizes = mixed_sizes({name: parts[name].rows for name in weights}, weights)
         parts = {name: parts[name]._replace(rows=rows) for name, rows in sizes.items()}
+    tests = [(t.name, _part(t)) for t in config.evaluate.tasks]
+    with_levels = {name for name, p in (*parts.items(), *tests) if p.levels}
     n = sum(p.rows for p in parts.values())
     validation = validation_size(n, config.evaluate.validation)
     solved = [(p.rows, p.solution) for p in parts.values() if p.solution is not None]
     return Pool(
-        n - validation, validation, sum(_part(t).rows for t in config.evaluate.tasks),
+        n - validation, validation, sum(p.rows for _, p in tests),
+        sum(rows for rows, _ in solved) * (n - validation) // n,
+        sum(p.rows for name, p in (*parts.items(), *tests) if name not in with_levels),
         sum(p.rows * p.question for p in parts.values()) / n,
         sum(rows * length for rows, length in solved) / sum(rows for rows, _ in solved) if solved else None,
         [f"warning: {why}", "So the data was neither read nor checked: the plan takes built-in sets as large as they are on the hub (gsi/outline.py)."],

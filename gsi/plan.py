@@ -8,8 +8,9 @@ from gsi import cost, dimensions
 from gsi.allocation import bounds
 from gsi.config import Config
 from gsi.cost import Load, Range
-from gsi.outline import pool
+from gsi.outline import Pool, pool
 from gsi.progress import table_console
+from gsi.strategies import STRATEGIES
 from gsi.weights import count_parameters
 
 
@@ -25,13 +26,14 @@ def print_plan(config: Config, probe: int = 0) -> None:
         guess = s.max_new_tokens / 4
     load = Load(
         n, data.validation, data.test, Range(low, high), Range(0.2 * low, high),
-        data.question / 4, guess, guess,
+        data.question / 4, guess, guess, *_references(config, data), data.unlevelled,
     )  # fmt: skip
-    console = table_console()
+    console, outlined, source = table_console(), load, "; --probe 50 samples first."
     if probe:
         from gsi.probe import probe as sample_first
 
         load, lines = sample_first(config, load, probe)
+        source = "." if load is outlined else " and the probe."
         for line in lines:
             console.print(line, markup=False)
     found = cost.estimate(config, load, parameters, d)
@@ -44,10 +46,16 @@ def print_plan(config: Config, probe: int = 0) -> None:
     table.add_row(
         "sample: tokens, at most", f"{load.attempts.high * s.max_new_tokens:,.0f}", f"{load.attempts.high * s.max_new_tokens * t:,.0f}"
     )
-    table.add_row("train: rows", _range(load.rows), "")
+    table.add_row("train: rows", _range(load.rows.plus(load.references)), "")
     table.add_row("train: tokens, estimated", _range(found.trained * (1 / t)), _range(found.trained))
     table.add_row("evaluate: validation queries", f"{load.validation:,}", "")
-    table.add_row("evaluate: test queries (at the end)", "", f"{load.test:,}")
+    if config.evaluate.trajectory:
+        table.add_row("evaluate: test queries", f"{load.test:,}", "")
+    else:
+        table.add_row("evaluate: test queries (at the end)", "", f"{load.test:,}")
+    if config.strata.draws:
+        table.add_row("strata: responses (once)", "", f"{load.unlevelled * config.strata.draws:,}")
+    table.add_row("evaluate: tokens, estimated" + (", with strata" if config.strata.draws else ""), "", f"{found.evaluated:,.0f}")
     if found.flops:
         table.add_row("FLOPs, estimated", "", f"{found.flops.low:.2g} to {found.flops.high:.2g}")
     if d and parameters:
@@ -63,10 +71,7 @@ def print_plan(config: Config, probe: int = 0) -> None:
             f"money, at {config.cost.price_per_gpu_hour:g} per GPU hour", "", f"{found.money.low:,.2f} to {found.money.high:,.2f}"
         )
     console.print(table)
-    console.print(
-        "Formulas: gsi/cost.py. Estimates from the references' length" + (" and the probe." if probe else "; --probe 50 samples first."),
-        markup=False,
-    )
+    console.print(f"Formulas: gsi/cost.py. Estimates from the references' length{source}", markup=False)
     if not parameters:
         console.print(
             "FLOPs, memory and time: unknown, the model's size cannot be read without loading it; give `dimensions`", markup=False
@@ -80,6 +85,19 @@ def print_plan(config: Config, probe: int = 0) -> None:
         console.print(f"warning: that is more memory than a {config.cost.gpu} has ({_bytes(cost.GPUS[config.cost.gpu][2])})", markup=False)
     for line in data.said:
         console.print(line, markup=False)
+
+
+def _references(config: Config, data: Pool) -> tuple[Range, float]:
+    """Rows that an iteration makes from references (gsi/trainset.py), and their tokens; openings are taken to be half of theirs."""
+    tokens = (data.rationale or 0.0) / 4
+    match config.curate.references:
+        case "all":
+            return Range(data.references, data.references), tokens
+        case "short":
+            return Range(0, data.references), tokens
+        case "prefixes":
+            return Range(0, data.references * STRATEGIES["state_reset"].max_extra), tokens / 2
+    return cost.NONE, 0.0
 
 
 def _range(r: Range) -> str:

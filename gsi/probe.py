@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from gsi import advice, stages
+from gsi.allocation import bounds
 from gsi.config import Config
 from gsi.cost import Load, Range, bootstrap
 from gsi.loop import open_run
@@ -25,9 +26,13 @@ def probe(config: Config, load: Load, n: int) -> tuple[Load, list[str]]:
     Attempts and rows become 95 % intervals over the queries (bootstrap) of the initial model; later iterations are taken to
     need as much. The rate at which the engine generated is measured too. Nothing is kept.
     """
+    nothing = [f"probe: strategy {config.strategy} draws no attempts, so there is nothing to measure"]
+    if not bounds(config)[1]:
+        return load, nothing
     with tempfile.TemporaryDirectory() as scratch:
-        folder = config.model_copy(update={"output_dir": str(Path(scratch) / "probe"), "warm_start": None})
-        with open_run(folder, reporter=Reporter("quiet")) as ctx:
+        # nothing outside the scratch folder: the run would go on from what a mirror kept of the probe
+        alone = {"output_dir": str(Path(scratch) / "probe"), "warm_start": None, "mirror": None, "report_to": "none"}
+        with open_run(config.model_copy(update=alone), reporter=Reporter("quiet")) as ctx:
             chosen = sorted(ctx.data.train, key=lambda q: seed_of(config.seed, "probe", q.id))[:n]
             ctx.data = replace(ctx.data, train=sorted(chosen, key=lambda q: q.id))
             ctx.folder.set_model(0, ctx.base)
@@ -39,6 +44,8 @@ def probe(config: Config, load: Load, n: int) -> tuple[Load, list[str]]:
             seconds = ctx.clock.get("engine_run", 0.0) - before.get("engine_run", 0.0)
             warnings = advice.after_sampling(ctx.folder.ledger, 0, config)
     flat = [r for found in rows.values() for r in found]
+    if not flat:
+        return load, nothing
     attempts = bootstrap([len(found) for found in rows.values()], config.seed)
     tokens = bootstrap([sum(r.generated_tokens for r in found) for found in rows.values()], config.seed)
     accepted = bootstrap([sum(r.accepted(config.accept) for r in found) for found in rows.values()], config.seed)

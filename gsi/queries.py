@@ -35,6 +35,13 @@ class Data:
     overlap: list[Overlap] = field(default_factory=list)  # test queries that are also training queries
 
 
+def without_levels(data: Data) -> dict[str, list[Query]]:
+    """The queries of tasks that declare no level, by split: those that `strata.draws` are for."""
+    every: dict[str, Sequence[Query]] = {"train": data.train, "validation": data.validation, "test": data.test}
+    with_levels = {q.task for own in every.values() for q in own if q.level is not None}
+    return {name: [q for q in own if q.task not in with_levels] for name, own in every.items()}
+
+
 def load_data(
     config: Config, queries: Sequence[Query] | None = None, check: Callable[..., Any] | None = None, planning: bool = False
 ) -> Data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gsi import stages, trainset
+from gsi import stages, strata, trainset
 from gsi.config import Config
 from gsi.context import Context
 from gsi.loop import open_run, train
@@ -32,6 +32,8 @@ def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -
         if not (name == "sample" and folder.done(n, name)):
             if (m := _reads(config, name, n)) is not None:
                 folder.model(m)  # before anything is given up
+            if (name, n) != ("train", 0):
+                strata.measure(ctx)  # as the loop does once the iter_0 model is there: the stage's rows have their levels
             folder.invalidate(n, name)
             STAGES[name](ctx, n)
         write_metrics(ctx)

@@ -14,8 +14,9 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +127,7 @@ class Sampler:
                     return []
 
     def put(self, request: Request, completion: Completion) -> None:
-        if self._error:
+        if self._error and not self._thread.is_alive():  # nothing can be stored any more; any other error is `take`'s to tell
             raise self._error
         self._inbox.put(("completion", request, completion))
 
@@ -141,7 +142,7 @@ class Sampler:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        # what the engine has handed over is paid for: grade and store it, also when the engine failed
+        # what the engine has handed over is paid for: grade and store it, also when the engine or a hint failed
         self._inbox.put(None)
         self._thread.join()
         if self._hints:
@@ -152,9 +153,12 @@ class Sampler:
     # ----------------------------------------------------------------------------------- the scheduler thread
 
     def _schedule(self) -> None:
-        """Drains the inbox: grade, commit everything that is graded in one transaction, then decide."""
+        """Drains the inbox: grade, commit everything that is graded in one transaction, then decide.
+
+        After an error nothing is decided any more, and what the engine has handed over is still stored; only one of the ledger ends this.
+        """
         closing = False
-        try:
+        with self._failing():
             while not (closing and self._inbox.empty() and self._grading == 0):
                 events = [self._inbox.get()]
                 while not self._inbox.empty():
@@ -163,21 +167,35 @@ class Sampler:
                 for event in events:
                     if event is None:
                         closing = True
-                    elif event[0] == "completion":
-                        self._grade(event[1], event[2], rows)
-                    elif event[0] == "verdict":
-                        self._grading -= 1
-                        request, completion, verdict = event[1:]
-                        rows.append(self._rollout(request, completion, verdict.result()))
-                    elif event[0] == "hint":
-                        self._launch(event[1], event[2], event[3].result())
+                        continue
+                    with self._failing():
+                        self._handle(event, rows)
                 if rows:
                     self.ledger.add(rows, self.split)
-                    self._record(rows, decide=not closing)
-        except BaseException as e:  # handed to the engine's thread, which raises it
+                    with self._failing():
+                        self._record(rows, decide=not closing and not self._error)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """An error is kept, the first of them, and raised in the engine's thread."""
+        try:
+            yield
+        except BaseException as e:
             with self._changed:
-                self._error = e
+                self._error = self._error or e
                 self._changed.notify_all()
+            if self._hints:  # those still to be made: nobody would draw with them
+                self._hints.shutdown(wait=False, cancel_futures=True)
+
+    def _handle(self, event: Any, rows: list[Rollout]) -> None:
+        if event[0] == "completion":
+            self._grade(event[1], event[2], rows)
+        elif event[0] == "verdict":
+            self._grading -= 1
+            request, completion, verdict = event[1:]
+            rows.append(self._rollout(request, completion, verdict.result()))
+        elif event[0] == "hint":
+            self._launch(event[1], event[2], event[3].result())
 
     def _grade(self, request: Request, completion: Completion, rows: list[Rollout]) -> None:
         if completion.finish_reason != "stop":  # no whole response

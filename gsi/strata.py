@@ -13,6 +13,7 @@ from gsi.allocation import Fixed
 from gsi.context import Context, draw
 from gsi.ledger import STRATA_SPLITS
 from gsi.metrics import accepted_sql
+from gsi.queries import without_levels
 from gsi.seeds import seed_of
 from gsi.types import Query, Sampling
 
@@ -27,7 +28,7 @@ def measure(ctx: Context) -> None:
         return
     chosen = Sampling(c.sample.temperature or 0.7, c.sample.top_p, c.sample.max_new_tokens, c.sample.stop, c.sample.repetition_stop)
     for split in STRATA_SPLITS:
-        queries = [q for name, own in _queries(ctx).items() if SPLITS[name] == split for q in own]
+        queries = [q for name, own in without_levels(ctx.data).items() if SPLITS[name] == split for q in own]
         if queries:
             draw(
                 ctx, 0, "difficulty of the queries", queries,
@@ -44,20 +45,13 @@ def apply(ctx: Context) -> None:
     if "strata" not in ctx.folder.state:
         return
     found: dict[str, list[Query]] = {}
-    for name, own in _queries(ctx).items():
+    for name, own in without_levels(ctx.data).items():
         levels = _levels(own, _rates(ctx, SPLITS[name]), ctx.config.seed)
         found[name] = [replace(q, level=levels.get(q.id, q.level)) for q in getattr(ctx.data, name)]
         ctx.folder.ledger.set_levels(name, levels)
-    hard = ctx.data.hard | {q.task: (STRATA,) for own in _queries(ctx).values() for q in own}
+    hard = ctx.data.hard | {q.task: (STRATA,) for own in without_levels(ctx.data).values() for q in own}
     ctx.data = replace(ctx.data, train=found["train"], validation=found["validation"], test=found["test"], hard=hard)
     ctx.folder.state["hard_levels"] = hard
-
-
-def _queries(ctx: Context) -> dict[str, list[Query]]:
-    """The queries of tasks that declare no level, by split."""
-    every: dict[str, Sequence[Query]] = {name: getattr(ctx.data, name) for name in SPLITS}
-    with_levels = {q.task for own in every.values() for q in own if q.level is not None}
-    return {name: [q for q in own if q.task not in with_levels] for name, own in every.items()}
 
 
 def _rates(ctx: Context, split: str) -> dict[str, int]:

@@ -54,7 +54,7 @@ def _chosen(ctx: Context, n: int, queries: Mapping[str, Query], figures: Counter
         control=c.control,
         cap=c.curate.cap,
         floor=c.curate.floor,
-        distinct=distinct.SAME["text" if c.curate.distinct is True else c.curate.distinct] if c.curate.distinct else None,
+        distinct=distinct.measure(c.curate.distinct),
         judge=_judge(ctx, queries),
         among=None if c.curate.verdicts else lambda rows: controls.whatever_verdict(rows, c.accept, c.seed),
         max_length=c.train.max_length,

@@ -1,11 +1,13 @@
 """The control arms, through the public entry points, in the scripted world: each lacks exactly one thing of the arms it is compared with."""
 
+import re
 import sqlite3
 from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 import scripted
+import yaml
 from test_loop import dump, run, train_rows
 
 from gsi import load_config
@@ -43,6 +45,27 @@ def test_all_references_and_nothing_drawn(tmp_path, check_folder):
     assert {r["source"] for r in rows} == {"reference"}
     assert dump(folder) == []
     assert check_folder(folder) == []
+
+
+@pytest.mark.parametrize("strategy", ["sft_refs_all", "sft_refs_hard", "refs_truncated"])
+def test_a_plan_counts_the_rows_made_from_references(tmp_path, capsys, strategy):
+    settings = scripted.config(tmp_path / strategy, strategy=strategy, **CONFIG | {"iterations": 1})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["run", str(tmp_path / "config.yaml"), "--dry-run"]) == 0
+    planned = re.search(r"train: rows +│ ([\d,]+)(?: to ([\d,]+))? ", capsys.readouterr().out)
+    low, high = (int((planned[i] or planned[1]).replace(",", "")) for i in (1, 2))
+    assert low <= len(train_rows(arm(tmp_path, strategy, iterations=1), 1)) <= high
+    added = {"sft_refs_all": 60, "sft_refs_hard": 60, "refs_truncated": 8 * 60}[strategy]
+    assert high == added + (0 if strategy == "sft_refs_all" else 4 * 60)
+    assert low == (60 if strategy == "sft_refs_all" else 48)
+
+
+def test_a_probe_of_an_arm_that_draws_nothing_says_so(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(scripted.config(tmp_path / "run", strategy="sft_refs_all", **CONFIG)))
+    assert main(["run", str(tmp_path / "config.yaml"), "--dry-run", "--probe", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "probe: strategy sft_refs_all draws no attempts" in out
+    assert re.search(r"train: rows +│ 60 ", out)
 
 
 def test_references_of_the_queries_under_quota_beside_vanilla_s_rows(tmp_path, check_folder):

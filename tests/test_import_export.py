@@ -1,6 +1,7 @@
 """Samples of others in, training data for others out: through the command, read back by TRL's own utilities."""
 
 import json
+import random
 import runpy
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from gsi.cli import main
 from gsi.config import load_config
 from gsi.progress import Reporter
 from gsi.runfolder.opening import open_folder
+from gsi.types import Request
 
 QUIET = Reporter("quiet")
 
@@ -292,6 +294,33 @@ def test_filters_run_again_and_choose_what_curation_chose(run):
     assert max(Counter(r["query_id"] for r in out(run, "--cap", "1")).values()) == 1
     assert {key(r) for r in out(run, "--cap", "2")} <= {key(r) for r in again}
     assert out(run, "--cap", "2", "--no-distinct", "--seed", "5") != out(run, "--cap", "2", "--no-distinct")
+
+
+def reworded(request: Request, model: str) -> str:
+    """The right steps in words of many kinds, and for one attempt in three other steps."""
+    rng = random.Random(request.seed)
+    right, so = request.query.answer, rng.choice(["So", "Then", "Thus", "Hence", "Therefore", "And so"])
+    steps = f"{right} + 0 = {right}" if rng.random() < 2 / 3 else f"{right} * 1 = {right}"
+    return f"{so} {steps}\nThe answer is {right if rng.random() < 0.7 else 777}"
+
+
+def test_rows_of_equal_steps_are_left_out_where_the_run_leaves_them_out(tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"question": f"What is {n}?", "answer": str(n)}) + "\n" for n in range(2, 12)))
+    config = scripted.config(
+        tmp_path / "run", iterations=1, sample={"k": 12}, curate={"distinct": "steps"}, evaluate={"validation": 0},
+        tasks=[{"name": "auto", "path": str(tmp_path / "train.jsonl")}], engine={"kind": "scripted", "function": f"{__file__}:reworded"},
+    )  # fmt: skip
+    run = gsi.run(config, reporter=QUIET).path
+    trained = [key(r) for r in pq.read_table(run / "iter_1" / "train.parquet").to_pylist()]
+    assert len(trained) <= 20, "two kinds of steps for each of ten questions"
+    for filters in (["--accept", "answer"], ["--distinct"], ["--cap", "0"]):
+        assert [key(r) for r in out(run, *filters)] == trained
+    assert len(out(run, "--no-distinct")) > len(trained)
+    kinds = Counter((r["query_id"], r["label"]) for r in out(run, "--to", "kto"))
+    assert max(kinds.values()) == 2
+    config["curate"]["distinct"] = False
+    other = gsi.run(config | {"output_dir": str(tmp_path / "other")}, reporter=QUIET).path
+    assert len(out(other, "--accept", "answer")) > len(out(other, "--distinct")) > len(trained), "by text where the run has no measure"
 
 
 def test_rejected_rows_are_negatives_with_the_plain_prompt(run):

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import scripted
+import yaml
 
 from gsi import run as gsi_run
+from gsi.cli import main
 from gsi.config import ConfigError, load_config
 from gsi.disks import network_filesystem
 from gsi.mirror import Mirror
@@ -62,6 +65,27 @@ def test_a_run_goes_on_from_its_mirror(tmp_path, capsys):
     follow(tmp_path, str(tmp_path / "mirror"), tmp_path)
     assert "second is restored from" in capsys.readouterr().err
     assert not list((tmp_path / "mirror").rglob("*.part"))
+
+
+def test_a_probe_leaves_no_mirror_for_the_run_to_go_on_from(tmp_path, capsys):
+    settings = scripted.config(tmp_path / "run", iterations=1, mirror=str(tmp_path / "mirror"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["run", str(tmp_path / "config.yaml"), "--dry-run", "--probe", "3"]) == 0
+    assert "probe: 3 questions" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml"]
+    assert main(["run", str(tmp_path / "config.yaml"), "--log", "quiet"]) == 0
+    assert "restored" not in capsys.readouterr().err
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        assert db.execute("select count(distinct query_id) from rollouts").fetchone() == (32,)
+
+
+def test_a_probe_of_a_run_at_work_leaves_its_mirror_as_it_is(tmp_path):
+    settings = scripted.config(tmp_path / "run", iterations=1, mirror=str(tmp_path / "mirror"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    run(tmp_path / "run", iterations=1, mirror=str(tmp_path / "mirror"))
+    before = tree(tmp_path / "mirror")
+    assert main(["run", str(tmp_path / "config.yaml"), "iterations=3", "--dry-run", "--probe", "3"]) == 0
+    assert tree(tmp_path / "mirror") == before
 
 
 def test_another_run_does_not_overwrite_a_mirror(tmp_path):

@@ -3,6 +3,7 @@
 import random
 import sqlite3
 import tempfile
+import threading
 import time
 from concurrent.futures import Future
 from dataclasses import replace
@@ -181,7 +182,7 @@ def sample(folder: Path, outcome, k, wanted, extra, rows, shuffle, guidance=None
     try:
         with sampler:
             ScriptedEngine(respond, "m", rows, shuffle).run(sampler)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GsiError):
         pass
     found = [replace(r, created_at="") for r in ledger.rows()]
     ledger.close()
@@ -219,6 +220,40 @@ def test_attempts_do_not_depend_on_who_finishes_first_nor_on_interruptions(world
         assert len(mine) == n
         assert all(r.guidance is None for r in mine[:k])
         assert all(r.guidance for r in mine[k:])
+
+
+class Breaks(Hints):
+    """Fails from its n-th call on."""
+
+    def __init__(self, calls):
+        self.calls, self.lock = calls, threading.Lock()
+
+    def hint(self, query, history, index):
+        with self.lock:
+            self.calls -= 1
+            if self.calls < 0:
+                raise GsiError("the teacher is gone")
+        return super().hint(query, history, index)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 0.8), st.integers(0, 9), st.integers(1, 40), st.integers(0, 10**6), st.integers(0, 12))
+def test_a_guidance_that_breaks_loses_nothing_and_changes_nothing(world, rate, extra, rows, shuffle, calls):
+    drawn = []
+
+    def outcome(query, attempt):
+        drawn.append((query, attempt))
+        return random.Random(f"{world}{query}{attempt}").random() < rate
+
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        calm = sample(Path(a), outcome, 3, 2, extra, rows, shuffle, Hints())
+        drawn.clear()
+        for i in range(200):
+            found = sample(Path(b), outcome, 3, 2, extra, rows, shuffle + i, Breaks(calls + i))
+            assert [(r.query_id, r.attempt) for r in found] == sorted(drawn), "all that was drawn is stored, and drawn once"
+            if len(found) == len(calm):
+                break
+        assert found == calm
 
 
 def test_interactive_calls_are_recorded_and_not_paid_twice(tmp_path):

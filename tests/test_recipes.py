@@ -77,11 +77,12 @@ def test_a_recipe_as_it_is_plans_where_no_hub_answers(offline, monkeypatch, caps
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     cot, math = str(ROOT / "configs" / "paper" / "mistral-7b-cot.yaml"), str(ROOT / "configs" / "small" / "qwen3-1.7b-24gb.yaml")
-    assert main(["run", cot, "--dry-run", "strategy=state_reset"]) == 0
+    assert main(["run", cot, "--dry-run", "strategy=state_reset", "strata.draws=2"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "queries │ 9,500 │" in out  # 3000 + 4000 + 3000, less 5 %
     assert "validation queries │ 500 │" in out
     assert f"test queries (at the end) │ │ {1319 + 5000 + 254 + 300 + 800 + 2985:,} │" in out
+    assert f"strata: responses (once) │ │ {2 * (3000 + 3000 + 1319 + 254 + 300 + 800 + 2985):,} │" in out, "math has levels"
     assert "warning: tasks.0: openai/gsm8k:main (split train): cannot be loaded" in out
     assert "neither read nor checked" in out
     if offline:

@@ -1,6 +1,7 @@
 """The sampler as an engine sees it, the memory it takes, and what is refused before it starts."""
 
 import json
+import sqlite3
 import threading
 from concurrent.futures import Future
 
@@ -18,7 +19,14 @@ from gsi.guidance.answer_driven import AnswerDriven
 from gsi.ledger import Ledger
 from gsi.prompts import Renderer
 from gsi.sampling import Sampler
-from gsi.types import Completion, Query, Sampling, Verdict
+from gsi.types import Completion, GsiError, Query, Sampling, Verdict
+
+
+class Broken:
+    """A guidance whose teacher is down."""
+
+    def hint(self, query, history, index):
+        raise GsiError("the teacher cannot be reached")
 
 
 class Marker:
@@ -90,6 +98,51 @@ def test_slow_grading_holds_neither_the_engine_nor_other_queries(tmp_path):
         assert not grader.release.is_set()
         grader.release.set()
         work.stop()
+
+
+@pytest.mark.parametrize("hint_workers", [0, 1])
+def test_a_hint_that_fails_loses_nothing_that_was_handed_over(tmp_path, hint_workers):
+    grader = Marker()
+    work = sampler(tmp_path, ["a", "b", "c"], grader, hint_workers=hint_workers)
+    work.guidance = Broken()
+
+    def engine():
+        plain = work.take(100, 5)
+        for request in (*plain[2:4], *plain[:2]):
+            work.put(request, answer("slow yes" if request.query.id == "b" else "no"))
+        try:
+            while work.take(0, 5) is not None:
+                pass
+        finally:
+            for request in plain[4:]:  # were ready before the engine asked for more
+                work.put(request, answer("no"))
+            grader.release.set()
+
+    with pytest.raises(GsiError, match="teacher cannot be reached"), work:
+        engine()
+    assert [(r.query_id, r.attempt, r.status) for r in work.ledger.rows()] == [
+        (q, n, "correct" if q == "b" else "wrong") for q in "abc" for n in (0, 1)
+    ]
+
+
+def test_a_response_that_cannot_be_graded_takes_no_other_with_it(tmp_path):
+    class Odd(Marker):
+        def submit(self, query, response):
+            if query.id == "a":
+                raise GsiError("no grader for this")
+            return super().submit(query, response)
+
+    work = sampler(tmp_path, ["a", "b", "c"], Odd())
+    with pytest.raises(GsiError, match="no grader for this"), work:
+        ScriptedEngine(lambda request, model: "yes", "m").run(work)
+    assert [(r.query_id, r.attempt) for r in work.ledger.rows()] == [(q, n) for q in "bc" for n in (0, 1)]
+
+
+def test_an_engine_is_told_that_nothing_can_be_stored(tmp_path):
+    work = sampler(tmp_path, ["a", "b"], Marker())
+    work.ledger.close()
+    with pytest.raises(sqlite3.ProgrammingError), work:
+        ScriptedEngine(lambda request, model: "no", "m").run(work)
 
 
 def test_attempts_that_turned_out_to_be_needless_are_counted_as_waste(tmp_path):

@@ -2,14 +2,21 @@
 
 import json
 import random
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 import scripted
+import yaml
 
-from gsi import run
-from gsi.types import Request
+from gsi import load_config, run
+from gsi.cli import main
+from gsi.progress import Reporter
+from gsi.redo import stage
+from gsi.types import GsiError, Request
+
+QUIET = Reporter("quiet")
 
 
 def respond(request: Request, model: str) -> str:
@@ -73,6 +80,49 @@ def test_a_second_call_draws_nothing_and_keeps_the_strata(tmp_path):
     assert levels(result.path) == before
     with sqlite3.connect(result.path / "ledger.sqlite") as db:
         assert db.execute("select count(*) from evaluations where split like 'strata%'").fetchone() == (100 * 16,)
+
+
+def test_stages_that_are_done_again_alone_measure_the_strata_first(tmp_path):
+    changes = config(tmp_path, draws=4, warm_start={}, keep_models="all")
+    changes["evaluate"]["validation"] = 10
+    rows = [{"id": f"r{i}", "question": f"Question {i} of train", "answer": str(i), "rationale": f"It is {i}."} for i in range(50)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = run(changes, reporter=QUIET).path
+    for name, n in (("train", 0), ("evaluate", 0), ("sample", 1), ("curate", 1), ("train", 1), ("evaluate", 1)):
+        stage(load_config(changes), name, n, QUIET)
+    run(changes, reporter=QUIET)
+    with sqlite3.connect(path / "ledger.sqlite") as db:
+        own = "SELECT level FROM rollouts UNION ALL SELECT level FROM evaluations WHERE split NOT LIKE 'strata%'"
+        assert {level for (level,) in db.execute(own)} == {1, 2, 3, 4, 5}
+        assert db.execute("SELECT count(*) FROM evaluations WHERE split LIKE 'strata%'").fetchone() == (100 * 4,)
+    for n in range(3):
+        assert json.loads((path / f"iter_{n}" / "eval.json").read_text())["validation"]["mine"]["mean_over_levels"] is not None
+
+
+def test_a_stage_that_cannot_be_done_measures_nothing(tmp_path):
+    changes = config(tmp_path, draws=4)
+    for name, n in (("evaluate", 0), ("sample", 1), ("train", 1)):
+        with pytest.raises(GsiError):
+            stage(load_config(changes), name, n, QUIET)
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM evaluations").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_a_plan_counts_what_a_run_draws_beside_its_samples(tmp_path, capsys, iterations):
+    """Strata and the test sets after every iteration, to the response."""
+    changes = config(tmp_path, draws=4, iterations=iterations)
+    changes["evaluate"] |= {"trajectory": True, "validation": 10, "pass_at_k": [1, 3]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changes))
+    assert main(["run", str(tmp_path / "config.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    path = run(changes, reporter=QUIET).path
+    with sqlite3.connect(path / "ledger.sqlite") as db:
+        strata = db.execute("SELECT count(*) FROM evaluations WHERE split LIKE 'strata%'").fetchone()[0]
+        every = db.execute("SELECT count(*) FROM evaluations").fetchone()[0]
+    assert re.search(rf"strata: responses \(once\) +│ +│ {strata:,} ", out)
+    half = 1024 // 2  # tokens of a response, where nothing is known
+    assert re.search(rf"evaluate: tokens, estimated, with strata +│ +│ {half * every:,} ", out)
 
 
 def test_without_draws_there_are_no_strata(tmp_path):

@@ -23,7 +23,9 @@ def add(command: Add) -> None:
     p.add_argument("--iteration", type=int, metavar="N", help="default: the last one sampled; rollouts: all of them")
     p.add_argument("--cap", type=int, metavar="N", help="rows per question at most, 0 = all (default: the run's)")
     p.add_argument(
-        "--distinct", action=argparse.BooleanOptionalAction, help="of equal completions of a question keep one (default: the run's)"
+        "--distinct",
+        action=argparse.BooleanOptionalAction,
+        help="of a question's completions that are the same by the run's measure (by text where it has none) keep one (default: as the run)",
     )
     p.add_argument("--accept", choices=("answer", "steps"), help="what counts as right (default: the run's)")
     p.add_argument("--negatives", default="wrong", metavar="A,B", help="dpo, kto: statuses of rejected rows (default: wrong)")

@@ -104,7 +104,7 @@ class Train(Section):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the steps
     batch_size: Annotated[int, Field(ge=1)] = 64  # rows per optimizer step
-    micro_batch_size: Annotated[int, Field(ge=1)] = 8  # rows per forward pass; the largest divisor of batch_size up to this is used
+    micro_batch_size: Annotated[int, Field(ge=1)] = 8  # rows per forward pass at most (packed: on average): a batch is cut into like parts
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0  # gradient norm
     max_length: Annotated[int, Field(ge=2)] = 2048  # longer rows are dropped with a reason
