@@ -26,6 +26,7 @@ from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
 from gsi.runfolder.damage import remove_leftovers
 from gsi.runfolder.lock import hold_lock
+from gsi.runfolder.models import train_again
 from gsi.runfolder.state import BACKUP, config_text, read_state, sums_of, write_state
 from gsi.salvage import salvage
 from gsi.types import GsiError
@@ -199,7 +200,9 @@ class _Doctor:
         for name, text in broken.items():
             n, file = int(name.split("/")[0][5:]), name.split("/", 1)[1]
             if file.startswith("model/"):
-                self._problem(text, self._lose_model(state, n))
+                *before, _ = train_again(state, n)
+                also = f", iter_{before[0]} to iter_{before[-1]} before it" if before else ""
+                self._problem(text, f"iter_{n}/model is trained again by the same `gsi run`{also}")
             elif file == "eval.json":
                 self._problem(text, self._evaluate_again(state, n))
             elif file == "perplexity.json":
@@ -211,17 +214,6 @@ class _Doctor:
                 state["stages"].pop(f"iter_{n}/curate" if n else "iter_0/train", None)
             if file != "eval.json":
                 self._aside(name)
-
-    def _lose_model(self, state: dict[str, Any], n: int) -> str:
-        """Opens the training of a model again, and of those before it that it is trained from and that are not kept."""
-        start = (state.get("config") or {}).get("train", {}).get("from", "base")
-        first = n
-        while first > 1 and start == "last" and str(first - 1) not in state["models"]:
-            first -= 1
-        for m in range(first, n + 1):
-            state["stages"].pop(f"iter_{m}/train", None)
-            state["models"].pop(str(m), None)
-        return f"iter_{n}/model is trained again by the same `gsi run`" + (f", iter_{first} to iter_{n - 1} before it" if first < n else "")
 
     def _evaluate_again(self, state: dict[str, Any], n: int) -> str:
         if not self.repair:

@@ -264,3 +264,44 @@ def test_a_model_that_was_pruned_keeps_its_evaluation_in_a_fork(tmp_path):
     found = evals(forked)
     assert ["pass@2" in found[f"iter_{n}"]["validation"]["chain"] for n in range(4)] == [True, False, False, True]
     shutil.rmtree(forked)
+
+
+LAST = {"kind": "scripted", "function": f"{scripted.HERE}:train", "from": "last"}
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"strategy": "brute_force"}),
+        ({}, {"sample": {"k": 4, "wanted": 2, "max_new_tokens": 7}}),
+        ({"train": LAST}, {"curate": {"cap": 1}}),
+        ({"train": LAST}, {"curate": {"cap": 1}, "evaluate": {"validation": 0.3, "tasks": TESTS, "pass_at_k": [1, 2]}}),
+        ({}, {"iterations": 1}),
+        ({"train": LAST}, {"iterations": 2}),
+        ({"train": LAST}, {"iterations": 2, "curate": {"cap": 1}}),
+    ],
+    ids=["strategy", "draws", "from last", "from last, evaluated anew", "fewer", "fewer, from last", "fewer, other rows"],
+)
+def test_a_fork_trains_again_the_models_it_needs_that_are_not_kept(tmp_path, base, change, check_folder):
+    base = {"warm_start": {"limit": 10}, "iterations": 3, "keep_models": "last", "evaluate": {"validation": 0.3, "tasks": TESTS}} | base
+    run(scripted.config(tmp_path / "run", **base))
+    assert {path.parent.name for path in (tmp_path / "run").glob("iter_*/model")} == {"iter_3"}
+    forked = run(scripted.config(tmp_path / "run", **base | change), fork="forked")
+    fresh = run(scripted.config(tmp_path / "fresh", **base | change))
+    assert dump(forked.path) == dump(fresh.path)
+    assert evaluations(forked.path) == evaluations(fresh.path)
+    assert evals(forked.path) == evals(fresh.path)
+    assert figures(forked) == figures(fresh)
+    final = f"iter_{(base | change)['iterations']}"
+    assert {path.parent.name for path in forked.path.glob("iter_*/model")} == {final}
+    assert "test" in evals(forked.path)[final]
+    assert check_folder(forked.path) == []
+
+
+def test_a_fork_whose_model_cannot_be_made_again_is_refused_before_anything_is_copied(tmp_path):
+    config = scripted.config(tmp_path / "run", iterations=3, keep_models="last")
+    run(config)
+    (tmp_path / "run" / "iter_1" / "train.parquet").unlink()
+    with pytest.raises(GsiError, match=r"iter_1 model is not kept, and the rows to train it again are not there; choose .* \(0, 3\)"):
+        run(config | {"iterations": 1}, fork="short")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
