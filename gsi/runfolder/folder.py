@@ -173,7 +173,7 @@ class RunFolder:
             self.state["models"] = {m: name for m, name in models.items() if f"iter_{m}/train" not in stale}
             self.state["alarms"] = {m: said for m, said in alarms.items() if f"iter_{m}/train" not in stale}
             itself = self.config.teacher is not None and self.config.teacher.kind == "self"  # what it said was said by a model that changes
-            self.ledger.archive(n, None, now(), calls=itself)  # drawn from iter_n's model or a later one
+            self.ledger.archive(n, None, now(), serve=not itself)  # drawn from iter_n's model or a later one
             if n == 0:
                 self.forget_strata()
         self._forget(stale)

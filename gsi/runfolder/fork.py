@@ -50,7 +50,8 @@ def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path
         a.backup(b)
     a.close()
     b.close()
-    asked_another = any(under(key, ("teacher",)) for key in keys)
+    itself = ("engine", "sample.repetition_stop") if config.teacher is not None and config.teacher.kind == "self" else ()
+    same_teacher = not any(under(key, ("teacher", *itself)) for key in keys)
     state |= {"forked_from": str(source), "config": config.dump(), "data": dict(data)}
     write_state(part, state)
     write_text(part / "config.yaml", config_text(state["config"]))
@@ -67,7 +68,7 @@ def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path
     if "train" in redo:
         folder.invalidate(0, "train")
     if "sample" in redo:  # other samples are wanted, not only the missing ones
-        folder.ledger.archive(0, None, now(), splits=(), calls=asked_another)
+        folder.ledger.archive(0, None, now(), splits=(), serve=same_teacher)
         folder.invalidate(1, "sample")
     if "curate" in redo:
         folder.invalidate(1, "curate")
