@@ -179,8 +179,11 @@ class RunFolder:
         self._forget(stale)
 
     def _forget(self, stale: Collection[str]) -> None:
-        """Forgets stages and the test sets; eval.json goes with its stage."""
+        """Forgets stages and the test sets; eval.json goes with its stage. Trackers get the figures of these iterations again."""
         self.state["stages"] = {k: v for k, v in self.state["stages"].items() if k not in {*stale, "test"}}
+        iterations = {int(key.split("/")[0][5:]) for key in stale}
+        for told in self.state.get("tracking", {}).values():
+            told["logged"] = [n for n in told["logged"] if n not in iterations]
         self.save()  # first the record, then the files
         for key in stale:
             if key.endswith("/evaluate"):

@@ -52,6 +52,7 @@ def fork_run(source: Path, config: Config, data: Mapping[str, str], target: Path
     b.close()
     itself = ("engine", "sample.repetition_stop") if config.teacher is not None and config.teacher.kind == "self" else ()
     same_teacher = not any(under(key, ("teacher", *itself)) for key in keys)
+    state.pop("tracking", None)  # a run of its own; what is kept is logged there too
     state |= {"forked_from": str(source), "config": config.dump(), "data": dict(data)}
     write_state(part, state)
     write_text(part / "config.yaml", config_text(state["config"]))
