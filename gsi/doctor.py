@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ import yaml
 from gsi import checksums, stages
 from gsi.config import ConfigError, load_config
 from gsi.files import write_text
-from gsi.ledger import STRATA_SPLITS, Ledger, unborn
+from gsi.ledger import Ledger, unborn
 from gsi.loop import open_run
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
-from gsi.runfolder.damage import remove_leftovers
+from gsi.runfolder.damage import lost_rows, remove_leftovers
 from gsi.runfolder.lock import hold_lock
+from gsi.runfolder.models import train_again
 from gsi.runfolder.state import BACKUP, config_text, read_state, sums_of, write_state
 from gsi.salvage import salvage
 from gsi.types import GsiError
@@ -154,42 +155,34 @@ class _Doctor:
         except GsiError:
             return  # said already
         try:
-            for key, info in list(state["stages"].items()):
-                if "ledger_rows" in info:
-                    self._lost(state, ledger, key, info["ledger_rows"])
-            strata = state.get("strata", {}).get("ledger_rows")
-            if strata is not None and self._short(sum(ledger.count(0, split) for split in STRATA_SPLITS), strata, "strata"):
-                state.pop("strata")
+            for key, (lost, all_) in lost_rows(ledger, state).items():
+                self._lost(state, ledger, key, lost, all_)
         except GsiError:
             return  # damaged, said already, and not repaired
         finally:
             ledger.close()
 
-    def _lost(self, state: dict[str, Any], ledger: Ledger, key: str, rows: int | Mapping[str, int]) -> None:
+    def _lost(self, state: dict[str, Any], ledger: Ledger, key: str, lost: int, all_: int) -> None:
+        text, again = f"{key}: {lost} of {all_} rows are lost", "the same `gsi run` draws them again, and only them"
+        if key == "strata":
+            self._problem(text, again)
+            if self.repair:
+                state.pop(key)
+                if "0" not in state["models"]:  # a warm start's, whose seed is its own
+                    train_again(state, 0)
+            return
         if key == "test":
-            assert isinstance(rows, Mapping)
-            there, wanted, models = sum(ledger.count(int(n), "test") for n in rows), sum(rows.values()), [n for n in rows if rows[n]]
+            models = [n for n, rows in state["stages"][key]["ledger_rows"].items() if rows]
         else:
-            assert isinstance(rows, int)
             n, stage = int(key.split("/")[0][5:]), key.split("/")[1]
             models = [str(n - 1 if stage == "sample" else n)]
-            there, wanted = ledger.count(n - 1) if stage == "sample" else ledger.count(n, "validation"), rows
-        if there >= wanted:
-            return
-        if gone := [f"iter_{n}" for n in models if n not in state["models"]]:
-            self._problem(
-                f"{key}: {wanted - there} of {wanted} rows are lost", f"{', '.join(gone)} is not kept, so the run goes on without"
-            )
-            if self.repair:
-                state.setdefault("lost", []).append({"at": self.stamp, "stage": key, "rows": wanted - there})
-                state["stages"][key]["ledger_rows"] = there if key != "test" else {n: ledger.count(int(n), "test") for n in models}
-        elif self._short(there, wanted, key):
+        gone = [f"iter_{n}" for n in models if n not in state["models"]]
+        self._problem(text, f"{', '.join(gone)} is not kept, so the run goes on without" if gone else again)
+        if self.repair and gone:
+            state.setdefault("lost", []).append({"at": self.stamp, "stage": key, "rows": lost})
+            state["stages"][key]["ledger_rows"] = all_ - lost if key != "test" else {n: ledger.count(int(n), "test") for n in models}
+        elif self.repair:
             state["stages"].pop(key)
-
-    def _short(self, there: int, wanted: int, name: str) -> bool:
-        if there < wanted:
-            self._problem(f"{name}: {wanted - there} of {wanted} rows are lost", "the same `gsi run` draws them again, and only them")
-        return there < wanted and self.repair
 
     # ----------------------------------------------------------------------------------- files of stages
 
@@ -199,7 +192,9 @@ class _Doctor:
         for name, text in broken.items():
             n, file = int(name.split("/")[0][5:]), name.split("/", 1)[1]
             if file.startswith("model/"):
-                self._problem(text, self._lose_model(state, n))
+                *before, _ = train_again(state, n)
+                also = f", iter_{before[0]} to iter_{before[-1]} before it" if before else ""
+                self._problem(text, f"iter_{n}/model is trained again by the same `gsi run`{also}")
             elif file == "eval.json":
                 self._problem(text, self._evaluate_again(state, n))
             elif file == "perplexity.json":
@@ -211,17 +206,6 @@ class _Doctor:
                 state["stages"].pop(f"iter_{n}/curate" if n else "iter_0/train", None)
             if file != "eval.json":
                 self._aside(name)
-
-    def _lose_model(self, state: dict[str, Any], n: int) -> str:
-        """Opens the training of a model again, and of those before it that it is trained from and that are not kept."""
-        start = (state.get("config") or {}).get("train", {}).get("from", "base")
-        first = n
-        while first > 1 and start == "last" and str(first - 1) not in state["models"]:
-            first -= 1
-        for m in range(first, n + 1):
-            state["stages"].pop(f"iter_{m}/train", None)
-            state["models"].pop(str(m), None)
-        return f"iter_{n}/model is trained again by the same `gsi run`" + (f", iter_{first} to iter_{n - 1} before it" if first < n else "")
 
     def _evaluate_again(self, state: dict[str, Any], n: int) -> str:
         if not self.repair:

@@ -28,15 +28,15 @@ _TYPES = {
 }  # fmt: skip
 COLUMNS = tuple(f.name for f in fields(Rollout))
 _BODY = ", ".join(f"{c} {_TYPES.get(c, 'TEXT NOT NULL')}" for c in COLUMNS)
+_CALL = ("query_id", "iteration", "attempt", "messages", "reply", "model", "prompt_tokens", "generated_tokens", "created_at")
+_CALL_BODY = ", ".join(f"{c} {_TYPES.get(c, 'TEXT NOT NULL')}" for c in _CALL)
 _TABLES = {
     "rollouts": f"{_BODY}, crc INTEGER, UNIQUE (query_id, iteration, attempt)",
     "evaluations": f"split TEXT NOT NULL, {_BODY}, crc INTEGER, UNIQUE (split, query_id, iteration, attempt)",
     "archived": f"archived_at TEXT NOT NULL, source TEXT NOT NULL, split TEXT, {_BODY}, crc INTEGER",
-    "teacher_calls": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, reply TEXT NOT NULL, "
-    "model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL, "
-    "UNIQUE (query_id, iteration, attempt)",
-    "archived_calls": "archived_at TEXT NOT NULL, query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, messages TEXT NOT NULL, "
-    "reply TEXT NOT NULL, model TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, generated_tokens INTEGER NOT NULL, created_at TEXT NOT NULL",
+    "teacher_calls": f"{_CALL_BODY}, UNIQUE (query_id, iteration, attempt)",
+    "archived_calls": f"archived_at TEXT NOT NULL, {_CALL_BODY}",
+    "spare_calls": f"archived_at TEXT NOT NULL, {_CALL_BODY}, UNIQUE (query_id, iteration, attempt, created_at)",
     "scores": "query_id TEXT NOT NULL, iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, reliance REAL, logp REAL, tokens INTEGER NOT NULL, "
     "UNIQUE (query_id, iteration, attempt)",
     "queries": "split TEXT NOT NULL, id TEXT NOT NULL, task TEXT NOT NULL, level INTEGER, question TEXT NOT NULL, answer TEXT NOT NULL, rationale TEXT, "
@@ -172,13 +172,14 @@ class Ledger:
         return bad
 
     def archive(
-        self, first: int, last: int | None, now: str, samples: bool = True, splits: Sequence[str] = SPLITS, calls: bool = False
+        self, first: int, last: int | None, now: str, samples: bool = True, splits: Sequence[str] = SPLITS, serve: bool = True
     ) -> None:
         """Moves rows of iterations first..last (None = all later ones) to `archived`: paid for, but no longer part of the run.
 
         Args:
+            samples: whether rollouts go, and with them their scores and what a teacher was asked for them.
             splits: of `evaluations`.
-            calls: whether replies of the teacher go too, to `archived_calls`. Those that stay serve again where the same is asked.
+            serve: replies of the teacher go to `spare_calls` and serve again where the same is asked; False = all to `archived_calls`, for good.
         """
         columns, where, args = ", ".join((*COLUMNS, "crc")), "iteration BETWEEN ? AND ?", (first, 2**31 if last is None else last)
         with _explained(self.path), self._lock, self._db:
@@ -189,9 +190,11 @@ class Ledger:
                 self._db.execute(f"DELETE FROM {table} WHERE {among}", which)
             if samples:
                 self._db.execute(f"DELETE FROM scores WHERE {where}", args)
-            if calls:
-                self._db.execute(f"INSERT INTO archived_calls SELECT ?, * FROM teacher_calls WHERE {where}", (now, *args))
+                self._db.execute(f"INSERT OR REPLACE INTO spare_calls SELECT ?, * FROM teacher_calls WHERE {where}", (now, *args))
                 self._db.execute(f"DELETE FROM teacher_calls WHERE {where}", args)
+            if not serve:
+                self._db.execute(f"INSERT INTO archived_calls SELECT * FROM spare_calls WHERE {where}", args)
+                self._db.execute(f"DELETE FROM spare_calls WHERE {where}", args)
 
     def set_queries(self, splits: Mapping[str, Sequence[Query]]) -> None:
         """Writes the run's queries by split: its answers and references make it readable alone. What differs from the run's data is put right."""
@@ -218,12 +221,17 @@ class Ledger:
         self._write("INSERT OR REPLACE INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row])
 
     def teacher_call(self, key: tuple[str, int, int], messages: Any) -> Reply | None:
-        """The stored reply of an attempt, where it answered the same messages."""
-        found = self.query(
-            "SELECT messages, reply, prompt_tokens, generated_tokens, model FROM teacher_calls WHERE query_id = ? AND iteration = ? AND attempt = ?",
-            key,
-        )
-        return Reply(*found[0][1:]) if found and found[0][0] == json.dumps(messages, ensure_ascii=False) else None
+        """The stored reply of an attempt, where it answered the same messages. One that was spare is part of the run again."""
+        asked = "query_id = ? AND iteration = ? AND attempt = ? AND messages = ?"
+        args = (*key, json.dumps(messages, ensure_ascii=False))
+        sql = f"SELECT reply, prompt_tokens, generated_tokens, model FROM teacher_calls WHERE {asked}"
+        if not (found := self.query(sql, args)) and self.query(f"SELECT 1 FROM spare_calls WHERE {asked}", args):
+            with _explained(self.path), self._lock, self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute(f"INSERT OR REPLACE INTO teacher_calls SELECT {', '.join(_CALL)} FROM spare_calls WHERE {asked}", args)
+                self._db.execute(f"DELETE FROM spare_calls WHERE {asked}", args)
+            found = self.query(sql, args)
+        return Reply(*found[0]) if found else None
 
     def add_scores(self, rows: Sequence[tuple[str, int, int, float | None, float | None, int]]) -> None:
         """Rows (query, iteration, attempt, reliance, mean log-probability, tokens read) of the table `scores`; see gsi/reliance.py."""

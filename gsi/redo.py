@@ -10,6 +10,7 @@ from gsi.context import Context
 from gsi.loop import open_run, train
 from gsi.metrics_file import write_metrics
 from gsi.progress import Reporter
+from gsi.runfolder.models import reads
 from gsi.types import GsiError
 
 STAGES: dict[str, Callable[[Context, int], None]] = {
@@ -30,20 +31,10 @@ def stage(config: Config, name: str, n: int, reporter: Reporter | None = None) -
         if n > 0 and not folder.done(*before):
             raise GsiError(f"{name} --iteration {n}: stage {before[1]} of iteration {before[0]} is not done; run it first, or `gsi run`")
         if not (name == "sample" and folder.done(n, name)):
-            if (m := _reads(config, name, n)) is not None:
+            if (m := reads(config, name, n)) is not None:
                 folder.model(m)  # before anything is given up
             if (name, n) != ("train", 0):
                 strata.measure(ctx)  # as the loop does once the iter_0 model is there: the stage's rows have their levels
             folder.invalidate(n, name)
             STAGES[name](ctx, n)
         write_metrics(ctx)
-
-
-def _reads(c: Config, name: str, n: int) -> int | None:
-    """The iteration whose model a stage of iteration n reads; None = the base, or none."""
-    if name == "evaluate":
-        return n
-    from_last = c.train.from_ == "last" or (c.train.interpolate is not None and c.train.interpolate.with_ == "last")
-    if n > 0 and (name == "sample" or (name == "curate" and c.train.on_given == "entropy") or (name == "train" and from_last)):
-        return n - 1
-    return None

@@ -17,19 +17,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from gsi.config import Config
 from gsi.context import Context
 from gsi.metrics import PLAIN, accepted_sql
 from gsi.types import Completion, Rollout, Scorer, Text
 
 CHUNK = 256  # responses scored between two commits
-
-
-def wanted(config: Config) -> str | None:
-    """What a run's settings need scored: `guided` accepted responses, `all` accepted ones, or None."""
-    if config.curate.upweight and config.curate.upweight.by == "likelihood":
-        return "all"
-    return "guided" if config.curate.gate.reliance != "none" else None
 
 
 def reliance(plain: Sequence[float], helped: Sequence[float] | None, given: int) -> tuple[float, float]:
@@ -46,7 +38,7 @@ def reliance(plain: Sequence[float], helped: Sequence[float] | None, given: int)
 
 def score(ctx: Context, n: int) -> None:
     """Scores what iteration n drew and what is not scored yet; nothing where the settings want nothing. Commits as it goes, so it resumes."""
-    if (which := wanted(ctx.config)) is None:
+    if (which := ctx.config.curate.scored) is None:
         return
     ledger = ctx.folder.ledger
     good = f"{accepted_sql(ctx.config.accept)} AND {'1' if which == 'all' else f'NOT {PLAIN}'}"

@@ -13,7 +13,7 @@ from typing import Any
 from gsi.files import sync_folder
 from gsi.ledger import COLUMNS, Ledger, checksum
 
-TABLES = ("rollouts", "evaluations", "archived", "teacher_calls", "archived_calls", "scores", "queries")
+TABLES = ("rollouts", "evaluations", "archived", "teacher_calls", "archived_calls", "spare_calls", "scores", "queries")
 _MAGIC = b"SQLite format 3\x00"
 
 

@@ -67,13 +67,13 @@ def _chosen(ctx: Context, n: int, queries: Mapping[str, Query], figures: Counter
 
 def _judge(ctx: Context, queries: Mapping[str, Query]) -> Callable[[list[Rollout], list[Rollout]], gate.Judgement] | None:
     """What the gate says of the attempts at one query; None = the settings want nothing judged."""
-    c, scored = ctx.config.curate, reliance.wanted(ctx.config) is not None
+    c = ctx.config.curate
     gated = c.gate.reliance != "none" or bool(c.gate.leaks)
     if not gated and not c.upweight:
         return None
 
     def judge(rows: list[Rollout], passed: list[Rollout]) -> gate.Judgement:
-        scores = ctx.folder.ledger.scores(rows[0].query_id) if scored else {}
+        scores = ctx.folder.ledger.scores(rows[0].query_id) if c.scored else {}
         found = gate.Judgement()
         if gated:
             found = gate.judge((r for r in passed if r.guided and r.accepted(ctx.config.accept)), queries, scores, c.gate)

@@ -1,9 +1,12 @@
 """Kills, signals, a second process, full and failing disks: real processes, real signals, a real small file system where one can be mounted."""
 
 import errno
+import itertools
 import os
 import platform
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -45,6 +48,63 @@ def test_ten_kills_change_nothing():
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every run equals the undisturbed one" in done.stdout
+
+
+KILLED = """
+import os, signal, sys
+from gsi.cli import main
+left = int(sys.argv[1])
+def watch(event, args):
+    global left
+    if event == "open" and str(args[0]).endswith("run.json.part"):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("stage", ["curate", pytest.param("evaluate", marks=pytest.mark.torture)])
+def test_a_stage_command_killed_at_any_record_leaves_a_run_that_ends_as_it_was(tmp_path, stage):
+    """Just before each time that run.json is written, so also between what it says and what the ledger does."""
+    run, config = tmp_path / "run", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(scripted.config(run, keep_models="all")))
+    assert main(["run", str(config), "--log", "quiet"]) == 0
+    shutil.copytree(run, tmp_path / "whole")
+    for at in itertools.count(1):
+        command = [sys.executable, "-c", KILLED, str(at), stage, str(run), "--iteration", "1"]
+        code = subprocess.run(command, env=ENV, capture_output=True, check=False).returncode
+        assert code in (-signal.SIGKILL, 0)
+        assert main(["run", str(config), "--log", "quiet"]) == 0
+        assert equal(run, tmp_path / "whole"), f"record {at}"
+        assert main(["doctor", str(run), "--check"]) == 0
+        if code == 0:
+            break
+    assert at > 5
+
+
+def test_a_ledger_that_lacks_rows_of_a_finished_stage_is_refused_and_repaired(tmp_path, capsys):
+    """As a stage command of an earlier version left it that was killed, or a copy of the ledger from before."""
+    run, config = tmp_path / "run", tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(scripted.config(run, keep_models="all")))
+    assert main(["run", str(config), "--log", "quiet"]) == 0
+    shutil.copytree(run, tmp_path / "whole")
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        (rows,) = db.execute("select count(*) from rollouts where iteration = 1").fetchone()
+        db.execute("delete from rollouts where iteration = 1")
+        db.execute("delete from evaluations where iteration = 2")
+    db.close()
+    capsys.readouterr()
+    for command in (["run", str(config), "--log", "quiet"], ["curate", str(run), "--iteration", "1"]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert f"{run / 'ledger.sqlite'}: iter_2/sample: {rows} of {rows} rows are lost" in said
+        assert "iter_2/evaluate: 8 of 8 rows are lost" in said
+        assert f"`gsi doctor {run}` repairs" in said
+    assert main(["doctor", str(run)]) == 0
+    assert main(["run", str(config), "--log", "quiet"]) == 0
+    assert equal(run, tmp_path / "whole")
 
 
 # --------------------------------------------------------------------------------------- signals

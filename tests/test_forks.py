@@ -13,6 +13,7 @@ from test_loop import QUIET, dump, run
 
 from gsi.cli import main
 from gsi.config import load_config
+from gsi.engines.scripted import ScriptedEngine
 from gsi.redo import stage
 from gsi.types import GsiError, Request
 
@@ -33,6 +34,11 @@ def told(request: Request, model: str) -> str:
         return scripted.respond(request, model)
     path = Path(model) / "skill.json"
     return f"made after {json.loads(path.read_text())['rows'] if path.exists() else 'no'} rows"
+
+
+def told_other(request: Request, model: str) -> str:
+    """Like `told`, in other words."""
+    return told(request, model).replace("made after", "trained on")
 
 
 def evaluations(folder):
@@ -127,12 +133,89 @@ def test_a_fork_to_another_teacher_asks_it_and_one_to_other_rows_does_not(tmp_pa
         assert len(server.bodies) <= asked + 1, "a probe at most"
         forked = run(config | {"teacher": teacher | {"temperature": 0.9}}, fork="warm").path
         assert {body["temperature"] for body in server.bodies[asked + 1 :]} == {0.9}
+        without = run(config | {"strategy": "vanilla"}, fork="without").path
+        later = run(config | {"output_dir": str(without), "teacher": teacher | {"temperature": 0.9}}, fork="later").path
     prompts = [row for row in dump(forked) if row[6] == "interactive"]
     assert prompts
     assert all("feedback at 0.9" in str(row) for row in prompts)
     with sqlite3.connect(forked / "ledger.sqlite") as db:
         kept = db.execute("select distinct reply from archived_calls").fetchall()
     assert kept == [("feedback at 0.5",)], "paid for, so kept"
+    assert said(forked) == {"feedback at 0.9"}
+    assert said(later) == {"feedback at 0.9"}, "nor do those serve that were given up before"
+
+
+def said(run: Path) -> set[str]:
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        return {reply for (reply,) in db.execute("select reply from teacher_calls")}
+
+
+def asked_for(run: Path) -> tuple[set, set]:
+    """(query, iteration, attempt) of the teacher's calls, and of the guided attempts."""
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        called = set(db.execute("select query_id, iteration, attempt from teacher_calls"))
+        return called, set(db.execute("select query_id, iteration, attempt from rollouts where guidance is not null"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"strategy": "vanilla"}, {"sample": {"k": 8, "wanted": 2}}, {"curate": {"cap": 1}}], ids=lambda c: next(iter(c))
+)
+def test_calls_of_a_teacher_count_for_rows_that_are_there_and_none_is_paid_for_twice(tmp_path, change):
+    with FakeServer(lambda body, n: "feedback") as server:
+        teacher = {"url": server.url, "model": "fake", "parameters": 1000}
+        config = scripted.config(tmp_path / "run", strategy="interactive", teacher=teacher)
+        first = run(config)
+        forked, fresh = run(config | change, fork="forked"), run(config | change | {"output_dir": str(tmp_path / "fresh")})
+        assert figures(forked) == figures(fresh)
+        assert dump(forked.path, "teacher_calls") == dump(fresh.path, "teacher_calls")
+        called, guided = asked_for(forked.path)
+        assert called == guided
+        assert bool(called) == ("strategy" not in change)
+        back = run(config | {"output_dir": str(forked.path)}, fork="back")
+        assert figures(back) == figures(first)
+        asked = [json.dumps(body["messages"]) for body in server.bodies]
+        run(config | change | {"output_dir": str(back.path)}, fork="and_again")
+        run(config | {"output_dir": str(tmp_path / "and_again")}, fork="and_back")
+        new = [json.dumps(body["messages"]) for body in server.bodies[len(asked) :]]
+        assert set(new) <= {json.dumps([{"role": "user", "content": "Reply with OK."}])}, "probes; every reply is there"
+
+
+def test_calls_go_with_a_redone_stage_and_come_back_with_it(tmp_path):
+    with FakeServer(lambda body, n: "feedback") as server:
+        config = scripted.config(tmp_path / "run", strategy="interactive", teacher={"url": server.url, "model": "fake"})
+        first, calls = run(config), dump(tmp_path / "run", "teacher_calls")
+        asked = len(server.bodies)
+        stage(load_config(config), "curate", 1, QUIET)
+        called, guided = asked_for(tmp_path / "run")
+        assert called == guided
+        assert {iteration for _, iteration, _ in called} == {0}
+        assert figures(run(config)) == figures(first)
+        assert dump(tmp_path / "run", "teacher_calls") == calls
+        assert len(server.bodies) <= asked + 2, "probes at most"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strategy": "vanilla"},
+        {"sample": {"k": 6, "wanted": 2, "max_extra": 4}},
+        {"engine": {"kind": "scripted", "function": f"{__file__}:told_other"}},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_what_a_model_told_itself_costs_what_it_costs_a_fresh_run(tmp_path, change, monkeypatch):
+    monkeypatch.setattr(ScriptedEngine, "parameters", 1000, raising=False)
+    config = scripted.config(
+        tmp_path / "run",
+        strategy="own_correction",
+        teacher={"kind": "self"},
+        engine={"kind": "scripted", "function": f"{__file__}:told"},
+        sample={"k": 4, "wanted": 2, "max_extra": 4},
+    )
+    run(config)
+    forked, fresh = run(config | change, fork="forked"), run(config | change | {"output_dir": str(tmp_path / "fresh")})
+    assert figures(forked) == figures(fresh)
+    assert dump(forked.path, "teacher_calls") == dump(fresh.path, "teacher_calls")
 
 
 def test_a_checker_that_was_changed_is_refused_and_a_fork_grades_with_the_new_one(tmp_path):
@@ -264,3 +347,44 @@ def test_a_model_that_was_pruned_keeps_its_evaluation_in_a_fork(tmp_path):
     found = evals(forked)
     assert ["pass@2" in found[f"iter_{n}"]["validation"]["chain"] for n in range(4)] == [True, False, False, True]
     shutil.rmtree(forked)
+
+
+LAST = {"kind": "scripted", "function": f"{scripted.HERE}:train", "from": "last"}
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"strategy": "brute_force"}),
+        ({}, {"sample": {"k": 4, "wanted": 2, "max_new_tokens": 7}}),
+        ({"train": LAST}, {"curate": {"cap": 1}}),
+        ({"train": LAST}, {"curate": {"cap": 1}, "evaluate": {"validation": 0.3, "tasks": TESTS, "pass_at_k": [1, 2]}}),
+        ({}, {"iterations": 1}),
+        ({"train": LAST}, {"iterations": 2}),
+        ({"train": LAST}, {"iterations": 2, "curate": {"cap": 1}}),
+    ],
+    ids=["strategy", "draws", "from last", "from last, evaluated anew", "fewer", "fewer, from last", "fewer, other rows"],
+)
+def test_a_fork_trains_again_the_models_it_needs_that_are_not_kept(tmp_path, base, change, check_folder):
+    base = {"warm_start": {"limit": 10}, "iterations": 3, "keep_models": "last", "evaluate": {"validation": 0.3, "tasks": TESTS}} | base
+    run(scripted.config(tmp_path / "run", **base))
+    assert {path.parent.name for path in (tmp_path / "run").glob("iter_*/model")} == {"iter_3"}
+    forked = run(scripted.config(tmp_path / "run", **base | change), fork="forked")
+    fresh = run(scripted.config(tmp_path / "fresh", **base | change))
+    assert dump(forked.path) == dump(fresh.path)
+    assert evaluations(forked.path) == evaluations(fresh.path)
+    assert evals(forked.path) == evals(fresh.path)
+    assert figures(forked) == figures(fresh)
+    final = f"iter_{(base | change)['iterations']}"
+    assert {path.parent.name for path in forked.path.glob("iter_*/model")} == {final}
+    assert "test" in evals(forked.path)[final]
+    assert check_folder(forked.path) == []
+
+
+def test_a_fork_whose_model_cannot_be_made_again_is_refused_before_anything_is_copied(tmp_path):
+    config = scripted.config(tmp_path / "run", iterations=3, keep_models="last")
+    run(config)
+    (tmp_path / "run" / "iter_1" / "train.parquet").unlink()
+    with pytest.raises(GsiError, match=r"iter_1 model is not kept, and the rows to train it again are not there; choose .* \(0, 3\)"):
+        run(config | {"iterations": 1}, fork="short")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

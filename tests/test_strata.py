@@ -137,3 +137,19 @@ def test_a_task_with_levels_keeps_them(tmp_path, draws):
     assert set(levels(result.path).values()) == set(range(1, 11))
     with sqlite3.connect(result.path / "ledger.sqlite") as db:
         assert db.execute("select count(*) from evaluations where split like 'strata%'").fetchone() == (0,)
+
+
+def test_lost_draws_of_a_warm_start_that_is_not_kept_are_drawn_again(tmp_path):
+    made = config(tmp_path, draws=4, keep_models="last", warm_start={"tasks": [{"name": "chain", "args": {"seed": 1, "per_level": 1}}]})
+    run(made)
+    before = levels(tmp_path / "run")
+    assert not (tmp_path / "run" / "iter_0" / "model").exists()
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        db.execute("delete from evaluations where split = 'strata' and query_id like '%1'")
+    db.close()
+    with pytest.raises(GsiError, match=r"strata: \d+ of 400 rows are lost\n.*gsi doctor"):
+        run(made)
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+    run(made)
+    assert levels(tmp_path / "run") == before
+    assert main(["doctor", str(tmp_path / "run"), "--check"]) == 0

@@ -48,6 +48,35 @@ def test_tensorboard_holds_training_and_loop_of_all_iterations_in_one_run(tmp_pa
     assert state["tracking"]["tensorboard"]["logged"] == [0, 1, 2]
 
 
+def test_a_fork_is_a_run_of_its_own_and_what_is_redone_is_logged_again(tmp_path):
+    pytest.importorskip("tensorboard")
+    import gsi
+    from gsi.config import load_config
+    from gsi.progress import Reporter
+    from gsi.redo import stage
+
+    quiet = Reporter("quiet")
+    config = scripted.config(tmp_path / "run", report_to="tensorboard", keep_models="all")
+    lines = gsi.run(config, reporter=quiet).metrics
+    forked = gsi.run(config | {"curate": {"cap": 1}}, fork="forked", reporter=quiet)
+    found = scalars(forked.path / "tracking")
+    assert [v for _, v in found["train/tail/coverage"]] == pytest.approx([line["tail/coverage"] for line in forked.metrics[1:]])
+    assert [v for _, v in found["train/cost/flops"]] == pytest.approx([line["cost/flops"] for line in forked.metrics])
+    kept = [json.loads((path / "run.json").read_text())["tracking"]["tensorboard"] for path in (tmp_path / "run", forked.path)]
+    assert kept[0]["id"] != kept[1]["id"]
+    assert len(scalars(tmp_path / "run" / "tracking")["train/tail/coverage"]) == 2, "nothing of the fork in the source's run"
+
+    stage(load_config(config), "curate", 2, quiet)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["tracking"]["tensorboard"] == kept[0] | {"logged": [0, 1]}
+    gsi.run(config, reporter=quiet)
+    found = scalars(tmp_path / "run" / "tracking")
+    assert [v for _, v in found["train/tail/coverage"]] == pytest.approx([lines[n]["tail/coverage"] for n in (1, 2, 2)])
+    stage(load_config(config), "evaluate", 1, quiet)
+    gsi.run(config, reporter=quiet)
+    found = scalars(tmp_path / "run" / "tracking")
+    assert [v for _, v in found["train/tail/coverage"]] == pytest.approx([lines[n]["tail/coverage"] for n in (1, 1, 2, 2)])
+
+
 def test_training_figures_go_on_from_the_steps_before(tmp_path, tmp_path_factory):
     pytest.importorskip("tensorboard")
     import models

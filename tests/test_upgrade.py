@@ -50,7 +50,8 @@ def test_a_run_folder_of_an_earlier_version_is_read_and_goes_on(tmp_path, monkey
 
 
 FORMS = {  # of the ledger since the first commit: its version, and the tables it did not have yet
-    "first": (1, ("queries", "scores")), "with queries": (1, ("scores",)), "with scores": (1, ()), "with checksums": (2, ("scores",)),
+    "first": (1, ("queries", "scores", "spare_calls")), "with queries": (1, ("scores", "spare_calls")), "with scores": (1, ("spare_calls",)),
+    "with checksums": (2, ("scores", "spare_calls")), "with both": (2, ("spare_calls",)),
 }  # fmt: skip
 
 

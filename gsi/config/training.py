@@ -61,6 +61,13 @@ class Curate(Section):
     rows_of: str | None = None  # run folder whose last training rows are taken instead of this run's rollouts
     tokens: Annotated[int, Field(ge=0)] = 0  # rows, drawn with the run's seed, of this many trained tokens at most; 0 = all
 
+    @property
+    def scored(self) -> Literal["guided", "all"] | None:
+        """Which accepted responses need a score: the guided ones, all, or none."""
+        if self.upweight and self.upweight.by == "likelihood":
+            return "all"
+        return "guided" if self.gate.reliance != "none" else None
+
 
 class Interpolate(Section):
     """The trained weights mixed with others: (1 - weight) x trained + weight x other (WiSE-FT, arXiv 2109.01903)."""

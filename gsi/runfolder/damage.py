@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsi import checksums
-from gsi.ledger import Ledger, unborn
+from gsi.ledger import STRATA_SPLITS, Ledger, unborn
 from gsi.runfolder.state import sums_of
 from gsi.types import GsiError
 
@@ -20,12 +20,30 @@ def refuse_damage(path: Path, state: Mapping[str, Any]) -> None:
     if not ledger.exists() or unborn(ledger):
         if any(info.get("ledger_rows") for info in state["stages"].values()):
             bad.append(f"{ledger}: {'holds no tables' if ledger.exists() else 'is missing'}")
-    elif ledger.stat().st_size <= 4 * checksums.SMALL:
+    else:
         opened = Ledger(ledger, read_only=True)
-        bad += opened.problems()
+        wrong = opened.problems() if ledger.stat().st_size <= 4 * checksums.SMALL else []
+        lost = {} if wrong else lost_rows(opened, state)
         opened.close()
+        bad += wrong + [f"{ledger}: {stage}: {lost} of {all_} rows are lost" for stage, (lost, all_) in lost.items()]
     if bad:
         raise GsiError(damage_text(path, bad))
+
+
+def lost_rows(ledger: Ledger, state: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(rows that the ledger lacks, rows that there were) of the stages that are done, and of `strata`, as far as any are missing."""
+    counts: dict[str, tuple[int, int]] = {}  # rows there, rows there were
+    for key, info in state["stages"].items():
+        if (rows := info.get("ledger_rows")) is None:
+            continue
+        if key == "test":
+            counts[key] = sum(ledger.count(int(n), "test") for n in rows), sum(rows.values())
+        else:
+            n, stage = int(key.split("/")[0][5:]), key.split("/")[1]
+            counts[key] = ledger.count(n - 1) if stage == "sample" else ledger.count(n, "validation"), rows
+    if (rows := state.get("strata", {}).get("ledger_rows")) is not None:
+        counts["strata"] = sum(ledger.count(0, split) for split in STRATA_SPLITS), rows
+    return {key: (wanted - there, wanted) for key, (there, wanted) in counts.items() if there < wanted}
 
 
 def damage_text(path: Path, bad: list[str]) -> str:

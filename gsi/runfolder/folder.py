@@ -35,6 +35,8 @@ class RunFolder:
         self.mirror: Mirror | None = None
         self._mirrored: checksums.Sums = {}  # what the mirror has, of the files that stages have sealed
         self._behind: GsiError | None = None  # why the mirror lacks something
+        if which := state.get("archiving"):  # a process was killed in `_archive`
+            self._archive(**which)
 
     def close(self) -> None:
         try:
@@ -164,40 +166,47 @@ class RunFolder:
         `sample` keeps its own rows (it completes what is missing); `evaluate` has only the test sets resting on it.
         """
         if stage == "evaluate":
-            stale = {f"iter_{n}/evaluate"}
-            self.ledger.archive(n, n, now(), samples=False)
-        else:
-            stale = {f"iter_{n}/{s}" for s in STAGES[STAGES.index(stage) :]}
-            stale |= {key for key in self.state["stages"] if key.startswith("iter_") and int(key.split("/")[0][5:]) > n}
-            models, alarms = self.state["models"], self.state.get("alarms", {})  # of rows that are chosen again; the files stay until then
-            self.state["models"] = {m: name for m, name in models.items() if f"iter_{m}/train" not in stale}
-            self.state["alarms"] = {m: said for m, said in alarms.items() if f"iter_{m}/train" not in stale}
-            itself = self.config.teacher is not None and self.config.teacher.kind == "self"  # what it said was said by a model that changes
-            self.ledger.archive(n, None, now(), calls=itself)  # drawn from iter_n's model or a later one
-            if n == 0:
-                self.forget_strata()
-        self._forget(stale)
+            self._forget({f"iter_{n}/evaluate"}, first=n, last=n, samples=False)
+            return
+        if n == 0:
+            self.forget_strata()
+        stale = {f"iter_{n}/{s}" for s in STAGES[STAGES.index(stage) :]}
+        stale |= {key for key in self.state["stages"] if key.startswith("iter_") and int(key.split("/")[0][5:]) > n}
+        models, alarms = self.state["models"], self.state.get("alarms", {})  # of rows that are chosen again; the files stay until then
+        self.state["models"] = {m: name for m, name in models.items() if f"iter_{m}/train" not in stale}
+        self.state["alarms"] = {m: said for m, said in alarms.items() if f"iter_{m}/train" not in stale}
+        itself = self.config.teacher is not None and self.config.teacher.kind == "self"  # what it said was said by a model that changes
+        self._forget(stale, first=n, last=None, serve=not itself)  # rows drawn from iter_n's model or a later one
 
-    def _forget(self, stale: Collection[str]) -> None:
-        """Forgets stages and the test sets; eval.json goes with its stage."""
+    def _forget(self, stale: Collection[str], **rows: Any) -> None:
+        """Forgets stages and the test sets, with these rows of theirs; eval.json goes with its stage. Trackers get the figures of these iterations again."""
         self.state["stages"] = {k: v for k, v in self.state["stages"].items() if k not in {*stale, "test"}}
-        self.save()  # first the record, then the files
+        iterations = {int(key.split("/")[0][5:]) for key in stale}
+        for told in self.state.get("tracking", {}).values():
+            told["logged"] = [n for n in told["logged"] if n not in iterations]
+        self._archive(**rows)  # first the record, then the files
         for key in stale:
             if key.endswith("/evaluate"):
                 (self.path / key).with_name("eval.json").unlink(missing_ok=True)
 
+    def _archive(self, **rows: Any) -> None:
+        """`Ledger.archive`. Which rows is in run.json before they move, so that whoever opens a run that was killed in between moves them too."""
+        self.state["archiving"] = rows
+        self.save()
+        self.ledger.archive(**rows, now=now())
+        del self.state["archiving"]
+        self.save()
+
     def forget_strata(self) -> None:
         """Has the difficulty of the queries measured anew."""
-        self.ledger.archive(0, 0, now(), samples=False, splits=STRATA_SPLITS)
         self.state.pop("strata", None)
-        self.save()
+        self._archive(first=0, last=0, samples=False, splits=STRATA_SPLITS)
 
     def forget_tests(self) -> None:
         """Forgets what the test sets gave. With `evaluate.trajectory` iterations whose model is kept are tested again, their validation stays."""
-        self.ledger.archive(0, None, now(), samples=False, splits=("test",))
         done = [n for n in range(self.state["iterations"] + 1) if self.done(n, "evaluate")]
         again = [n for n in done if self.config.evaluate.trajectory and str(n) in self.state["models"]]
-        self._forget([f"iter_{n}/evaluate" for n in again])
+        self._forget([f"iter_{n}/evaluate" for n in again], first=0, last=None, samples=False, splits=("test",))
         for n in done:
             path = self.iter(n) / "eval.json"
             if n not in again and path.exists():
