@@ -42,6 +42,7 @@ class Item:
     """An accepted response, with the judge's word on it where there is one."""
 
     rollout: Rollout
+    question: str = ""  # what a training row asks, where the attempt saw a hint beside it; else '': its prompt is that
     right: bool | None = None  # None = not judged, or the judge's answer names no verdict
     reason: str = ""
 
@@ -82,7 +83,7 @@ def judge(items: Sequence[Item], teacher: Teacher, workers: int = 8) -> list[Ite
     """The items with the judge's verdicts. Raises GsiError when the judge cannot be reached."""
 
     def one(item: Item) -> Item:
-        message = INSTRUCTION.replace("{question}", item.rollout.prompt).replace("{response}", item.rollout.completion)
+        message = INSTRUCTION.replace("{question}", item.question or item.rollout.prompt).replace("{response}", item.rollout.completion)
         text = teacher.ask([{"role": "user", "content": message}]).text
         said = re.findall(r"verdict\W*(right|wrong)\b", text, re.IGNORECASE)
         return replace(item, right=said[-1].lower() == "right" if said else None, reason=text.strip())
@@ -118,6 +119,11 @@ def audit(
         drawn_by = iteration - 1 if iteration is not None else last
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if (run / "config.yaml").exists() else {}
         items = choose(ledger.rows(drawn_by) if drawn_by is not None else [], n, seed, config.get("accept", "answer"))
+        queries = _queries(ledger)
+        items = [
+            replace(item, question=queries[r.query_id].question) if (r := item.rollout).guided and r.query_id in queries else item
+            for item in items
+        ]
     finally:
         ledger.close()
     if not items:

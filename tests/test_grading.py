@@ -27,6 +27,7 @@ from gsi.cli import main
 from gsi.config import load_config
 from gsi.ledger import Ledger
 from gsi.metrics import above_chance, sample_line
+from gsi.progress import Reporter
 from gsi.types import GsiError, Query
 from gsi.verify import STEPS, acceptance, compare, grade, make_grader, remainder
 from gsi.verify.answers import commitment
@@ -479,6 +480,18 @@ def test_a_judge_gives_the_share_that_is_right(run, capsys):
         assert all(any(item.rollout.completion in prompt for prompt in prompts) for item in items)
         assert main(["audit", str(run), "--n", "3", "--judge", server.url, "--model", "fake", "--json"]) == 0
     assert "precision" in json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_judge_sees_what_a_row_trains_on_not_the_hint(tmp_path):
+    path = gsi.run(scripted.config(tmp_path / "run", strategy="answer_driven", iterations=1), reporter=Reporter("quiet")).path
+    with FakeServer(lambda body, n: "OK. Verdict: right") as server:
+        items, _ = audit(path, 1000, judge_url=server.url, model="fake")
+        hinted = [item for item in items if item.rollout.guided]
+        assert hinted
+        assert all("final answer is" in item.rollout.prompt for item in hinted)
+        asked = [body["messages"][0]["content"] for body in server.bodies[1:]]
+    assert len(asked) == len(items)
+    assert not any("final answer is" in text.partition("Question:")[2] for text in asked)
 
 
 def test_a_judge_that_says_neither_is_no_verdict(run):

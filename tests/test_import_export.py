@@ -296,6 +296,12 @@ def test_filters_run_again_and_choose_what_curation_chose(run):
     assert out(run, "--cap", "2", "--no-distinct", "--seed", "5") != out(run, "--cap", "2", "--no-distinct")
 
 
+def test_rollouts_of_one_iteration_are_those_its_rows_were_chosen_from(run, tmp_path, capsys):
+    assert out(run, "--to", "rollouts", "--iteration", "1") == out(run, "--to", "rollouts") != []
+    assert main(["export", str(run), str(tmp_path / "none.jsonl"), "--to", "rollouts", "--iteration", "2"]) == 2
+    assert "nothing was sampled for iteration 2" in capsys.readouterr().err
+
+
 def reworded(request: Request, model: str) -> str:
     """The right steps in words of many kinds, and for one attempt in three other steps."""
     rng = random.Random(request.seed)
