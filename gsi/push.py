@@ -20,6 +20,7 @@ from gsi.files import link
 from gsi.hub import knock
 from gsi.ledger import Ledger, connect
 from gsi.report.read import RunView, read_run, results
+from gsi.report.words import of_task, samples
 from gsi.types import GsiError
 
 PARTS = {"model": "model", "train": "dataset", "ledger": "dataset"}  # folder -> kind of repository
@@ -132,14 +133,16 @@ def _data(view: RunView) -> list[str]:
 
 
 def _results(view: RunView, n: int) -> str:
-    lines = ["| data | split | model | accuracy | 95 % interval | questions |", "| --- | --- | --- | --- | --- | --- |"]
+    lines, how = ["| data | split | model | accuracy | 95 % interval | questions |", "| --- | --- | --- | --- | --- | --- |"], {0}
     for m, split, task, r in results(view):
         if m in (0, n):
-            low, high = r.get("interval") or (0.0, 1.0)
             who = "before" if m == 0 else f"iteration {m}"
-            lines.append(f"| {task} | {split} | {who} | {r['pass@1']:.1%} | {low:.1%} to {high:.1%} | {r['n']} |")
+            lines.append(f"| {task} | {split} | {who} | {r['pass@1']:.1%} | {of_task(r).interval} | {r['n']} |")
+            how |= {samples(r)}
             if out := r.get("overlap/left_out"):
                 lines[-1] = lines[-1][:-1] + f"({out} left out: also training questions) |"
+    if max(how):
+        lines.append(f"\nAccuracy is the mean over {max(how)} samples per question (evaluate.avg_at_k), not greedy.")
     return "\n".join(lines) if len(lines) > 2 else "The run has evaluated nothing."
 
 
