@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gsi import stats
 from gsi.ledger import Ledger
 from gsi.types import SHUFFLE, Query, Rollout
 
@@ -131,7 +132,6 @@ def _sampled_evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str)
         draws[r.query_id].append(r)
     share = {q: sum(r.accepted(accept) for r in found) / len(found) for q, found in draws.items()}
     mean = sum(share.values()) / len(share) if share else 0.0
-    spread = math.sqrt(sum((s - mean) ** 2 for s in share.values()) / max(len(share) - 1, 1) / max(len(share), 1))  # over queries
     levels: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
     for q, found in draws.items():
         if found[0].level is not None:
@@ -142,7 +142,7 @@ def _sampled_evaluation(rows: Sequence[Rollout], ks: Sequence[int], accept: str)
         "n": len(share),
         "pass@1": mean,
         "samples": max(map(len, draws.values()), default=0),  # pass@1 is the mean over so many samples per query
-        "interval": [max(0.0, mean - 1.96 * spread), min(1.0, mean + 1.96 * spread)],
+        "interval": list(stats.padded_interval(list(share.values()), (0.0, 1.0), 2)),  # over queries
         "mean_over_levels": sum(a / b for a, b in by_level.values()) / len(by_level) if by_level else None,
         "levels": {str(level): {"right": a, "n": b} for level, (a, b) in by_level.items()},
         "answers_right": sum(r.correct for r in rows),

@@ -20,6 +20,7 @@ from gsi.files import link
 from gsi.hub import knock
 from gsi.ledger import Ledger, connect
 from gsi.report.read import RunView, read_run, results
+from gsi.report.words import of_task, samples
 from gsi.types import GsiError
 
 PARTS = {"model": "model", "train": "dataset", "ledger": "dataset"}  # folder -> kind of repository
@@ -27,16 +28,24 @@ _ROWS = 20_000  # of one row group
 
 
 def write(run: Path, output: Path, iteration: int | None = None) -> dict[str, Path]:
-    """Writes the folders; returns them by part. Raises GsiError for a run without a trained model, and for a folder that exists."""
+    """Writes the folders; returns them by part. Raises GsiError where the iteration has no model that was trained, and for a folder that exists."""
     view = read_run(run)
-    kept = {int(n): name for n, name in (view.state.get("models") or {}).items() if name.startswith("iter_")}
+    models = {int(n): name for n, name in (view.state.get("models") or {}).items()}
+    kept = {n: name for n, name in models.items() if name.startswith("iter_")}
     if not kept:
         raise GsiError(
             f"{run}: nothing was trained yet, so there is no model to push; train one first, with `gsi run {run / 'config.yaml'}`"
         )
-    n = max(kept) if iteration is None else iteration
+    n = max(models) if iteration is None else iteration
     if n not in kept:
-        raise GsiError(f"{run}: there is no model of iteration {n}; kept are {', '.join(map(str, sorted(kept)))}")
+        there = f"kept are {', '.join(map(str, sorted(kept)))}"
+        if n and n in models:
+            raise GsiError(
+                f"{run}: iteration {n} was rolled back to the model that the run began with ({models[n]}), so there is nothing of it to push; "
+                f"name another with --iteration: {there} (what the alarms said: `gsi status {run}`)"
+            )
+        raise GsiError(f"{run}: there is no model of iteration {n}; {there}")
+    m = int(kept[n].split("/")[0][5:])  # the iteration that trained it: an earlier one where n was rolled back
     if output.exists():
         raise GsiError(f"{output} exists; name a folder that does not")
     part = output.with_name(output.name + ".part")
@@ -46,12 +55,12 @@ def write(run: Path, output: Path, iteration: int | None = None) -> dict[str, Pa
     for file in sorted((run / kept[n]).iterdir()):
         if file.name != "README.md":
             link(file, part / "model" / file.name)
-    for source, name in ((run / f"iter_{n}" / "train.parquet", "train"), (run / f"iter_{n}" / "dropped.parquet", "dropped")):
+    for source, name in ((run / f"iter_{m}" / "train.parquet", "train"), (run / f"iter_{m}" / "dropped.parquet", "dropped")):
         if source.exists():
             link(source, part / "train" / f"{name}.parquet")
     link(run / "config.yaml", part / "model" / "gsi_config.yaml")
     counts = _ledger(run, part / "ledger")
-    for name, text in (("model", _model_card(view, n)), ("train", _train_card(view, n)), ("ledger", _ledger_card(view, counts))):
+    for name, text in (("model", _model_card(view, n, m)), ("train", _train_card(view, n, m)), ("ledger", _ledger_card(view, counts))):
         (part / name / "README.md").write_text(text, encoding="utf-8")
     part.replace(output)
     return {name: output / name for name in PARTS}
@@ -132,14 +141,16 @@ def _data(view: RunView) -> list[str]:
 
 
 def _results(view: RunView, n: int) -> str:
-    lines = ["| data | split | model | accuracy | 95 % interval | questions |", "| --- | --- | --- | --- | --- | --- |"]
+    lines, how = ["| data | split | model | accuracy | 95 % interval | questions |", "| --- | --- | --- | --- | --- | --- |"], {0}
     for m, split, task, r in results(view):
         if m in (0, n):
-            low, high = r.get("interval") or (0.0, 1.0)
             who = "before" if m == 0 else f"iteration {m}"
-            lines.append(f"| {task} | {split} | {who} | {r['pass@1']:.1%} | {low:.1%} to {high:.1%} | {r['n']} |")
+            lines.append(f"| {task} | {split} | {who} | {r['pass@1']:.1%} | {of_task(r).interval} | {r['n']} |")
+            how |= {samples(r)}
             if out := r.get("overlap/left_out"):
                 lines[-1] = lines[-1][:-1] + f"({out} left out: also training questions) |"
+    if max(how):
+        lines.append(f"\nAccuracy is the mean over {max(how)} samples per question (evaluate.avg_at_k), not greedy.")
     return "\n".join(lines) if len(lines) > 2 else "The run has evaluated nothing."
 
 
@@ -165,16 +176,24 @@ def _reproduce(view: RunView) -> str:
     return f"Made with {made}; {versions}; seed {view.state.get('seed')}.\n\n```\ngsi run gsi_config.yaml output_dir=runs/again\n```\n\n```yaml\n{config}```\n"
 
 
-def _model_card(view: RunView, n: int) -> str:
+def _rolled_back(n: int, m: int) -> str:
+    """What to know of iteration n where iteration m trained its model."""
+    return "" if m == n else (
+        f"\n**Rolled back:** an alarm of the tail monitor spoke against training iteration {n}, so its model is that of iteration {m} again. "
+        f"What iteration {n} drew was not trained on.\n"
+    )  # fmt: skip
+
+
+def _model_card(view: RunView, n: int, m: int) -> str:
     c, model = view.config, str(view.config.get("model"))
     head = _head(base_model=model if _is_hub_id(model) else None, library_name="transformers", pipeline_tag="text-generation", tags=["guided-self-improvement", view.strategy])  # fmt: skip
     return (
         head
         + f"""# {view.name}, iteration {n}
 
-`{model}` after {n} of {c.get("iterations")} iterations of guided self-improvement (arXiv 2411.00750), strategy **{view.strategy}**: it was trained on
+`{model}` after {m} of {c.get("iterations")} iterations of guided self-improvement (arXiv 2411.00750), strategy **{view.strategy}**: it was trained on
 its own verified solutions to {", ".join(_data(view))}. What counted as right: {c.get("accept")}.
-
+{_rolled_back(n, m)}
 ## Results
 
 {_results(view, n)}
@@ -192,9 +211,9 @@ Iterations are compared on the validation split; test sets are read at the end.
     )
 
 
-def _train_card(view: RunView, n: int) -> str:
-    return _head(tags=["guided-self-improvement"], configs=[{"config_name": "default", "data_files": "train.parquet"}]) + f"""# What iteration {n} of {view.name} was trained on
-
+def _train_card(view: RunView, n: int, m: int) -> str:
+    return _head(tags=["guided-self-improvement"], configs=[{"config_name": "default", "data_files": "train.parquet"}]) + f"""# What iteration {m} of {view.name} was trained on
+{_rolled_back(n, m)}
 `train.parquet`: one row per example, exactly as trained: `prompt`, `completion`, `input_ids`, `loss_mask`, where it comes from (`query_id`,
 `iteration`, `attempt`, `guidance`; `source` where it is no attempt of this run) and its `weight`. `dropped.parquet`: right answers that were not
 trained on, with the reason. Solutions are by the model itself, to questions of {", ".join(_data(view))}; strategy {view.strategy}. The questions

@@ -1,4 +1,4 @@
-"""Statistics of paired seeds: t-interval and exact sign-flip test."""
+"""Intervals of means over questions, and of paired seeds: t-interval and exact sign-flip test."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def t_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float
         return mean, -math.inf, math.inf
     half = t_quantile(0.5 + level / 2, n - 1) * stdev(differences) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def padded_interval(values: Sequence[float], ends: tuple[float, float], each: int) -> tuple[float, float]:
+    """95 % interval of the mean of values between two ends: Wald with so many values more at each of the ends.
+
+    It keeps a width where all values are equal. Where all values are ends, it is Agresti and Coull's "plus four" (ends 0 and 1, two each).
+    """
+    if not values:
+        return ends
+    low, high = ends
+    n = len(values) + 2 * each
+    mean = (sum(values) + each * (low + high)) / n
+    variance = (sum(v * v for v in values) + each * (low * low + high * high)) / n - mean * mean
+    half = 1.96 * math.sqrt(max(0.0, variance) / n)
+    return max(low, mean - half), min(high, mean + half)
 
 
 def sign_flip(differences: Sequence[float]) -> float:

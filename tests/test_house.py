@@ -21,7 +21,7 @@ ALLOWED = {
     "types": set(), "seeds": set(), "stats": set(), "strategies": set(), "presets": set(), "wording": {"types"}, "config": {"types", "strategies", "presets", "wording"}, "prompts": {"types"}, "shuffle": {"types", "seeds"},
     "allocation": BASIC, "guidance": BASIC, "engines": BASIC,
     "tasks": BASIC | {"lab"}, "verify": BASIC | {"lab"},  # the registries name the lab's task
-    "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger"}, "progress": {"sampling"},
+    "ledger": BASIC, "curate": BASIC, "controls": BASIC, "metrics": BASIC | {"ledger", "stats"}, "progress": {"sampling"},
     "sampling": BASIC | {"ledger", "attempts", "recording"}, "attempts": BASIC | {"shuffle"}, "recording": BASIC | {"ledger", "attempts"},
     "checksums": set(), "disks": set(), "mirror": {"types"}, "faults": {"types"}, "interrupts": set(), "stall": {"types", "interrupts"}, "salvage": {"ledger", "files"},
     "files": {"types"}, "runfolder": BASIC | {"files", "ledger", "checksums", "disks", "mirror"}, "parquet": {"types"}, "train": BASIC | {"stall", "dimensions"},

@@ -77,6 +77,66 @@ def test_a_run_that_has_trained_nothing_has_nothing_to_push(tmp_path, capsys):
     assert not out.exists()
 
 
+def forgets(request, model):
+    """Hard questions are solved by the models before iter_2 only; greedily all by all."""
+    gone = request.sampling.temperature and request.query.level > 2 and request.iteration >= 2
+    return f"The answer is {777 if gone else request.query.answer}"
+
+
+def forgets_and_began_weak(request, model):
+    return "The answer is 777" if not request.iteration and not request.sampling.temperature else forgets(request, model)
+
+
+def keep_data(job):
+    """A training whose model says what it was trained on."""
+    Path(job.output).mkdir(parents=True)
+    (Path(job.output) / "data.txt").write_text(Path(job.data).parent.name)
+
+
+def rolled_back(folder: Path, function: str) -> Path:
+    """A run of three iterations, the last of which was rolled back."""
+    rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1), "level": 1 + i % 4} for i in range(200)]
+    (folder / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    config = scripted.config(
+        folder / "run", iterations=3, tasks=[{"name": "gsm8k", "path": str(folder / "d.jsonl"), "hard_levels": [3, 4]}], keep_models="all", monitor={"on_alarm": "rollback"},
+        engine={"kind": "scripted", "function": f"{__file__}:{function}"}, train={"kind": "scripted", "function": f"{__file__}:keep_data"}, sample={"k": 2, "wanted": 1}, evaluate={"validation": 20},
+    )  # fmt: skip
+    return gsi.run(config, reporter=Reporter("quiet")).path
+
+
+@pytest.mark.parametrize("options", [[], ["--iteration", "3"]])
+def test_a_rolled_back_iteration_goes_with_what_its_model_was_trained_on(tmp_path, options):
+    run, out = rolled_back(tmp_path, "forgets_and_began_weak"), tmp_path / "out"
+    assert json.loads((run / "run.json").read_text())["models"]["3"] == "iter_1/model"
+    assert main(["push", str(run), "--to", str(out), *options]) == 0
+    assert (out / "model" / "data.txt").read_text() == "iter_1"
+    for name in ("train", "dropped"):
+        assert (out / "train" / f"{name}.parquet").read_bytes() == (run / "iter_1" / f"{name}.parquet").read_bytes()
+    model, train = ((out / part / "README.md").read_text() for part in ("model", "train"))
+    assert "after 1 of 3 iterations" in model
+    assert "# What iteration 1 of run was trained on" in train
+    for card in (model, train):
+        assert "spoke against training iteration 3, so its model is that of iteration 1 again" in card
+    for name, said in (("1", "after 1 of 3 iterations"), ("2", "after 2 of 3 iterations")):
+        assert main(["push", str(run), "--to", str(tmp_path / name), "--iteration", name]) == 0
+        card = (tmp_path / name / "model" / "README.md").read_text()
+        assert said in card
+        assert "Rolled back" not in card
+
+
+def test_a_run_that_went_back_to_its_base_pushes_no_other_model_unasked(tmp_path, capsys):
+    run, out = rolled_back(tmp_path, "forgets"), tmp_path / "out"
+    assert json.loads((run / "run.json").read_text())["models"]["3"] == "scripted-base"
+    for options in ([], ["--iteration", "3"]):
+        assert main(["push", str(run), "--to", str(out), *options]) == 2
+        said = capsys.readouterr().err
+        assert f"{run}: iteration 3 was rolled back to the model that the run began with (scripted-base)" in said
+        assert "name another with --iteration: kept are 1, 2" in said
+        assert not out.exists()
+    assert main(["push", str(run), "--to", str(out), "--iteration", "2"]) == 0
+    assert (out / "model" / "data.txt").read_text() == "iter_2"
+
+
 @pytest.fixture
 def hub():
     """Takes repositories and commits as the hub's API does, every file inline; `files` holds what arrived."""

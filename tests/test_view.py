@@ -264,6 +264,99 @@ def test_paired_by_question():
     assert by_questions({1: True, 2: False, 3: True}, {1: True, 3: False}).n == 2, "only what both have"
 
 
+def first_right(request, model):
+    """Of a trained model's samples the first is right; of the base's all."""
+    return f"The answer is {777 if request.iteration and request.attempt else request.query.answer}"
+
+
+def first_wrong(request, model):
+    return f"The answer is {777 if request.iteration and not request.attempt else request.query.answer}"
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """Runs on two tasks whose accuracy is the mean over samples: 3 of 4 are right, 1 of 4, 3 of 4 of most; and one that is greedy."""
+    root = tmp_path_factory.mktemp("sampled")
+    for task, n in (("gsm8k", 80), ("svamp", 60)):
+        rows = [{"question": f"What is {i} + 1, {task}?", "answer": str(i + 1)} for i in range(n)]
+        (root / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, function, k in (("a", f"{__file__}:first_wrong", 4), ("b", f"{__file__}:first_right", 4), ("mixed", f"{scripted.HERE}:tell", 4), ("greedy", f"{scripted.HERE}:tell", 0)):  # fmt: skip
+        config = scripted.config(
+            root / name, iterations=1, tasks=[{"name": t, "path": str(root / f"{t}.jsonl")} for t in ("gsm8k", "svamp")], engine={"kind": "scripted", "function": function},
+            evaluate={"validation": 60, "avg_at_k": k}, sample={"k": 1, "wanted": 1}, train={"kind": "scripted", "function": f"{scripted.HERE}:make_folder"},
+        )  # fmt: skip
+        gsi.run(config, reporter=Reporter("quiet"))
+    return root
+
+
+def shares(run: Path) -> dict[tuple[str, str], float]:
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        found = db.execute(
+            "select task, query_id, avg(correct) from evaluations where split = 'validation' and iteration = 1 group by 1, 2"
+        )
+        return {(task, q): share for task, q, share in found}
+
+
+def test_runs_that_are_evaluated_by_samples_are_compared_by_their_means(sampled, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    assert main(["compare", *(str(sampled / name) for name in ("a", "b", "mixed"))]) == 0
+    said = capsys.readouterr().out
+    found = {name: shares(sampled / name) for name in ("a", "b", "mixed")}
+    n = len(found["a"])
+    d = by_questions(found["a"], found["mixed"])
+    assert d.value == pytest.approx((sum(found["mixed"].values()) - sum(found["a"].values())) / n)
+    assert d.low < d.value < d.high
+    assert f"on the same {n} questions, against a: b -50.0 points (95 %: " in said
+    assert f"; mixed {100 * d.value:+.1f} points (95 %: {100 * d.low:+.1f} to {100 * d.high:+.1f})." in said
+    assert "-50.0 points (95 %: -50.0 to -50.0)" not in said, "the interval has a width where all differences are equal"
+    row = next(line for line in said.split("same questions")[1].splitlines() if "mixed" in line)
+    assert [int(cell) for cell in re.findall(r"│ +(\d+) +(?=│)", row)] == [n, d.only_b, d.only_a]
+    assert "it solves more often" in said
+    assert "Accuracy is the mean over samples per question (evaluate.avg_at_k)." in said
+    assert "two kinds of accuracy" not in said
+    assert main(["compare", str(sampled / "a"), str(sampled / "greedy")]) == 0
+    assert "(evaluate.avg_at_k) of a, and greedy of the others: two kinds of accuracy." in capsys.readouterr().out
+
+
+def test_means_over_samples_are_shown_with_their_own_interval(sampled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    for name in ("a", "mixed"):
+        run = sampled / name
+        results = json.loads((run / "iter_1" / "eval.json").read_text())["validation"]
+        assert main(["report", str(run), "--output", str(tmp_path / f"{name}.html")]) == 0
+        page = (tmp_path / f"{name}.html").read_text()
+        assert "Greedy decoding" not in page
+        assert "Mean over 4 samples per question" in page
+        assert main(["push", str(run), "--to", str(tmp_path / f"{name}-out")]) == 0
+        card = (tmp_path / f"{name}-out" / "model" / "README.md").read_text()
+        assert "the mean over 4 samples per question" in card
+        for task, r in results.items():
+            low, high = r["interval"]
+            assert low < r["pass@1"] < high, "also where all questions have the same mean"
+            assert f"{low:.1%} to {high:.1%}" in page
+            assert f"| {task} | validation | iteration 1 | {r['pass@1']:.1%} | {low:.1%} to {high:.1%} | {r['n']} |" in card
+        measured = accuracy(read_run(run), 1)
+        assert measured.low < measured.rate < measured.high
+        if name == "a":  # both tasks have the same mean
+            assert max(r["interval"][0] for r in results.values()) < measured.low, "two tasks say more than one"
+        capsys.readouterr()
+        assert main(["compare", str(run), str(sampled / "b")]) == 0
+        assert f"{measured.rate:.1%} ({measured.low:.1%} to {measured.high:.1%})" in capsys.readouterr().out
+    assert main(["report", str(sampled / "greedy"), "--output", str(tmp_path / "greedy.html")]) == 0
+    assert "Greedy decoding." in (tmp_path / "greedy.html").read_text()
+
+
+def test_a_mean_over_samples_that_was_written_without_a_width_gets_one(sampled, tmp_path):
+    shutil.copytree(sampled / "a", tmp_path / "old")
+    path = tmp_path / "old" / "iter_1" / "eval.json"
+    found = json.loads(path.read_text())
+    for r in found["validation"].values():
+        r["interval"] = [r["pass@1"], r["pass@1"]]
+    path.write_text(json.dumps(found))
+    measured = accuracy(read_run(tmp_path / "old"), 1)
+    assert measured.low < measured.rate == 0.75 < measured.high
+
+
 def test_paired_by_seed():
     d = by_seeds([0.02, 0.04, 0.03, 0.05, 0.01])
     assert d.value == pytest.approx(0.03)

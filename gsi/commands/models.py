@@ -19,7 +19,9 @@ def add(command: Add) -> None:
     p.add_argument("run", help="run folder")
     p.add_argument("--repo", metavar="NAME", help="on the hub: NAME, NAME-train and NAME-ledger (default: the run folder's name)")
     p.add_argument("--to", metavar="DIR", help="write the files that would be uploaded, and upload nothing")
-    p.add_argument("--iteration", type=int, metavar="N", help="default: the last model that is kept")
+    p.add_argument(
+        "--iteration", type=int, metavar="N", help="default: the last one; of one that was rolled back, the model it went back to"
+    )
     p.add_argument("--public", action="store_true", help="repositories that anyone can read (default: private)")
 
 

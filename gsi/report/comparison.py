@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsi.metrics import wilson
 from gsi.report import plots
 from gsi.report.paired import Difference, by_questions, by_seeds
-from gsi.report.parts import NONE, Figure, Section, Table, number, percent, short, with_interval
+from gsi.report.parts import NONE, Cell, Figure, Section, Table, number, percent, short, with_interval
 from gsi.report.plots import tip
-from gsi.report.read import RunView, finite
+from gsi.report.read import RunView, dig, finite
 from gsi.report.tally import Tally
 from gsi.report.words import accuracy, hard_accuracy
 
-Answers = dict[tuple[str, str], tuple[int | None, bool]]
+Answers = dict[tuple[str, str], tuple[int | None, float]]
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,19 @@ class Side:
     curve: Sequence[tuple[int, int, int, int]]  # (iteration, tokens so far, covered, ever covered)
     queries: int | None
     price: Sequence[tuple[Any, ...]] = ()  # (level, rollouts, accepted, tokens) over the run
+    sampled: bool = False  # its accuracies are means over samples (evaluate.avg_at_k), and not greedy
 
 
 def side(name: str, run: RunView, tally: Tally | None) -> Side:
     n = int(run.final().get("iteration") or 0)
     tested = max((m for m, found in run.evals.items() if found.get("test")), default=None)
     split = "test" if tested is not None else "validation"
-    answers = tally.answers(split, n if tested is None else tested) if tally else {}
+    sampled = bool(finite(dig(run.config, "evaluate", "avg_at_k")))
+    answers = tally.answers(split, n if tested is None else tested, sampled) if tally else {}
     asked = (tally.queries() if tally else None) or next(
         (line["sample/queries"] for line in reversed(run.metrics) if finite(line.get("sample/queries"))), None
     )
-    return Side(name, run, split, answers, tally.curve(60) if tally else [], asked, tally.price_by_level() if tally else ())
+    return Side(name, run, split, answers, tally.curve(60) if tally else [], asked, tally.price_by_level() if tally else (), sampled)
 
 
 def names_of(runs: Sequence[RunView]) -> list[str]:
@@ -81,7 +82,7 @@ def side_by_side(sides: Sequence[Side]) -> Table:
         run, final = s.run, s.run.final()
         n = final.get("iteration", 0)
         row: list[Any] = [s.name, run.strategy, f"{final.get('iteration', NONE)} of {run.config.get('iterations', '?')}"]
-        row += [with_interval(*(accuracy(run, n, split) or (None, 0))) for split in splits]
+        row += [Cell(f"{a.rate:.1%} ({a.interval})", a.rate) if (a := accuracy(run, n, split)) else Cell(NONE) for split in splits]
         row += [
             percent(hard_accuracy(run, n)),
             percent(final.get("tail/hard_share")),
@@ -133,7 +134,7 @@ def seed_differences(sides: Sequence[Side]) -> list[tuple[str, str, Difference]]
 
 def _rate(s: Side) -> float | None:
     measured = accuracy(s.run, s.run.final().get("iteration", 0), s.split)
-    return measured[0] if measured else None
+    return measured.rate if measured else None
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def at_equal_tokens(sides: Sequence[Side]) -> AtEqualTokens | None:
     # test sets are read at the end only, so what a run was in between is mostly known from its validation split
     split = next((x for x in ("test", "validation") if all(accuracy(s.run, n, x) for s, _, n in reached)), None)
     shown = [(s, ever, n, accuracy(s.run, n, split) if split else None) for s, ever, n in reached]
-    return AtEqualTokens(budget, split, [(s, ever, n, measured[0] if measured else None) for s, ever, n, measured in shown])
+    return AtEqualTokens(budget, split, [(s, ever, n, measured.rate if measured else None) for s, ever, n, measured in shown])
 
 
 def _colours(sides: Sequence[Side]) -> dict[str, str]:
@@ -182,9 +183,14 @@ def _forest(sides: Sequence[Side]) -> list[Figure | Table]:
             f"{name}{' (hard questions)' if what == 'hard' else ''} {100 * d.value:+.1f} points ({100 * (d.low or 0):+.1f} to {100 * (d.high or 0):+.1f})" for name, what, d in found
         ) + "."  # fmt: skip
         note = "Paired by question. The interval counts questions only; another seed would train another model, so one run of each is no evidence for a strategy."
+        heads = ("only this one", "only the baseline", "only it solves|only the baseline")
+        if sampled := [s.name for s in sides if s.sampled]:
+            heads = ("this one more often", "the baseline more often", "it solves more often|the baseline more often")
+            note += " Accuracy is the mean over samples per question (evaluate.avg_at_k)"
+            note += "." if len(sampled) == len(sides) else f" of {', '.join(sampled)}, and greedy of the others: two kinds of accuracy."
         x = plots.axis(f"difference in {split} accuracy", percent=True)
-        spec = plots.ranges(rows, x, [tip("y", "", "nominal"), tip("x", "difference", format="+.1%"), tip("low", "95 % from", format="+.1%"), tip("high", "to", format="+.1%"), tip("n", "questions"), tip("b", "only this one"), tip("a", "only the baseline")])  # fmt: skip
-        made.append(Figure("differences", f"Paired differences to {sides[0].name}", says, spec, Table(f"Difference in {split} accuracy on the same questions", "run|questions of|shared|difference|95 % interval|only it solves|only the baseline", body, note)))  # fmt: skip
+        spec = plots.ranges(rows, x, [tip("y", "", "nominal"), tip("x", "difference", format="+.1%"), tip("low", "95 % from", format="+.1%"), tip("high", "to", format="+.1%"), tip("n", "questions"), tip("b", heads[0]), tip("a", heads[1])])  # fmt: skip
+        made.append(Figure("differences", f"Paired differences to {sides[0].name}", says, spec, Table(f"Difference in {split} accuracy on the same questions", f"run|questions of|shared|difference|95 % interval|{heads[2]}", body, note)))  # fmt: skip
     if seeds := seed_differences(sides):
         body = [
             [
@@ -215,9 +221,8 @@ def _tokens_accuracy(sides: Sequence[Side]) -> Figure | None:
         spent = 0.0
         for line in s.run.metrics:
             spent += finite(line.get("sample/tokens")) or 0
-            if measured := accuracy(s.run, line["iteration"], s.split):
-                low, high = wilson(round(measured[0] * measured[1]), measured[1])
-                rows.append({"x": spent, "y": measured[0], "low": low, "high": high, "s": s.name, "n": line["iteration"], "split": s.split})
+            if a := accuracy(s.run, line["iteration"], s.split):
+                rows.append({"x": spent, "y": a.rate, "low": a.low, "high": a.high, "s": s.name, "n": line["iteration"], "split": s.split})
     if not rows:
         return None
     equal, splits = at_equal_tokens(sides), sorted({row["split"] for row in rows})

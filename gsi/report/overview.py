@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gsi.metrics import wilson
 from gsi.report import plots
-from gsi.report.parts import NONE, Cell, Figure, Section, Table, duration, interval, number, percent, short
+from gsi.report.parts import NONE, Cell, Figure, Section, Table, duration, number, percent, short
 from gsi.report.plots import tip
 from gsi.report.read import RunView, dig, finite, results
-from gsi.report.words import accuracy
+from gsi.report.words import accuracy, of_task, samples
 from gsi.types import STATUSES
 
 
@@ -25,11 +24,11 @@ def tiles(run: RunView) -> list[dict[str, str]]:
     """Name, value and what it stands beside, of the few figures that sum a run up."""
     found: list[dict[str, str]] = []
     for split in ("test", "validation"):
-        measured = [(n, *hit) for n in sorted(run.evals) if (hit := accuracy(run, n, split))]
+        measured = [hit for n in sorted(run.evals) if (hit := accuracy(run, n, split))]
         if measured:
-            _, rate, asked = measured[-1]
-            before = f"{measured[0][1]:.1%} before; " if len(measured) > 1 else ""
-            found.append({"name": f"{split} accuracy", "value": f"{rate:.1%}", "note": f"{before}95 %: {interval(rate, asked)}"})
+            last = measured[-1]
+            before = f"{measured[0].rate:.1%} before; " if len(measured) > 1 else ""
+            found.append({"name": f"{split} accuracy", "value": f"{last.rate:.1%}", "note": f"{before}95 %: {last.interval}"})
             break
     lines = [line for line in run.metrics if finite(line.get("tail/coverage")) is not None]
     if lines:
@@ -66,13 +65,12 @@ def warnings(run: RunView) -> list[str]:
     for split in ("test", "validation"):
         first, last = accuracy(run, 0, split), accuracy(run, run.final().get("iteration", 0), split)
         if first and last and run.final().get("iteration", 0):
-            low, high = wilson(round(last[0] * last[1]), last[1])
-            if high < first[0]:
+            if last.high < first.rate:
                 found.append(
-                    f"The model got worse: {split} accuracy fell from {first[0]:.1%} to {last[0]:.1%} (95 % interval {low:.1%} to {high:.1%})."
+                    f"The model got worse: {split} accuracy fell from {first.rate:.1%} to {last.rate:.1%} (95 % interval {last.interval})."
                 )
-            if last[0] == 0:
-                found.append(f"The last model solves none of the {last[1]} {split} questions.")
+            if last.rate == 0:
+                found.append(f"The last model solves none of the {last.asked} {split} questions.")
     shares = [(line["iteration"], line["tail/hard_share"], finite(line.get("tail/query_hard_share"))) for line in run.metrics if finite(line.get("tail/hard_share")) is not None]  # fmt: skip
     if len(shares) > 1 and shares[-1][1] < 0.9 * shares[0][1]:
         found.append(f"The tail narrows: hard questions are {shares[-1][1]:.1%} of the training rows of iteration {shares[-1][0]}, after {shares[0][1]:.1%} in iteration {shares[0][0]}.")  # fmt: skip
@@ -107,29 +105,32 @@ def alarms(run: RunView) -> list[str]:
 
 
 def _accuracy(run: RunView) -> Figure | None:
-    rows_, rows = [], []
+    rows_: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     found = list(results(run))
     sampled = {k: k.partition("@") for *_, r in found for k in r if k.startswith(("pass@", "maj@")) and k != "pass@1"}
     ks = sorted((k for k, (_, _, n) in sampled.items() if n.isdigit()), key=lambda k: (int(sampled[k][2]), sampled[k][0]))
     tasks = {task for _, _, task, _ in found}
     for n, split, task, r in found:
         name = f"{task}, {split}" if len(tasks) > 1 else split
-        low, high = wilson(round(r["pass@1"] * r["n"]), r["n"]) if r["n"] else (0.0, 1.0)
-        rows_.append({"x": n, "y": r["pass@1"], "low": low, "high": high, "s": name, "n": r["n"]})
+        a = of_task(r)
+        rows_.append({"x": n, "y": a.rate, "low": a.low, "high": a.high, "s": name, "n": a.asked})
         cells = [
             n,
             split,
             task,
-            number(r["n"]),
-            percent(r["pass@1"], r["pass@1"]),
-            interval(r["pass@1"], r["n"]),
+            number(a.asked),
+            percent(a.rate, a.rate),
+            a.interval if a.asked else NONE,
             percent(r.get("mean_over_levels")),
         ]
         rows.append(cells + [percent(r.get(k)) for k in ks])
     if not rows_:
         return None
     head = "|".join(["iteration|split|task|questions|accuracy|95 % interval|mean over levels", *ks])
-    note = "Greedy decoding. The interval counts questions only; it knows nothing of how another seed would train. Iteration 0 is the model the run began with."
+    how = " and ".join(map(str, sorted({samples(r) for *_, r in found} - {0})))
+    note = f"Mean over {how} samples per question (evaluate.avg_at_k)." if how else "Greedy decoding."
+    note += " The interval counts questions only; it knows nothing of how another seed would train. Iteration 0 is the model the run began with."
     names = list(dict.fromkeys(row["s"] for row in rows_))[:6]
     series = {name: plots.COLOURS[i] for i, name in enumerate(names)}
     iterations = sorted({row["x"] for row in rows_})
@@ -164,9 +165,8 @@ def _levels(run: RunView) -> Figure | None:
     for n, s, task, r in found:
         got = [r["levels"].get(str(level)) for level in levels]
         if r["levels"]:
-            table_rows.append(
-                [n, s, task, *[Cell(f"{c['right']}/{c['n']}", c["right"] / c["n"], c["right"] / c["n"]) if c else Cell(NONE) for c in got]]
-            )
+            rates = [(c["right"] / c["n"], f"{round(c['right'], 2)}/{c['n']}") if c else None for c in got]
+            table_rows.append([n, s, task, *[Cell(hit[1], hit[0], hit[0]) if hit else Cell(NONE) for hit in rates]])
         for level, c in zip(levels, got, strict=True):
             if c and s == split:
                 pair = cells.setdefault((n, level), [0, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,27 +17,23 @@ class Difference:
     value: float
     low: float | None
     high: float | None
-    only_a: int = 0  # questions that only a solves
+    only_a: int = 0  # questions that only a solves; of sampled accuracies: that a solves more often
     only_b: int = 0
     p: float | None = None  # exact sign-flip p, two-sided
 
 
-def by_questions(a: Mapping[Any, bool], b: Mapping[Any, bool]) -> Difference | None:
-    """Two models on the same questions; None where they share none.
+def by_questions(a: Mapping[Any, float], b: Mapping[Any, float]) -> Difference | None:
+    """Two models on the same questions, each solved (1) or not (0), or in a share of its samples; None where they share none.
 
-    Interval of the difference of paired proportions: Wald with one added to each kind of disagreement (Bonett and Price 2012,
-    "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data"). It counts questions
-    only and knows nothing of how another seed would train.
+    Interval of the mean difference: Wald with one question added that only a solves, and one that only b does. Where questions are
+    solved or not, that is Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based
+    on paired data". It counts questions only and knows nothing of how another seed would train.
     """
-    shared = a.keys() & b.keys()
-    n = len(shared)
-    if not n:
+    each = [b[q] - a[q] for q in a if q in b]
+    if not each:
         return None
-    only_a = sum(a[q] and not b[q] for q in shared)
-    only_b = sum(b[q] and not a[q] for q in shared)
-    pa, pb = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = 1.96 * math.sqrt((pa + pb - (pb - pa) ** 2) / (n + 2))
-    return Difference(n, (only_b - only_a) / n, max(-1.0, pb - pa - half), min(1.0, pb - pa + half), only_a, only_b)
+    low, high = stats.padded_interval(each, (-1.0, 1.0), 1)
+    return Difference(len(each), sum(each) / len(each), low, high, sum(d < 0 for d in each), sum(d > 0 for d in each))
 
 
 def by_seeds(differences: Sequence[float]) -> Difference | None:

@@ -177,7 +177,9 @@ def dig(value: Any, *keys: str) -> Any:
 def _is_result(r: Any) -> bool:
     counts = dig(r, "levels")
     return (
-        all(finite(dig(r, key)) is not None for key in ("n", "pass@1"))
+        0 <= (finite(dig(r, "pass@1")) or 0) <= 1
+        and (finite(dig(r, "n")) or 0) >= 0
+        and all(finite(dig(r, key)) is not None for key in ("n", "pass@1"))
         and isinstance(counts, dict)
         and all(whole(level) and finite(dig(c, "right")) is not None and (finite(dig(c, "n")) or 0) > 0 for level, c in counts.items())
     )

@@ -218,15 +218,16 @@ class Tally:
         calls, read, written = self("SELECT count(*), sum(prompt_tokens), sum(generated_tokens) FROM teacher_calls")[0]
         return calls, read or 0, written or 0
 
-    def answers(self, split: str, iteration: int) -> dict[tuple[str, str], tuple[int | None, bool]]:
-        """(task, query) -> (level, accepted) of the greedy evaluation of the iter_N model."""
+    def answers(self, split: str, iteration: int, sampled: bool = False) -> dict[tuple[str, str], tuple[int | None, float]]:
+        """(task, query) -> (level, accepted) of the iter_N model: of its greedy attempt 1 or 0, where all are samples (`avg_at_k`) their share."""
         if "evaluations" not in self.tables:
             return {}
         rows = self(
-            f"SELECT CAST(task AS TEXT), CAST(query_id AS TEXT), level, {self.good} FROM evaluations WHERE split = ? AND iteration = ? AND attempt = 0",
-            (split, iteration),
+            f"SELECT CAST(task AS TEXT), CAST(query_id AS TEXT), max(level), avg(coalesce({self.good}, 0)) FROM evaluations "
+            "WHERE split = ? AND iteration = ? AND (? OR attempt = 0) GROUP BY 1, 2",
+            (split, iteration, sampled),
         )
-        return {(task, q): (level, bool(good)) for task, q, level, good in rows}
+        return {(task, q): (level, good) for task, q, level, good in rows}
 
     def queries(self) -> int | None:
         """Training queries of the run, where the ledger holds them."""

@@ -101,7 +101,7 @@ def _iterations(run: RunView) -> None:
     for line in run.metrics:
         shown = accuracy(run, line["iteration"])
         cells = [pattern.format(line[key]) if finite(line.get(key)) is not None else "" for key, pattern in columns.values()]
-        table.add_row(str(line["iteration"]), f"{shown[0]:.1%}" if shown else "", *cells)
+        table.add_row(str(line["iteration"]), f"{shown.rate:.1%}" if shown else "", *cells)
     console.print(table)
 
 

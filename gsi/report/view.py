@@ -241,7 +241,7 @@ def _rows(shelf: Shelf) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name, "url": f"/run/{quote(name)}", "strategy": run.strategy, "model": run.config.get("model"), "state": live.state(run),
-                "stages": f"{len(order) - len(left)} of {len(order)}", "accuracy": f"{rate[0]:.1%}" if rate else NONE, "coverage": percent["tail/coverage"],
+                "stages": f"{len(order) - len(left)} of {len(order)}", "accuracy": f"{rate.rate:.1%}" if rate else NONE, "coverage": percent["tail/coverage"],
                 "hard": percent["tail/hard_share"], "tokens": f"{run.total('sample/tokens'):,}", "started": run.state.get("created_at"),
             }
         )  # fmt: skip

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any, NamedTuple
+
 from gsi.metrics import wilson
 from gsi.report.read import RunView, finite
+
+
+class Accuracy(NamedTuple):
+    """Share of questions that are solved greedily, or, with `evaluate.avg_at_k`, of samples, with its 95 % interval over questions."""
+
+    rate: float
+    asked: int
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> str:
+        return f"{self.low:.1%} to {self.high:.1%}"
 
 
 def sentence(run: RunView) -> str:
@@ -17,11 +33,11 @@ def result(run: RunView) -> str:
     for split in ("test", "validation"):
         first, last = accuracy(run, 0, split), accuracy(run, n, split)
         if first and last and n:
-            (a, _), (b, asked) = first, last
-            low, high = wilson(round(b * asked), asked)
-            verb = "rose" if low > a else "fell" if high < a else "went"
-            parts.append(f"{split} accuracy {verb} from {a:.1%} to {b:.1%} (95 % interval {low:.1%} to {high:.1%}, {asked:,} questions)")
-            if b == 0:
+            verb = "rose" if last.low > first.rate else "fell" if last.high < first.rate else "went"
+            parts.append(
+                f"{split} accuracy {verb} from {first.rate:.1%} to {last.rate:.1%} (95 % interval {last.interval}, {last.asked:,} questions)"
+            )
+            if last.rate == 0:
                 parts.append(f"the model solves none of the {split} questions")
     text = "; ".join(parts) or "nothing was evaluated before and after"
     return f"{text[0].upper()}{text[1:]}."
@@ -51,15 +67,37 @@ def cost(run: RunView) -> str:
     return f"{run.total('sample/accepted'):,} rollouts of {run.total('sample/rollouts'):,} were accepted, {run.total('sample/tokens'):,} tokens generated."
 
 
-def accuracy(run: RunView, n: int, split: str = "validation") -> tuple[float, int] | None:
-    """(greedy accuracy, questions) of an iteration over all tasks of a split; None where it was not evaluated."""
-    results = run.evals.get(n, {}).get(split, {}).values()
+def accuracy(run: RunView, n: int, split: str = "validation") -> Accuracy | None:
+    """Of an iteration over all tasks of a split; None where it was not evaluated."""
+    results = list(run.evals.get(n, {}).get(split, {}).values())
     total = sum(r["n"] for r in results)
-    return (sum(r["pass@1"] * r["n"] for r in results) / total, total) if total else None
+    if not total:
+        return None
+    rate = sum(r["pass@1"] * r["n"] for r in results) / total
+    if not any(map(samples, results)):
+        return Accuracy(rate, total, *wilson(round(rate * total), total))
+    # of a weighted mean, from each part's own limits (Zou and Donner 2008, MOVER); of one task these are its limits
+    parts = [(r["n"] / total, r["pass@1"], *of_task(r)[2:]) for r in results]
+    down, up = (math.hypot(*(w * (part[i] - p) for w, p, *part in parts)) for i in (0, 1))
+    return Accuracy(rate, total, max(0.0, rate - down), min(1.0, rate + up))
+
+
+def of_task(result: dict[str, Any]) -> Accuracy:
+    """Of one task, as eval.json has it."""
+    rate, n, own = result["pass@1"], result["n"], result.get("interval")
+    low, high = wilson(round(rate * n), n)
+    if samples(result) and isinstance(own, list) and len(own) == 2 and all(finite(x) is not None for x in own) and own[0] < own[1]:
+        low, high = own  # without a width it was written before it had a floor
+    return Accuracy(rate, n, low, high)
+
+
+def samples(result: dict[str, Any]) -> int:
+    """Samples per question that a result is the mean of; 0 = greedy."""
+    return int(finite(result.get("samples")) or 0)
 
 
 def hard_accuracy(run: RunView, n: int) -> float | None:
-    """Greedy accuracy over the hard levels, on test where there is one, else on validation."""
+    """Accuracy over the hard levels, on test where there is one, else on validation."""
     results = run.evals.get(n, {})
     right = asked = 0
     for task, result in (results.get("test") or results.get("validation") or {}).items():
