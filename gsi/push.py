@@ -19,7 +19,7 @@ import gsi
 from gsi.files import link
 from gsi.hub import knock
 from gsi.ledger import Ledger, connect
-from gsi.report.read import RunView, read_run, results
+from gsi.report.read import RunView, dig, read_run, results
 from gsi.report.words import of_task, samples
 from gsi.types import GsiError
 
@@ -184,6 +184,13 @@ def _rolled_back(n: int, m: int) -> str:
     )  # fmt: skip
 
 
+def _solutions(view: RunView, m: int) -> str:
+    """Whose solutions iteration m was trained on."""
+    references = str(dig(view.config, "curate", "references") or "none")
+    whose = "its own verified solutions" if references == "none" else "its own verified solutions and reference solutions"
+    return "reference solutions" if m == 0 or references == "all" else whose
+
+
 def _model_card(view: RunView, n: int, m: int) -> str:
     c, model = view.config, str(view.config.get("model"))
     head = _head(base_model=model if _is_hub_id(model) else None, library_name="transformers", pipeline_tag="text-generation", tags=["guided-self-improvement", view.strategy])  # fmt: skip
@@ -192,7 +199,7 @@ def _model_card(view: RunView, n: int, m: int) -> str:
         + f"""# {view.name}, iteration {n}
 
 `{model}` after {m} of {c.get("iterations")} iterations of guided self-improvement (arXiv 2411.00750), strategy **{view.strategy}**: it was trained on
-its own verified solutions to {", ".join(_data(view))}. What counted as right: {c.get("accept")}.
+{_solutions(view, m)} to {", ".join(_data(view))}. What counted as right: {c.get("accept")}.
 {_rolled_back(n, m)}
 ## Results
 
@@ -216,7 +223,7 @@ def _train_card(view: RunView, n: int, m: int) -> str:
 {_rolled_back(n, m)}
 `train.parquet`: one row per example, exactly as trained: `prompt`, `completion`, `input_ids`, `loss_mask`, where it comes from (`query_id`,
 `iteration`, `attempt`, `guidance`; `source` where it is no attempt of this run) and its `weight`. `dropped.parquet`: right answers that were not
-trained on, with the reason. Solutions are by the model itself, to questions of {", ".join(_data(view))}; strategy {view.strategy}. The questions
+trained on, with the reason. The rows are {_solutions(view, m)} to {", ".join(_data(view))}; strategy {view.strategy}. The questions
 have the licences of their data sets.
 """  # fmt: skip
 

@@ -63,6 +63,24 @@ def test_the_files_that_would_be_uploaded(run, tmp_path, capsys):
     assert "no model of iteration 7" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("strategy", "iteration", "whose"),
+    [
+        ("vanilla", "1", "its own verified solutions to"),
+        ("vanilla", "0", "reference solutions to"),
+        ("sft_refs_all", "1", "reference solutions to"),
+        ("sft_refs_hard", "1", "its own verified solutions and reference solutions to"),
+    ],
+)
+def test_cards_say_whose_solutions_were_trained_on(tmp_path, strategy, iteration, whose):
+    run = gsi.run(
+        scripted.config(tmp_path / "run", strategy=strategy, iterations=1, warm_start={}, keep_models="all"), reporter=Reporter("quiet")
+    ).path
+    assert main(["push", str(run), "--to", str(tmp_path / "out"), "--iteration", iteration]) == 0
+    assert f"it was trained on\n{whose} chain" in (tmp_path / "out" / "model" / "README.md").read_text()
+    assert f"The rows are {whose} chain" in (tmp_path / "out" / "train" / "README.md").read_text()
+
+
 def test_a_run_that_has_trained_nothing_has_nothing_to_push(tmp_path, capsys):
     samples = tmp_path / "s.jsonl"
     samples.write_text(json.dumps({"question": "1+1?", "answer": "2", "response": "The answer is 2"}) + "\n")
