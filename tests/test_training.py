@@ -238,6 +238,30 @@ def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name_before_
         assert db.execute("select count(*) from rollouts").fetchone() == (0,)
 
 
+# --------------------------------------------------------------------------------------- the model's own settings
+
+
+def change(file: Path, **values) -> dict:
+    content = (json.loads(file.read_text()) if file.exists() else {}) | values
+    file.write_text(json.dumps(content))
+    return content
+
+
+def test_a_base_whose_generation_settings_transformers_only_tolerates_is_trained_and_keeps_them(tmp_path):
+    """Sampling flags without `do_sample` (Llama 2's mirrors, vicuna): saved as they are, or refused once anything in them changed."""
+    base = models.build(tmp_path / "model", std=0.1)
+    config = change(base / "config.json", eos_token_id=[0, 7])
+    wanted = change(base / "generation_config.json", eos_token_id=[0, 7], temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.1)
+    figures, _ = train(tmp_path, rows(), base, checkpoint_steps=1)
+    assert figures["steps"] == 2
+    assert list((tmp_path / "work").glob("checkpoint-*/complete"))
+    kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    kept.pop("transformers_version"), wanted.pop("transformers_version", None)
+    assert kept == wanted
+    trained = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {k: v for k, v in trained.items() if k.endswith("_token_id")} == {k: v for k, v in config.items() if k.endswith("_token_id")}
+
+
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
 
 
