@@ -262,6 +262,20 @@ def test_a_base_whose_generation_settings_transformers_only_tolerates_is_trained
     assert {k: v for k, v in trained.items() if k.endswith("_token_id")} == {k: v for k, v in config.items() if k.endswith("_token_id")}
 
 
+def test_the_next_iteration_trains_as_the_first_did(tmp_path):
+    """A pad token in the config keeps gradients from where it is read: ours, the end of a text, is not written, and where it was, it does nothing."""
+    base = models.build(tmp_path / "model", std=0.1)
+    table = [r | {"input_ids": [*r["input_ids"][:2], 0, *r["input_ids"][2:]], "loss_mask": [*r["loss_mask"], 1]} for r in rows()]
+    _, first = train(tmp_path / "first", table, base)
+    assert first.get_input_embeddings().padding_idx is None
+    assert first.config.pad_token_id is None
+    assert first.generation_config.pad_token_id is None
+    for file in ("config.json", "generation_config.json"):  # as earlier versions wrote them
+        change(base / file, pad_token_id=0)
+    _, second = train(tmp_path / "second", table, base)
+    assert difference(first, second) == 0
+
+
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
 
 
