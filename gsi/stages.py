@@ -217,6 +217,10 @@ def train(ctx: Context, n: int) -> None:
         ctx.folder.whole(n, "curate")
         if c.train.from_ == "last":
             ctx.folder.whole(n - 1, "train")
+    mix = c.train.interpolate if n > 0 else None
+    other = ctx.base if mix is None or mix.with_ == "base" else ctx.folder.model(n - 1)
+    if mix:
+        mixing.check(start, other)
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -228,8 +232,7 @@ def train(ctx: Context, n: int) -> None:
         began = time.perf_counter()
         figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps), ctx.reporter.say)
         took = time.perf_counter() - began
-    if n > 0 and (mix := c.train.interpolate):
-        other = ctx.base if mix.with_ == "base" else ctx.folder.model(n - 1)
+    if mix:
         figures |= mixing.interpolate(part, other, mix.weight, lambda model: _try_out(ctx, n, model))
     training = figures.get("seconds_training", took)  # a trainer that does not tell them apart has no start of its own
     ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + training

@@ -429,6 +429,108 @@ def test_interpolation_takes_the_weight_that_validates_best(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"], "no leftovers"
 
 
+def twice(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Qwen3 on the hub: the head is the embedding, and stored all the same."""
+    return stored | {"lm_head.weight": stored["model.embed_tokens.weight"].clone()}
+
+
+def without_prefix(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """GPT-2 on the hub, with the causal masks of its time."""
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 128, 128).tril() for i in range(2)}
+    return {name.removeprefix("transformer."): x for name, x in stored.items()} | masks
+
+
+def with_frequencies(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return stored | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
+
+
+LAYOUTS = {
+    "tied": ("qwen3", twice),
+    "gpt2": ("gpt2", without_prefix),
+    "frequencies": ("llama", with_frequencies),
+    "consolidated": ("mistral", None),
+    "shards": ("llama", None),
+}
+
+
+def laid_out(folder: Path, kind: str, seed: int) -> Path:
+    """A model whose files are as published ones are, and not as transformers writes them."""
+    from safetensors.torch import load_file, save_file
+
+    family, change = LAYOUTS[kind]
+    base = models.build(folder, family, seed=seed)
+    file = base / "model.safetensors"
+    stored = load_file(file)
+    if change:
+        save_file(change(stored), file, metadata={"format": "pt"})
+    elif kind == "consolidated":  # the same weights once more, under Mistral's own names
+        save_file({f"layers.{name}": x for name, x in stored.items()}, base / "consolidated.safetensors")
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base)
+        file.unlink()
+        model.save_pretrained(base, max_shard_size="40KB")
+        save_file({"left.over": torch.ones(3)}, base / "other.safetensors")
+        assert len(list(base.glob("model-*.safetensors"))) > 1
+    return base
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_a_base_is_mixed_and_counted_however_its_files_are_laid_out(tmp_path, kind):
+    from gsi.mixing import interpolate
+    from gsi.train.merge import merge
+    from gsi.weights import count_parameters
+
+    base, other = laid_out(tmp_path / "base", kind, 1), laid_out(tmp_path / "other", kind, 2)
+    trained = AutoModelForCausalLM.from_pretrained(other)
+    trained.save_pretrained(tmp_path / "trained")
+    trained.save_pretrained(tmp_path / "mixed")
+    x, y = tensors(other), tensors(base)
+    assert interpolate(tmp_path / "mixed", str(base), 0.25, lambda model: (0.0, 0)) == {"interpolate/weight": 0.25}
+    merge(base, tmp_path / "trained", 0.75, tmp_path / "turned")
+    for mixed in ("mixed", "turned"):
+        assert all(torch.allclose(v, 0.75 * x[k] + 0.25 * y[k], atol=1e-6) for k, v in tensors(tmp_path / mixed).items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "turned")("ab")["input_ids"] == AutoTokenizer.from_pretrained(base)("ab")["input_ids"]
+    assert [count_parameters(str(tmp_path / m)) for m in ("base", "trained", "mixed", "turned")] == [trained.num_parameters()] * 4
+
+
+def test_models_that_differ_are_not_merged_whatever_their_files_say(tmp_path, capsys):
+    from gsi.cli import main
+
+    tied, gpt2 = laid_out(tmp_path / "tied", "tied", 1), laid_out(tmp_path / "gpt2", "gpt2", 2)
+    longer = models.build(tmp_path / "longer", "gpt2", context=64)
+    broken = laid_out(tmp_path / "broken", "gpt2", 3)
+    models.build(tmp_path / "whole", "gpt2")
+    remove(broken / "model.safetensors", "wpe.weight")
+    for a, b, message in (
+        (tied, gpt2, "not of the same architecture"),
+        (gpt2, longer, r"transformer.wpe.weight is (128, 32)"),
+        (tmp_path / "whole", broken, "broken lacks 1 tensors of its architecture, first transformer.wpe.weight"),
+    ):
+        assert main(["merge", str(a), str(b), "--output", str(tmp_path / "x")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()
+
+
+def remove(file: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file({k: v for k, v in load_file(file).items() if k != name}, file, metadata={"format": "pt"})
+
+
+def test_a_base_that_cannot_be_mixed_is_refused_before_anything_is_sampled_or_trained(tmp_path, model):
+    import scripted
+
+    base = models.build(tmp_path / "base")
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    mix = {"interpolate": {"with": "base", "weight": 0.3}, "kind": "scripted", "function": f"{scripted.HERE}:train"}
+    for i in range(2):
+        with pytest.raises(GsiError, match=r"train.interpolate.*has no safetensors files"):
+            gsi.run(scripted.config(tmp_path / "run", model=str(base), iterations=1, train=mix))
+        assert not (tmp_path / "run" / "iter_1").exists(), i
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from rollouts").fetchone() == (0,)
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path, model):
     """Trained on one thing, held out another: the held-out loss soon rises, and the weights of the best step come back."""
     table = [
