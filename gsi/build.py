@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gsi import guidance
+from gsi import guidance, mixing
 from gsi.asking import SelfTeacher
 from gsi.config import Config
 from gsi.config.engines import OpenAIEngine, RayEngine, ScriptedEngine, Single, TransformersEngine, VllmEngine
@@ -218,11 +218,13 @@ def _first_wrong_step(text: str, words: bool) -> int | None:
 
 
 def check_trainable(config: Config, model: str) -> None:
-    """Raises GsiError for an architecture that cannot be trained: at the start of a run, not after its first sampling."""
+    """Raises GsiError for an architecture that cannot be trained, or not be mixed: at the start of a run, not after its first sampling."""
     if config.train.kind != "scripted":
         from gsi.train import architecture
 
         architecture.check(model)
+    if config.train.interpolate:
+        mixing.check(model, model)
 
 
 def make_trainer(config: Config) -> Trainer:

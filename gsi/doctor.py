@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,7 +213,8 @@ class _Doctor:
             return ""
         config, ledger = load_config(self.path / "config.yaml"), Ledger(self.path / "ledger.sqlite", read_only=True)
         try:
-            results = {s: stages.results_of(ledger, config, n, s) for s in ("validation", "test") if ledger.count(n, s)}
+            overlap = self._overlap()
+            results = {s: stages.results_of(ledger, config, n, s, overlap) for s in ("validation", "test") if ledger.count(n, s)}
         finally:
             ledger.close()
         model = state["models"].get(str(n), f"iter_{n}/model")
@@ -221,6 +223,16 @@ class _Doctor:
         write_text(file, json.dumps({"iteration": n, "model": model} | results, indent=1))
         state["stages"][f"iter_{n}/evaluate"]["files"] = checksums.seal(self.path, [file])
         return "computed again from the ledger"
+
+    def _overlap(self) -> Counter[tuple[str, str]]:
+        """Test questions that are also training questions, by task and kind, as the run listed them."""
+        path = self.path / "overlap.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            return Counter((row["task"], row["kind"]) for row in map(json.loads, lines))
+        except (ValueError, TypeError, KeyError) as e:
+            self._problem(f"{path}: cannot be read ({e}), so figures of test sets lack what is also trained on", None)
+            return Counter()
 
     # ----------------------------------------------------------------------------------- metrics.jsonl
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gsi import parquet
 from gsi.runfolder.folder import RunFolder
 from gsi.seeds import seed_of
-from gsi.train.merge import merge
+from gsi.train import merge
 from gsi.types import Example, GsiError
 
 
@@ -66,9 +67,21 @@ def interpolate(
     return figures | {"interpolate/weight": best}
 
 
+def check(start: str, other: str) -> None:
+    """Raises GsiError where a model trained from `start` cannot be mixed with `other`: before anything is paid for."""
+    with _by_key():
+        merge.check(start, other)
+
+
 def _mix(trained: Path, other: str, weight: float, output: Path) -> None:
+    with _by_key():
+        merge.merge(trained, other, weight, output)
+
+
+@contextmanager
+def _by_key() -> Iterator[None]:
     try:
-        merge(trained, other, weight, output)
+        yield
     except GsiError as e:
         raise GsiError(f"train.interpolate: {e}") from e
 

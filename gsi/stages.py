@@ -125,26 +125,27 @@ def _evaluate(ctx: Context, n: int, split: str, queries: Sequence[Query]) -> Non
         )
     path = ctx.folder.iter(n) / "eval.json"
     results = read_json(path) if path.exists() else {"iteration": n, "model": ctx.folder.state["models"][str(n)]}
-    results[split] = results_of(ctx.folder.ledger, c, n, split)
-    if split == "test":
-        for task, result in results[split].items():
-            figures = overlap_figures(ctx, task)
-            result |= figures if any(figures.values()) else {}
+    results[split] = results_of(ctx.folder.ledger, c, n, split, _overlap(ctx))
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(results, indent=1))
 
 
-def overlap_figures(ctx: Context, task: str) -> dict[str, int]:
+def _overlap(ctx: Context) -> Counter[tuple[str, str]]:
+    """Test questions that are also training questions, by task and how that was found."""
+    return Counter((o.query.task, o.kind) for o in ctx.data.overlap)
+
+
+def overlap_figures(c: Config, found: Counter[tuple[str, str]], task: str) -> dict[str, int]:
     """How many test questions of a task are also training questions, by how it was found, and how many were left out for it."""
-    kinds = Counter(o.kind for o in ctx.data.overlap if o.query.task == task)
-    out = kinds.total() if ctx.config.evaluate.overlap == "leave_out" else 0
-    return {"overlap/exact": kinds["exact"], "overlap/ngram": kinds["ngram"], "overlap/left_out": out}
+    exact, ngram = found[task, "exact"], found[task, "ngram"]
+    return {"overlap/exact": exact, "overlap/ngram": ngram, "overlap/left_out": exact + ngram if c.evaluate.overlap == "leave_out" else 0}
 
 
 def report_overlap(ctx: Context) -> None:
     """Says what was found and writes overlap.jsonl, one line per test question: its id, the training question's, the measure, the share."""
-    for task in sorted({o.query.task for o in ctx.data.overlap}):
-        f = overlap_figures(ctx, task)
+    found = _overlap(ctx)
+    for task in sorted({task for task, _ in found}):
+        f = overlap_figures(ctx.config, found, task)
         what = "left out of the evaluation" if f["overlap/left_out"] else "kept (evaluate.overlap: count)"
         ctx.reporter.say(
             f"test set {task}: {f['overlap/exact'] + f['overlap/ngram']} questions are also training questions ({f['overlap/exact']} the same text, "
@@ -158,12 +159,14 @@ def report_overlap(ctx: Context) -> None:
         write_text(ctx.folder.path / "overlap.jsonl", "".join(line + "\n" for line in lines))
 
 
-def results_of(ledger: Ledger, c: Config, n: int, split: str) -> dict[str, Any]:
-    """What eval.json says of a split, from the ledger."""
-    rows, e = list(ledger.rows(n, split)), c.evaluate
-    return {
-        t: metrics.evaluation([r for r in rows if r.task == t], e.pass_at_k, c.accept, e.avg_at_k) for t in sorted({r.task for r in rows})
-    }
+def results_of(ledger: Ledger, c: Config, n: int, split: str, overlap: Counter[tuple[str, str]]) -> dict[str, Any]:
+    """What eval.json says of a split, from the ledger and what overlap.jsonl lists, counted by task and kind."""
+    rows, e, results = list(ledger.rows(n, split)), c.evaluate, {}
+    for t in sorted({r.task for r in rows}):
+        results[t] = metrics.evaluation([r for r in rows if r.task == t], e.pass_at_k, c.accept, e.avg_at_k)
+        figures = overlap_figures(c, overlap, t) if split == "test" else {}
+        results[t] |= figures if any(figures.values()) else {}
+    return results
 
 
 def choose(ctx: Context) -> int:
@@ -217,6 +220,10 @@ def train(ctx: Context, n: int) -> None:
         ctx.folder.whole(n, "curate")
         if c.train.from_ == "last":
             ctx.folder.whole(n - 1, "train")
+    mix = c.train.interpolate if n > 0 else None
+    other = ctx.base if mix is None or mix.with_ == "base" else ctx.folder.model(n - 1)
+    if mix:
+        mixing.check(start, other)
     folder = ctx.folder.iter(n)
     part = folder / "model.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -228,8 +235,7 @@ def train(ctx: Context, n: int) -> None:
         began = time.perf_counter()
         figures = build.make_trainer(c).train(job, lambda step, steps: update(step, total=steps), ctx.reporter.say)
         took = time.perf_counter() - began
-    if n > 0 and (mix := c.train.interpolate):
-        other = ctx.base if mix.with_ == "base" else ctx.folder.model(n - 1)
+    if mix:
         figures |= mixing.interpolate(part, other, mix.weight, lambda model: _try_out(ctx, n, model))
     training = figures.get("seconds_training", took)  # a trainer that does not tell them apart has no start of its own
     ctx.clock["train_run"] = ctx.clock.get("train_run", 0.0) + training

@@ -8,6 +8,7 @@ from functools import partial
 import models
 import numpy as np
 import pytest
+import tokenizers_of_kinds
 import torch
 from distribution import check_first_tokens
 from transformers import AutoModelForCausalLM
@@ -136,6 +137,19 @@ def test_stop_strings_end_a_response_before_them(llama):
     assert cut.finish_reason == "stop"
     assert TOKENIZER.decode(list(cut.ids)) == cut.text
     assert cut.generated_tokens > len(cut.ids), "what was generated was paid for"
+
+
+@pytest.mark.parametrize("stop", ["Question:", "问题：", "🙂🙂", "\n题"])
+def test_a_stop_string_ends_a_response_also_where_a_character_is_several_tokens(tmp_path, monkeypatch, stop):
+    tokenizer = tokenizers_of_kinds.byte_level()
+    engine = TransformersEngine(str(tokenizers_of_kinds.build(tmp_path, "byte_level")), tokenizer)
+    drawn = tokenizer("The answer is 5." + stop, add_special_tokens=False)["input_ids"]
+    more = tokenizer(" apples" * 40, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(engine, "_choose", lambda logits, rows: [(drawn + more)[len(r.ids)] for r in rows])
+    prompt = Text("2 + 3 =", tuple(tokenizer("2 + 3 =", add_special_tokens=False)["input_ids"]))
+    sampling = Sampling(0.0, max_new_tokens=len(drawn) + 20, stop=(stop,))
+    (done,) = run(engine, [Request(Query("q", "auto", prompt.text, "5"), 0, 0, prompt, Text("", ()), sampling, 1)])
+    assert (done.text, done.finish_reason, done.generated_tokens) == ("The answer is 5.", "stop", len(drawn))
 
 
 def test_prompts_that_do_not_fit_are_data(llama):

@@ -147,6 +147,34 @@ def test_an_error_of_one_engine_ends_the_run_and_closes_no_eyes():
         pool.run(Slow([request("abc", i) for i in range(2000)]))
 
 
+def test_what_others_finish_while_one_fails_is_handed_over():
+    """An engine that hears of the end with three responses in its hands, as one does that ends several in one step."""
+    full = threading.Event()
+
+    class Busy(ScriptedEngine):
+        def run(self, work):
+            taken = work.take(3, 1.0)
+            full.set()
+            try:
+                while True:
+                    work.take(0, 0.01)
+            finally:
+                for r in taken:
+                    work.put(r, self._complete(r))
+
+    class Broken(ScriptedEngine):
+        def run(self, work):
+            full.wait()
+            raise ValueError("a bug")
+
+    requests = [request("abc", i) for i in range(20)]
+    work = Queue(requests)
+    with pytest.raises(ValueError, match="a bug"):
+        Replicas([lambda: Busy(echo, "m"), lambda: Broken(echo, "m")]).run(work)
+    assert [work.done[r.seed].text for r in requests[:3]] == ["abc0", "abc1", "abc2"]
+    assert len(work.done) == 3
+
+
 def test_stop_and_errors_of_the_workload_end_all_engines():
     class Ending(Queue):
         def __init__(self, error, requests):

@@ -238,6 +238,44 @@ def test_an_architecture_that_trls_head_does_not_know_is_refused_by_name_before_
         assert db.execute("select count(*) from rollouts").fetchone() == (0,)
 
 
+# --------------------------------------------------------------------------------------- the model's own settings
+
+
+def change(file: Path, **values) -> dict:
+    content = (json.loads(file.read_text()) if file.exists() else {}) | values
+    file.write_text(json.dumps(content))
+    return content
+
+
+def test_a_base_whose_generation_settings_transformers_only_tolerates_is_trained_and_keeps_them(tmp_path):
+    """Sampling flags without `do_sample` (Llama 2's mirrors, vicuna): saved as they are, or refused once anything in them changed."""
+    base = models.build(tmp_path / "model", std=0.1)
+    config = change(base / "config.json", eos_token_id=[0, 7])
+    wanted = change(base / "generation_config.json", eos_token_id=[0, 7], temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.1)
+    figures, _ = train(tmp_path, rows(), base, checkpoint_steps=1)
+    assert figures["steps"] == 2
+    assert list((tmp_path / "work").glob("checkpoint-*/complete"))
+    kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    kept.pop("transformers_version"), wanted.pop("transformers_version", None)
+    assert kept == wanted
+    trained = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {k: v for k, v in trained.items() if k.endswith("_token_id")} == {k: v for k, v in config.items() if k.endswith("_token_id")}
+
+
+def test_the_next_iteration_trains_as_the_first_did(tmp_path):
+    """A pad token in the config keeps gradients from where it is read: ours, the end of a text, is not written, and where it was, it does nothing."""
+    base = models.build(tmp_path / "model", std=0.1)
+    table = [r | {"input_ids": [*r["input_ids"][:2], 0, *r["input_ids"][2:]], "loss_mask": [*r["loss_mask"], 1]} for r in rows()]
+    _, first = train(tmp_path / "first", table, base)
+    assert first.get_input_embeddings().padding_idx is None
+    assert first.config.pad_token_id is None
+    assert first.generation_config.pad_token_id is None
+    for file in ("config.json", "generation_config.json"):  # as earlier versions wrote them
+        change(base / file, pad_token_id=0)
+    _, second = train(tmp_path / "second", table, base)
+    assert difference(first, second) == 0
+
+
 # --------------------------------------------------------------------------------------- rows that cannot be trained on
 
 
@@ -389,6 +427,108 @@ def test_interpolation_takes_the_weight_that_validates_best(tmp_path):
     assert figures["interpolate/tokens"] == 40
     assert all(torch.allclose(v, 0.8 * x[k] + 0.2 * y[k], atol=1e-6) for k, v in tensors(a).items())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"], "no leftovers"
+
+
+def twice(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Qwen3 on the hub: the head is the embedding, and stored all the same."""
+    return stored | {"lm_head.weight": stored["model.embed_tokens.weight"].clone()}
+
+
+def without_prefix(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """GPT-2 on the hub, with the causal masks of its time."""
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 128, 128).tril() for i in range(2)}
+    return {name.removeprefix("transformer."): x for name, x in stored.items()} | masks
+
+
+def with_frequencies(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return stored | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
+
+
+LAYOUTS = {
+    "tied": ("qwen3", twice),
+    "gpt2": ("gpt2", without_prefix),
+    "frequencies": ("llama", with_frequencies),
+    "consolidated": ("mistral", None),
+    "shards": ("llama", None),
+}
+
+
+def laid_out(folder: Path, kind: str, seed: int) -> Path:
+    """A model whose files are as published ones are, and not as transformers writes them."""
+    from safetensors.torch import load_file, save_file
+
+    family, change = LAYOUTS[kind]
+    base = models.build(folder, family, seed=seed)
+    file = base / "model.safetensors"
+    stored = load_file(file)
+    if change:
+        save_file(change(stored), file, metadata={"format": "pt"})
+    elif kind == "consolidated":  # the same weights once more, under Mistral's own names
+        save_file({f"layers.{name}": x for name, x in stored.items()}, base / "consolidated.safetensors")
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base)
+        file.unlink()
+        model.save_pretrained(base, max_shard_size="40KB")
+        save_file({"left.over": torch.ones(3)}, base / "other.safetensors")
+        assert len(list(base.glob("model-*.safetensors"))) > 1
+    return base
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_a_base_is_mixed_and_counted_however_its_files_are_laid_out(tmp_path, kind):
+    from gsi.mixing import interpolate
+    from gsi.train.merge import merge
+    from gsi.weights import count_parameters
+
+    base, other = laid_out(tmp_path / "base", kind, 1), laid_out(tmp_path / "other", kind, 2)
+    trained = AutoModelForCausalLM.from_pretrained(other)
+    trained.save_pretrained(tmp_path / "trained")
+    trained.save_pretrained(tmp_path / "mixed")
+    x, y = tensors(other), tensors(base)
+    assert interpolate(tmp_path / "mixed", str(base), 0.25, lambda model: (0.0, 0)) == {"interpolate/weight": 0.25}
+    merge(base, tmp_path / "trained", 0.75, tmp_path / "turned")
+    for mixed in ("mixed", "turned"):
+        assert all(torch.allclose(v, 0.75 * x[k] + 0.25 * y[k], atol=1e-6) for k, v in tensors(tmp_path / mixed).items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "turned")("ab")["input_ids"] == AutoTokenizer.from_pretrained(base)("ab")["input_ids"]
+    assert [count_parameters(str(tmp_path / m)) for m in ("base", "trained", "mixed", "turned")] == [trained.num_parameters()] * 4
+
+
+def test_models_that_differ_are_not_merged_whatever_their_files_say(tmp_path, capsys):
+    from gsi.cli import main
+
+    tied, gpt2 = laid_out(tmp_path / "tied", "tied", 1), laid_out(tmp_path / "gpt2", "gpt2", 2)
+    longer = models.build(tmp_path / "longer", "gpt2", context=64)
+    broken = laid_out(tmp_path / "broken", "gpt2", 3)
+    models.build(tmp_path / "whole", "gpt2")
+    remove(broken / "model.safetensors", "wpe.weight")
+    for a, b, message in (
+        (tied, gpt2, "not of the same architecture"),
+        (gpt2, longer, r"transformer.wpe.weight is (128, 32)"),
+        (tmp_path / "whole", broken, "broken lacks 1 tensors of its architecture, first transformer.wpe.weight"),
+    ):
+        assert main(["merge", str(a), str(b), "--output", str(tmp_path / "x")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()
+
+
+def remove(file: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file({k: v for k, v in load_file(file).items() if k != name}, file, metadata={"format": "pt"})
+
+
+def test_a_base_that_cannot_be_mixed_is_refused_before_anything_is_sampled_or_trained(tmp_path, model):
+    import scripted
+
+    base = models.build(tmp_path / "base")
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    mix = {"interpolate": {"with": "base", "weight": 0.3}, "kind": "scripted", "function": f"{scripted.HERE}:train"}
+    for i in range(2):
+        with pytest.raises(GsiError, match=r"train.interpolate.*has no safetensors files"):
+            gsi.run(scripted.config(tmp_path / "run", model=str(base), iterations=1, train=mix))
+        assert not (tmp_path / "run" / "iter_1").exists(), i
+    with sqlite3.connect(tmp_path / "run" / "ledger.sqlite") as db:
+        assert db.execute("select count(*) from rollouts").fetchone() == (0,)
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path, model):

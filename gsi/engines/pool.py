@@ -71,9 +71,7 @@ class Pool:
                     return self._hand_out(i, n, *self._ahead)
 
     def put(self, i: int, request: Request, completion: Completion) -> None:
-        with self._changed:
-            if self.error:
-                raise Stop
+        """`Workload.put` for engine i. What is finished is paid for and handed over, whatever became of the others: that is `take`'s to tell."""
         try:
             self.work.put(request, completion)
         except BaseException as e:

@@ -278,7 +278,8 @@ class TransformersEngine:
             self._pieces[last] = self.tokenizer.decode([last], skip_special_tokens=True)
         if not may_end(self._pieces[last], stops):
             return False
-        tail = self.tokenizer.decode(row.ids[-(2 + max(map(len, stops))) :], skip_special_tokens=True)
+        longest = max(len(stop.encode()) for stop in stops)  # a character may be as many tokens as it has bytes
+        tail = self.tokenizer.decode(row.ids[-(2 + longest) :], skip_special_tokens=True)
         return any(stop in tail for stop in stops)
 
     def _completion(self, row: _Row, reason: str) -> Completion:

@@ -86,6 +86,8 @@ def model(job: TrainJob, args: SFTConfig, device: str, packing: bool) -> tuple[A
     except (OSError, ValueError) as e:
         hint = "; train.packing=false may help" if packing else ""
         raise GsiError(f"{job.model} cannot be loaded for training ({s['method']}, {s['parallel']}): {e}{hint}") from e
+    # a pad token that is also the end of a text (models have one from earlier versions of ours) would get no gradient where it is read
+    loaded.get_input_embeddings().padding_idx = None
     if packing:
         if not sharded and s["method"] != "qlora":  # those two are where they belong
             loaded.to(args.device)

@@ -37,7 +37,12 @@ class Trainer(SFTTrainer):
     """
 
     def __init__(self, *, rows: Rows, plan: Plan, **kwargs: Any):
-        super().__init__(**kwargs)
+        self.collate = Collator(kwargs["processing_class"].pad_token_id, plan.packing)
+        # with a collator of its own TRL would write the pad token into the model's configs, with a tokenizer transformers would align them with
+        # it when training begins: the model would be saved with training's pad token, or, where its generation config is one that
+        # transformers saves only as it was loaded, not at all
+        super().__init__(data_collator=self.collate, **kwargs)
+        self.processing_class = None
         # the loss is made here, and the model is given no count: transformers must count the batch's tokens whatever the model's own loss takes
         self.model_accepts_loss_kwargs = True
         whole: Any = self.model
@@ -45,7 +50,6 @@ class Trainer(SFTTrainer):
         check_head(base)
         add_fused_lm_head(base, outputs=("log_probs",))  # TRL's own, without the entropy and accuracy it would log
         self.rows, self.plan = rows, plan
-        self.collate = Collator(self._tokenizer.pad_token_id, plan.packing)
         self._micro = 0  # micro-batches of the current step that this process has seen
 
     def get_train_dataloader(self) -> DataLoader:
