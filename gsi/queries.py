@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,9 +220,11 @@ def warm_start_pool(config: Config) -> list[Query]:
 def _load(where: str, given: Sequence[Task]) -> list[tasks.TaskData]:
     """What the tasks of a list in the config hold. Raises GsiError that says which of them it is."""
     found = []
+    entries: Counter[tuple[str, str]] = Counter()
     for number, task in enumerate(given):
+        entries[task.name, task.split] += 1
         try:
-            found.append(tasks.load(task))
+            found.append(tasks.load(task, entry=entries[task.name, task.split]))
         except GsiError as e:
             raise type(e)(f"{where}.{number}: {e}") from e
     return found

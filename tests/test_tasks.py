@@ -22,6 +22,7 @@ from gsi.cli import main
 from gsi.config import load_config
 from gsi.config.data import Task
 from gsi.progress import Reporter
+from gsi.queries import load_data
 from gsi.report.read import read_run
 from gsi.tasks import TASKS, check_golds, checks_steps, from_queries, last_boxed, load, split_validation
 from gsi.types import GsiError, Query, Verdict
@@ -96,13 +97,16 @@ def test_answers_cut_out_of_real_solutions_are_the_stored_ones(data_dir):
 
 
 def test_a_row_becomes_a_query_and_blank_lines_count(tmp_path):
-    row = {"uid": 7, "problem": "x?", "gold": 3, "why": "because", "difficulty": "Level 4", "choices": '["a", 2]'}
+    row = {"uid": 7, "problem": "x?", "gold": 3, "why": "because", "difficulty": "Level 4", "choices": '["a", 3]'}
     columns = {"id": "uid", "question": "problem", "answer": "gold", "rationale": "why", "level": "difficulty", "options": "choices"}
     path = write(
         tmp_path / "d.jsonl", b"\xef\xbb\xbf", row, b"  ", {**row, "uid": "b", "gold": 0.5, "why": "", "difficulty": None, "choices": []}
     )
     data = load(Task(name="mine", path=path, columns=columns, hard_levels=[4]))
-    assert data.queries == [Query("7", "mine", "x?", "3", "because", 4, ("a", "2")), Query("b", "mine", "x?", "0.5")]
+    assert data.queries == [
+        Query("7", "mine", "x?\nAnswer Choices: (A) a (B) 3", "B", "because", 4, ("a", "3")),
+        Query("b", "mine", "x?", "0.5"),
+    ]
     assert data.hard_levels == (4,)
 
 
@@ -147,7 +151,7 @@ def test_columns_without_a_name_and_blank_lines_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"question": "3?"}, {"answer": "5"}, {"id": "z"}, {"rationale": "r"}, {"level": 2}, {"options": ["a", "b"]}]
+    "change", [{"question": "3?"}, {"answer": "5"}, {"id": "z"}, {"rationale": "r"}, {"level": 2}, {"options": ["a", "4"]}]
 )
 def test_the_fingerprint_follows_the_content(tmp_path, change):
     rows = [qa(id="a"), qa(id="b")]
@@ -411,7 +415,55 @@ def test_queries_made_in_python_are_checked_too(tmp_path):
 
 def test_what_is_said_in_words_becomes_what_a_file_gives():
     said = Query("a", "other", "2+2?", "B", level="Level 5", options=["3", "4"])
-    assert from_queries((q for q in [said]), Task(name="mine")).queries == [Query("a", "mine", "2+2?", "B", level=5, options=("3", "4"))]
+    shown = "2+2?\nAnswer Choices: (A) 3 (B) 4"
+    assert from_queries((q for q in [said]), Task(name="mine")).queries == [Query("a", "mine", shown, "B", level=5, options=("3", "4"))]
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("C", ["Mars", "Venus", "Jupiter"], "C"),
+        ("c", ["Mars", "Venus", "Jupiter"], "c"),
+        ("(C)", ["Mars", "Venus", "Jupiter"], "C"),
+        ("C.", ["Mars", "Venus", "Jupiter"], "C"),
+        ("Jupiter", ["Mars", "Venus", "Jupiter"], "C"),
+        ("3", {"text": ["Mars", "Venus", "Jupiter"], "label": ["1", "2", "3"]}, "C"),
+        ("3", {"text": ["1", "2", "3"], "label": ["3", "2", "1"]}, "A"),
+        (36, [25, 36, 40], "B"),
+        (2, ["Mars", "Venus", "Jupiter"], None),  # from 0 or from 1?
+        (2, [1, 2, 3], None),
+        ("D", ["Mars", "Venus", "Jupiter"], None),
+        ("Saturn", ["Mars", "Venus", "Jupiter"], None),
+        ("Mars", ["Mars", "Mars", "Jupiter"], None),
+    ],
+)
+def test_the_right_option_is_named_by_letter_label_or_text(tmp_path, answer, options, letter):
+    row = {"question": "Which is largest?", "answer": answer, "options": options}
+    found = load(Task(name="auto", path=write(tmp_path / "d.jsonl", row, {"question": "2+2?", "answer": "4"})))
+    if letter is None:
+        assert "names none of the" in found.problems[0].reason
+        assert [q.answer for q in found.queries] == ["4"]
+    else:
+        assert found.queries[0].answer == letter
+        assert "\nAnswer Choices: (A)" in found.queries[0].question
+
+
+@pytest.mark.parametrize("columns", [{}, {"rationale": "solution"}])
+def test_a_column_of_whole_solutions_gives_the_answers(tmp_path, columns):
+    solutions = ["She has 48/2 = 24.\nThe answer is 24", "So 5 + 6. The answer is 11.", "It is \\boxed{7}.", "9 + 1\n#### 10"]
+    rows = [{"problem": "How many?", "solution": s} for s in solutions]
+    task = Task(name="auto", path=write(tmp_path / "d.jsonl", *rows), columns={"question": "problem", **columns})
+    found = load(task).queries
+    assert [q.answer for q in found] == ["24", "11", "7", "10"]
+    assert [q.rationale for q in found] == solutions
+
+
+def test_several_entries_of_a_name_need_no_ids(tmp_path):
+    paths = [write(tmp_path / f"{n}.jsonl", {"question": f"{n}+{n}?", "answer": str(2 * n)}) for n in (1, 2, 3)]
+    config = scripted.config(tmp_path / "run", tasks=[{"name": "auto", "path": path} for path in paths], evaluate={"validation": 0})
+    data = load_data(load_config(config))
+    data.grader.close()
+    assert [q.id for q in data.train] == ["auto-00001", "auto-2-00001", "auto-3-00001"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import ast
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -43,10 +44,11 @@ class TaskData:
     fingerprint: str  # sha256 over the queries in order; the same for the same content, whatever the file is called
 
 
-def load(task: Task, every: bool = False) -> TaskData:
+def load(task: Task, every: bool = False, entry: int = 1) -> TaskData:
     """Reads the queries of a task: its file (`path`), its `hub` data set, the built-in one's, or a lab task's generator.
 
-    Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`.
+    Where no row has an id, ids are made from the name, the split unless it is `train`, and the line: `gsm8k-00001`; of the second entry of this
+    name and split in a list (`entry`) `gsm8k-2-00001`.
     With `every`, a row that stops a run is one of the problems (`golds.STOPS`), and the others go on; there may be no query then.
 
     Raises GsiError, with place, field and fix, for anything that does not become a query.
@@ -60,7 +62,7 @@ def load(task: Task, every: bool = False) -> TaskData:
         queries = _generate(task, spec)
     else:
         source = _source(task, spec)
-        queries, problems = _read(task, spec, source, every)
+        queries, problems = _read(task, spec, source, every, entry)
         if not queries and not (every and problems):
             why = f"; {len(problems)} were left out, the first because {problems[0].reason}" if problems else ""
             raise GsiError(f"{source.name}: no rows to use{why}")
@@ -94,8 +96,11 @@ def _checked(number: int, query: Query, task: Task) -> Query:
         if field != "rationale" and not (value or "").strip():
             raise GsiError(f"{at}: field `{field}` is empty; fill it in or leave the query out")
     level, options = fields.level(at, query.level), fields.options(at, query.options) or query.options
-    same = (task.name, level, options) == (query.task, query.level, query.options)
-    return query if same else replace(query, task=task.name, level=level, options=options)
+    question = query.question
+    if options and len(query.answer.strip()) == 1 and query.answer.strip().isalpha() and not task.check:
+        question = with_choices(question, options)
+    same = (task.name, level, options, question) == (query.task, query.level, query.options, query.question)
+    return query if same else replace(query, task=task.name, level=level, options=options, question=question)
 
 
 def _data(task: Task, queries: list[Query], problems: list[Problem]) -> TaskData:
@@ -164,7 +169,9 @@ def _candidates(task: Task, spec: TaskSpec | None, field: str) -> list[str]:
         return [mapped]
     theirs = spec.columns.model_dump() if spec else {}
     usual = () if theirs.get(field, field) != field else [c for c in TRL.get(field, ()) if c not in theirs.values()]
-    return list(dict.fromkeys((field, theirs.get(field, field), *usual, *([PAPER[field]] if field in PAPER else []))))
+    others = {column for other in FIELDS if other != field and (column := getattr(task.columns, other)) != other}
+    found = dict.fromkeys((field, theirs.get(field, field), *usual, *([PAPER[field]] if field in PAPER else [])))
+    return [column for column in found if column not in others or column == field]
 
 
 def _cell(row: dict[str, Any], column: str) -> tuple[bool, Any]:
@@ -182,7 +189,7 @@ def _cell(row: dict[str, Any], column: str) -> tuple[bool, Any]:
     return True, value
 
 
-def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False) -> tuple[list[Query], list[Problem]]:
+def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False, entry: int = 1) -> tuple[list[Query], list[Problem]]:
     queries: list[Query] = []
     problems: list[Problem] = []
     columns: dict[str, None] = dict.fromkeys(source.columns or ())  # all that were seen, in order
@@ -190,7 +197,7 @@ def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False
     found: set[str] = set()  # fields that some row has a column for
     first: str | None = None
     members: set[str] = set()  # rows of a larger set that say they belong to this task
-    names = _Ids(task, source)
+    names = _Ids(task, source, entry)
     for line, row in islice(source.rows, task.limit or None):
         at, name = source.at(line), f"{source.unit} {line}"
         try:
@@ -226,6 +233,9 @@ def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False
     return queries, problems
 
 
+_SOLUTION = re.compile(r"\\boxed|####|\S\s+.*\banswer is\b|\n.*\banswer is\b", re.IGNORECASE | re.DOTALL)  # what is no bare answer
+
+
 def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -> Query:
     """One row as a query. Raises LeftOut where it has no question or answer, GsiError where a value is of another kind than its field."""
     raw = _talk(raw)
@@ -237,18 +247,39 @@ def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -
         answer = final_answer(rationale) or ""
         if not answer:
             raise LeftOut("no answer, and the solution has no \\boxed{...}, `####` or `the answer is` to take one from")
-    elif not task.programs and spec is None and isinstance(raw["answer"], str) and ("\\boxed" in answer or "####" in answer):
+    elif not task.programs and spec is None and isinstance(raw["answer"], str) and _SOLUTION.search(answer):
         rationale, answer = rationale or answer, final_answer(answer) or ""  # TRL's `solution` may be a whole one
     question = fields.text(at, "question", raw["question"]) or ""
     for field, value in (("question", question), ("answer", answer)):
         if not value.strip():
             raise LeftOut("empty", field)
     options = fields.options(at, raw["options"])
-    if spec is None and options and len(answer.strip()) == 1 and answer.strip().isalpha():
+    if spec is None and options and not (task.programs or task.check):
+        answer = _letter(answer, raw["answer"], options, fields.labels(raw["options"]))
         question = with_choices(question, options)
     if task.programs and rationale and not _is_program(rationale):
         rationale = None  # a solution in words is no reference for programs
     return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options)
+
+
+def _letter(answer: str, said: Any, options: Sequence[str], labels: Sequence[str]) -> str:
+    """The letter of the right option, from how data sets name it: `C`, `(C)`, `C.`, its label (ARC has `1` to `4` too) or its text.
+
+    A whole number that counts the options, from 0 or from 1, is not guessed. Raises LeftOut for what names no option.
+    """
+    text = answer.strip()
+    bare = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
+    if text in labels:
+        return chr(65 + labels.index(text))
+    if bare and ord(bare[1].upper()) - 65 < len(options):
+        return text if len(text) == 1 else bare[1].upper()
+    same = [i for i, option in enumerate(options) if option.strip() == text]
+    if len(same) == 1 and not (fields.is_int(said) and 0 <= said <= len(options)):
+        return chr(65 + same[0])
+    raise LeftOut(
+        f"{text[:40]!r} names none of the {len(options)} options: with `options` the answer is a letter, a label or the text of one",
+        "answer",
+    )
 
 
 def _talk(raw: Fields) -> Fields:
@@ -276,10 +307,10 @@ def _is_program(text: str) -> bool:
 class _Ids:
     """Ids of the rows of one source: all their own and unique, or all made here."""
 
-    def __init__(self, task: Task, source: Source):
+    def __init__(self, task: Task, source: Source, entry: int):
         self._source = source
         split = source.split or task.split
-        self._prefix = task.name if split == "train" else f"{task.name}-{split}"
+        self._prefix = (task.name if split == "train" else f"{task.name}-{split}") + (f"-{entry}" if entry > 1 else "")
         self._lines: dict[str, int] = {}  # own id -> line
         self._without: int | None = None  # first line without one
 

@@ -89,3 +89,15 @@ def options(at: str, value: Any) -> tuple[str, ...] | None:
     if not isinstance(found, list | tuple):
         raise _wrong_type(at, "options", expected, value)
     return tuple(text(at, "options", option, numbers=True) or "" for option in found) or None
+
+
+def labels(value: Any) -> list[str]:
+    """The labels of `options` where it is a mapping with a list of them (ARC's `choices`), else none."""
+    found = value
+    if isinstance(value, str) and value.strip().startswith("{"):
+        try:
+            found = json.loads(value)
+        except json.JSONDecodeError:
+            return []
+    named = found.get("label") if isinstance(found, dict) else None
+    return [str(label) for label in named] if isinstance(named, list | tuple) else []
