@@ -25,6 +25,7 @@ from gsi.progress import Reporter
 from gsi.queries import load_data
 from gsi.runfolder.opening import open_folder
 from gsi.types import Query
+from gsi.verify.pool import refuse_while_importing
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ def run(
         config: a Config, a YAML file, or a mapping of config keys.
         queries: own questions, instead of those the config's task names.
         check: own checker for them, `(response, query) -> bool | Verdict`; runs in killable workers.
+            They import its file: where that is the script that calls this, the call stands under a main guard.
         fork: start a new run of this name from what a changed config leaves valid.
 
     Raises GsiError (its message names what, where and the fix); NothingAccepted when an iteration has nothing to train on.
     """
+    refuse_while_importing()
     config = config if isinstance(config, Config) else load_config(config)
     with open_run(config, queries, check, fork=fork, reporter=reporter) as ctx:
         return Result(ctx.folder.path, loop(ctx))

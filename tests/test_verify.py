@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -399,8 +400,9 @@ def test_unknown_task_lists_the_known_ones():
 
 
 CHECK = """
-import os, time
+import os, sys, time
 from gsi import Verdict
+class Odd(Exception): ...
 def check(response, query):
     if response == "hang":
         time.sleep(60)
@@ -408,12 +410,15 @@ def check(response, query):
         os._exit(3)
     if response == "raise":
         raise KeyError("oops")
+    if response == "odd":
+        raise Odd("of a class that only workers know")
+    if response == "exit":
+        sys.exit(4)
     if response == "junk":
         return 17
     if response == "steps":
         return Verdict("correct", "x", steps_ok=False)
     if response == "torch":
-        import sys
         return "torch" not in sys.modules and "transformers" not in sys.modules
     return response == query.answer
 not_callable = 3
@@ -431,13 +436,15 @@ def own(tmp_path):
 def test_own_check_statuses_stay_distinct(own):
     grader = make_grader({"mine": f"{own}:check", "math": None}, workers=2, timeout=1.0)
     try:
-        asked = ["7", "8", "hang", "crash", "raise", "junk", "steps", "torch", "7"]
+        asked = ["7", "8", "hang", "crash", "raise", "junk", "steps", "torch", "7", "odd", "exit"]
         got = [f.result(timeout=60) for f in [grader.submit(Query("q", "mine", "?", "7"), r) for r in asked]]
-        assert [v.status for v in got] == [OK, WRONG, "timeout", "error", "error", "error", OK, OK, OK]
+        assert [v.status for v in got] == [OK, WRONG, "timeout", "error", "error", "error", OK, OK, OK, "error", "error"]
         assert "exit code 3" in got[3].detail
         assert "KeyError" in got[4].detail
         assert "check returned int" in got[5].detail
         assert got[6] == Verdict("correct", "x", steps_ok=False)
+        assert "Odd: of a class that only workers know" in got[9].detail
+        assert "SystemExit: 4" in got[10].detail
         assert grader.submit(Query("q", "math", "?", "7"), "The answer is 7").done()
         with pytest.raises(GsiError, match="no check for task 'other'"):
             grader.submit(Query("q", "other", "?", "7"), "7")
@@ -483,6 +490,94 @@ def test_scripts_need_no_main_guard_and_exit_without_close(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "correct", "")
+
+
+RUN = """
+import multiprocessing, os, time
+import gsi
+if multiprocessing.parent_process():
+    time.sleep({seconds})  # stands for what is slow to import
+def check(response, query):
+    if response == "hang":
+        time.sleep(60)
+    return response.split()[-1:] == [query.answer]
+config = {{
+    "model": "base", "output_dir": "out", "iterations": 1, "strategy": "vanilla", "tasks": [{{"name": "mine"}}],
+    "grading": {{"timeout": 1.5}}, "sample": {{"k": 2, "wanted": 1}}, "evaluate": {{"validation": 0}},
+    "engine": {{"kind": "scripted", "function": "{scripted}:tell"}}, "train": {{"kind": "scripted", "function": "{scripted}:copy_model"}},
+}}
+{guard}:
+    queries = [gsi.Query(f"q{{i}}", "mine", f"What is {{i}} plus 2?", str(i + 2)) for i in range(4)]
+    print("done", gsi.run(config, queries, check).metrics[-1]["iteration"])
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes a script that passes its own check to a run; the function runs it."""
+
+    def write(guard, seconds=0.0):
+        path = tmp_path / "mine.py"
+        path.write_text(RUN.format(guard=guard, seconds=seconds, scripted=Path(__file__).parent / "scripted.py"))
+        (tmp_path / "base").mkdir()
+        (tmp_path / "base/config.json").write_text("{}")
+        return path
+
+    return write
+
+
+def run_script(path):
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120, cwd=path.parent)
+
+
+def test_a_script_whose_check_is_slow_to_import_runs(script):
+    done = run_script(script('if __name__ == "__main__"', seconds=2.5))
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["done 1"]), done.stderr
+
+
+def test_a_script_without_a_main_guard_is_told_to_have_one(script):
+    path = script("if True")
+    done = run_script(path)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"check {path}:check" in last
+    assert "put `gsi.run(...)` under `if __name__ == '__main__':`, or the check in a file of its own" in last
+    with pytest.raises(GsiError, match="under `if __name__"):  # named in a config, it is imported here first
+        make_grader({"mine": f"{path}:check"})
+
+
+def test_imports_count_against_no_item_also_after_a_kill(script):
+    grader = make_grader({"mine": f"{script('if False', seconds=2.5)}:check"}, timeout=1.5)
+    try:
+        futures = [grader.submit(Query("q", "mine", "?", "7"), response) for response in ("7", "hang", "7", "8")]
+        assert [f.result(timeout=60).status for f in futures] == [OK, "timeout", OK, WRONG]
+    finally:
+        grader.close()
+
+
+@pytest.mark.parametrize(
+    ("top", "message"),
+    [
+        ("while True:\n    try: time.sleep(9)\n    except Exception: pass", "a worker cannot import its file: .* not done after 1 s"),
+        ("raise KeyError('x')", "a worker cannot import its file: KeyError: 'x'; what is not for workers goes under `if __name__"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("del check", "has no function 'check' at its top level"),
+    ],
+)
+def test_a_check_that_workers_cannot_load_stops_with_the_reason(tmp_path, monkeypatch, top, message):
+    monkeypatch.setattr("gsi.verify.pool.LOADING", 1.0)
+    path = tmp_path / "own.py"
+    only_there = textwrap.indent(top, "    ")
+    path.write_text(
+        f"import multiprocessing, sys, time\ndef check(r, q): return True\nif multiprocessing.parent_process():\n{only_there}\n"
+    )
+    grader = make_grader({"mine": f"{path}:check"})
+    try:
+        for _ in range(2):
+            with pytest.raises(GsiError, match=f"check {path}:check: .*{message}"):
+                grader.submit(Query("q", "mine", "?", "7"), "7").result(timeout=60)
+    finally:
+        grader.close()
 
 
 PIECES = [

@@ -12,13 +12,15 @@ import inspect
 import json
 import multiprocessing.context
 import resource
+import signal
 import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from gsi.verify.tidy import MAX_CHARS
 PIPE = 5000  # characters that go through the pipe to a worker, which holds 64 KiB; more goes through a file
 LONG = 6000  # characters; a longer response is read in a worker, where it can be stopped
 
+LOADING = 300.0  # seconds that a worker may take to import the file of a check; an item's time begins afterwards
+
 Check = Callable[[str, Query], Any]  # -> Verdict, or Symbolic for a worker
 
 
@@ -45,9 +49,11 @@ class Reference:
     name: str
 
     def load(self) -> Callable[[str, Query], Any]:
-        module = _module(self.place)
-        found: Any = module
+        """Raises what the import of its place raises, and GsiError where that has no such name."""
+        found: Any = _module(self.place)
         for part in self.name.split("."):
+            if not hasattr(found, part):
+                raise GsiError(f"{self.place} has no function {self.name!r} at its top level (below a main guard, no worker sees it)")
             found = getattr(found, part)
         return found
 
@@ -76,10 +82,10 @@ def refer(check: str | Callable[..., Any]) -> Reference:
         function = reference.load()
     except FileNotFoundError:
         raise GsiError(f"check {check!r}: no file {reference.place}") from None
-    except (ImportError, SyntaxError) as e:
+    except (ImportError, SyntaxError, AttributeError) as e:
         raise GsiError(f"check {check!r}: {place} cannot be imported: {e}") from e
-    except AttributeError:
-        raise GsiError(f"check {check!r}: {place} has no function {name!r}") from None
+    except GsiError as e:
+        raise GsiError(f"check {check!r}: {e}") from e
     if not callable(function):
         raise GsiError(f"check {check!r}: {name} is no function")
     try:
@@ -90,9 +96,27 @@ def refer(check: str | Callable[..., Any]) -> Reference:
 
 
 _FILES: dict[str, Any] = {}
+_importing: ContextVar[bool] = ContextVar("importing", default=False)
+
+
+def refuse_while_importing() -> None:
+    """Raises GsiError where the file of a check is being imported: a script without a main guard would start its run again in every worker."""
+    if _importing.get():
+        raise GsiError(
+            "its file is imported where the check is needed, also in workers, and would start the run again: "
+            "put `gsi.run(...)` under `if __name__ == '__main__':`, or the check in a file of its own"
+        )
 
 
 def _module(place: str) -> Any:
+    token = _importing.set(True)
+    try:
+        return _imported(place)
+    finally:
+        _importing.reset(token)
+
+
+def _imported(place: str) -> Any:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     if place not in _FILES:
@@ -127,11 +151,17 @@ class Parcel:
         return response, Query(**query | {"options": query["options"] and tuple(query["options"])})
 
 
-def run_user_check(reference: Reference, response: str, query: Query | Parcel) -> Verdict:
-    """Runs in a worker. Any exception of the user's code propagates to the parent, which reports it."""
+def run_user_check(reference: Reference, response: str, query: Query | Parcel) -> Verdict | GsiError:
+    """Runs in a worker. A GsiError, where the check could not be loaded there, is about no item."""
+    check = _LOADED[reference]
+    if isinstance(check, GsiError):
+        return check
     if isinstance(query, Parcel):
         response, query = query.unpacked()
-    result = reference.load()(response, query)
+    try:
+        result = check(response, query)
+    except BaseException as e:  # as text: the parent may not know its class, and SystemExit would end the thread that listens to workers
+        return Verdict("error", detail=f"{reference}: {type(e).__name__}: {e}")
     if isinstance(result, Verdict):
         return result
     if isinstance(result, bool):
@@ -158,9 +188,38 @@ def run_symbolic(job: Symbolic) -> Verdict:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _warm_up() -> None:
-    """Makes a comparison, so that loading what the first one needs does not count against that item's time."""
+_LOADED: dict[Reference, Callable[[str, Query], Any] | GsiError] = {}  # of a worker
+
+
+def _warm_up(references: Collection[Reference], seconds: float) -> None:
+    """Makes a comparison and loads the users' checks, so that loading what a first item needs does not count against its time."""
     decide(Symbolic("x + 1", r"\frac{x^2 - 1}{x - 1}"))
+    for reference in references:
+        _LOADED[reference] = _load_within(reference, seconds)
+
+
+class ImportTimeout(BaseException):
+    """Not an Exception: a file that tries something for ever catches those."""
+
+
+def _load_within(reference: Reference, seconds: float) -> Callable[[str, Query], Any] | GsiError:
+    """Runs in a worker's main thread. Whatever goes wrong is kept for those who ask for the check: a worker that ends is started again for ever."""
+
+    def stop(*_: Any) -> None:
+        raise ImportTimeout(f"not done after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return reference.load()
+    except GsiError as e:
+        return GsiError(f"check {reference}: {e}")
+    except BaseException as e:  # sys.exit() too
+        what = f"a worker cannot import its file: {type(e).__name__}: {e}"
+        return GsiError(f"check {reference}: {what}; what is not for workers goes under `if __name__ == '__main__':`")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class _Process(multiprocessing.context.SpawnProcess):
@@ -219,7 +278,8 @@ class GraderPool:
         timeout: wall-clock seconds per item; then the verdict is `timeout`.
         steps: tasks whose responses also get `steps_ok` -> whether words and units may stand in their equations.
 
-    Of a response longer than 20,000 characters only the last 20,000 are graded.
+    Of a response longer than 20,000 characters only the last 20,000 are graded. A user's check that a worker cannot load is a
+    GsiError of every future that needs it.
     """
 
     def __init__(
@@ -227,6 +287,7 @@ class GraderPool:
     ):
         self._steps, self._known = steps, _Known()
         self._checks, self._workers, self._timeout = dict(checks), workers, timeout
+        self._references = tuple({c for c in self._checks.values() if isinstance(c, Reference)})
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -292,20 +353,24 @@ class GraderPool:
         for done in waiting:  # pebble leaves these open
             self._settle(done, Verdict("error", detail="the grader was closed"))
 
-    def _send(self, done: Future[Verdict], function: Callable[..., Verdict], args: tuple[Any, ...], what: str, tries: int = 3) -> None:
+    def _send(
+        self, done: Future[Verdict], function: Callable[..., Verdict | GsiError], args: tuple[Any, ...], what: str, tries: int = 3
+    ) -> None:
         try:
             with self._lock:
                 if self._closed:
                     raise GsiError("the grader is closed")
                 if self._pool is None or not self._pool.active:
-                    self._pool = ProcessPool(max_workers=self._workers, initializer=_warm_up, context=_Spawn())
+                    self._pool = ProcessPool(
+                        max_workers=self._workers, initializer=_warm_up, initargs=(self._references, LOADING), context=_Spawn()
+                    )
                 self._waiting.add(done)
                 inner = self._pool.schedule(function, args=args, timeout=self._timeout)
         except RuntimeError as e:  # it broke between the two lines above
             self._settle(done, Verdict("error", detail=f"{what}: {e}"))
             return
 
-        def finish(inner: Future[Verdict]) -> None:
+        def finish(inner: Future[Verdict | GsiError]) -> None:
             try:
                 verdict = inner.result()
             except TimeoutError:
@@ -318,15 +383,19 @@ class GraderPool:
                 verdict = Verdict("error", detail=f"{what}: workers cannot start or keep dying: {e}")
             except CancelledError:
                 verdict = Verdict("error", detail=f"{what}: the grader was closed")
-            except Exception as e:  # the user's code, or ours, raised it in the worker
+            except Exception as e:  # code of ours raised it in the worker
                 verdict = Verdict("error", detail=f"{what}: {type(e).__name__}: {e}")
             self._settle(done, verdict)
 
         inner.add_done_callback(finish)
 
-    def _settle(self, done: Future[Verdict], verdict: Verdict) -> None:
+    def _settle(self, done: Future[Verdict], verdict: Verdict | GsiError) -> None:
         with self._lock:
             waits = done in self._waiting
             self._waiting.discard(done)
-        if waits and not done.cancelled():
+        if not waits or done.cancelled():
+            return
+        if isinstance(verdict, GsiError):
+            done.set_exception(verdict)
+        else:
             done.set_result(verdict)
