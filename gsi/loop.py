@@ -25,7 +25,7 @@ from gsi.progress import Reporter
 from gsi.queries import load_data
 from gsi.runfolder.opening import open_folder
 from gsi.types import Query
-from gsi.verify.pool import refuse_while_importing
+from gsi.verify.references import refuse_while_importing
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from gsi.config.engines import RayEngine
 from gsi.engines.pool import complain
 from gsi.types import Grader, GsiError, Query, Verdict, Workload
 from gsi.verify import make_grader, with_programs
-from gsi.verify.pool import refer
+from gsi.verify.references import refer
 
 PER_WORKER = 32  # responses that an actor holds for each of its processes, so that cheap ones come and go in numbers
 

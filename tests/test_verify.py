@@ -565,7 +565,7 @@ def test_imports_count_against_no_item_also_after_a_kill(script):
     ],
 )
 def test_a_check_that_workers_cannot_load_stops_with_the_reason(tmp_path, monkeypatch, top, message):
-    monkeypatch.setattr("gsi.verify.pool.LOADING", 1.0)
+    monkeypatch.setattr("gsi.verify.references.LOADING", 1.0)
     path = tmp_path / "own.py"
     only_there = textwrap.indent(top, "    ")
     path.write_text(

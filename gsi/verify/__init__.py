@@ -12,8 +12,9 @@ from gsi.lab.multiply_check import check as check_multiply
 from gsi.types import GsiError, Query, Verdict
 from gsi.verify.checks import check_auto, check_math, check_number, check_theoremqa
 from gsi.verify.choices import check_choice
-from gsi.verify.pool import Check, GraderPool, refer
+from gsi.verify.pool import Check, GraderPool
 from gsi.verify.programs import with_programs
+from gsi.verify.references import refer
 
 __all__ = ["CHECKERS", "ONE_FORM", "GraderPool", "grade", "make_grader", "with_programs"]
 

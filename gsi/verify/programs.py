@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from gsi.types import GsiError, Query, Verdict
-from gsi.verify.pool import GraderPool, Reference
+from gsi.verify.pool import GraderPool
 from gsi.verify.printed import as_answer, is_full_float, same_value
 from gsi.verify.program import Outcome, ProgramRunner, unfence
+from gsi.verify.references import Reference
 
 
 class ProgramGrader:
