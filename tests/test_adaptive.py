@@ -270,6 +270,8 @@ def test_ladder_rungs_give_more_and_more():
         ("3", "count", "There are 13 of 35.", False),
         ("72", "how far", "It goes 72km.", True),
         ("2", "how many", "Look at the 2nd step.", False),
+        ("2, 6", "solve", "The roots are 2, 6.", True),
+        ("2, 6", "solve", "There are 26 ways.", False),
     ],
 )
 def test_what_gives_the_answer_away(answer, question, text, leaks):

@@ -162,7 +162,11 @@ def _value(m: re.Match[str]) -> Fraction | None:
 
 def _parse(text: str) -> Fraction | None:
     """A number as it stands in text or LaTeX, a unit in words after it or not; None for anything else."""
-    text = re.sub(r"\\[!,$%]|\{,\}|Rs\.?|[\s,$£€%]", "", _UNIT.sub("", text)).replace("−", "-").rstrip(".")
+    text = (
+        re.sub(r"\\[!,$%]|\{,\}|Rs\.?|[\s$£€%]|(?<=\d),(?=(?:\\!)?(?:\d{3}(?!\d)|\d{2},))", "", _UNIT.sub("", text))
+        .replace("−", "-")
+        .rstrip(".")
+    )
     text = re.sub(r"\\[dt]?frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))", lambda m: f"{m[1] or m[2]}/{m[3] or m[4]}", text)
     if len(text) > 400 or not re.fullmatch(r"[-+]?(?:\d+/0*[1-9]\d*|\d+\.?\d*|\.\d+)", text, re.ASCII):
         return None
