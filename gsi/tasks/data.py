@@ -233,7 +233,7 @@ def _read(task: Task, spec: TaskSpec | None, source: Source, every: bool = False
     return queries, problems
 
 
-_SOLUTION = re.compile(r"\\boxed|####|\S\s+.*\banswer is\b|\n.*\banswer is\b", re.IGNORECASE | re.DOTALL)  # what is no bare answer
+_SOLUTION = re.compile(r"\\boxed|####|\banswer is:?\s+[^\s.*]", re.IGNORECASE)  # what is no bare answer
 
 
 def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -> Query:
