@@ -107,6 +107,23 @@ def test_every_arm_with_its_controls_and_a_second_call_runs_nothing(tmp_path, ca
     assert "2 of the results" in capsys.readouterr().out
 
 
+def test_arms_that_began_with_different_models_are_named(tmp_path, capsys):
+    """As bases of one seed that were made on two kinds of processors are."""
+    path = study(tmp_path, strategies=["vanilla"])
+    assert main(["study", path]) == 0
+    assert "warning" not in capsys.readouterr().out
+    lines = (tmp_path / "small.jsonl").read_text()
+    record = json.loads(lines)
+    begun = record["iterations"][0]["tests"]["chain"]
+    n, _, solved = begun["items"].partition(":")
+    begun["items"] = f"{n}:{int(solved, 16) ^ 1:x}"
+    (tmp_path / "small.jsonl").write_text(json.dumps(record) + "\n")
+    assert main(["study", study(tmp_path, strategies=["vanilla", "state_reset"])]) == 0
+    said = capsys.readouterr().out
+    assert "warning: made_up/chain/s1/state_reset began with another model than made_up/chain/s1/vanilla" in said
+    assert len(results(tmp_path)) == 2
+
+
 def test_commands_that_share_a_file_of_results_keep_each_others(tmp_path):
     first, second = (Results(tmp_path / "shared.jsonl") for _ in range(2))
     first.add({"key": "a"})

@@ -147,6 +147,8 @@ def run_study(path: str, jobs: int, say: Callable[[str], None]) -> int:
                         continue
                     done.add(cell.key)
                     if record is not None:
+                        if other := _other_base(cell, record, results):
+                            say(f"warning: {cell.key} began with another model than {other}: their difference is not one of arms")
                         results.add(record | {"study": mark, "code": code})
                         say(f"{len(done)}/{len(todo)} {cell.key}: {record['seconds']:.0f} s")
         except BaseException:
@@ -198,6 +200,23 @@ def _size(model: str) -> int:
     found = read(str(resolve(model)))
     assert found is not None, "bases are models of a known kind"
     return parameters(found)
+
+
+def _other_base(cell: Cell, record: Record, results: Results) -> str | None:
+    """The key of an arm of the same seed whose initial model solves other questions: bases made on another kind of processor are other models."""
+    place, ours = cell.key.rpartition("/")[0] + "/", {} if cell.of_model else _begun(record)
+    for key, other in results.records.items():
+        of_model = key.removeprefix(place).startswith(("pass:", "again:"))  # begin with trained models
+        theirs = _begun(other) if key.startswith(place) and not of_model else {}
+        if any(theirs[name] != ours[name] for name in ours.keys() & theirs.keys()):
+            return key
+    return None
+
+
+def _begun(record: Record) -> dict[tuple[str, str], str]:
+    """(test set, its number of questions) -> which of them the initial model solves."""
+    first = record["iterations"][0]["tests"] if record.get("iterations") else {}
+    return {(name, found["items"].partition(":")[0]): found["items"] for name, found in first.items()}
 
 
 def criterion(cell: Cell, study: Study) -> str:
