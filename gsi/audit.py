@@ -119,7 +119,7 @@ def audit(
         drawn_by = iteration - 1 if iteration is not None else last
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if (run / "config.yaml").exists() else {}
         items = choose(ledger.rows(drawn_by) if drawn_by is not None else [], n, seed, config.get("accept", "answer"))
-        queries = _queries(ledger)
+        queries = _queries(ledger) if judge_url else {}
         items = [
             replace(item, question=queries[r.query_id].question) if (r := item.rollout).guided and r.query_id in queries else item
             for item in items

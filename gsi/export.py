@@ -78,9 +78,7 @@ def export(
         config.seed if seed is None else seed, frozenset(negatives),
     )  # fmt: skip
     if to == "rollouts":
-        if iteration is not None and not _sampled(run, iteration):
-            raise GsiError(f"{run}: nothing was sampled for iteration {iteration}")
-        rows: Iterable[Row] = (asdict(r) for r in _ledger(run, None if iteration is None else iteration - 1))
+        rows: Iterable[Row] = (asdict(r) for r in (_ledger(run, None) if iteration is None else _rollouts(cut)))
     elif to == "sft":
         refiltered = any(x is not None for x in (cap, distinct, accept, seed))
         known = _trained(run, iteration) is not None

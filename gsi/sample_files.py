@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gsi.tasks import TASKS, LeftOut, fields, with_choices
+from gsi.tasks import TASKS, LeftOut, fields
+from gsi.tasks.choices import right_letter, with_choices
 from gsi.tasks.conversations import NotOneQuestion, answered, asked, is_conversation
 from gsi.tasks.endings import final_answer
 from gsi.tasks.golds import Problem
@@ -214,8 +215,8 @@ def _query(name: str, task: str | None, question: str, row: Mapping[str, Any]) -
         assert of_choices is not None
         read = of_choices({"question": question, "answer": answer, "options": list(options or ()) or None, "rationale": row["rationale"]})
         question, answer, options = read["question"], read["answer"], tuple(read["options"]) if read["options"] else None
-    elif options and re.fullmatch(r"\s*[A-Za-z]\s*", answer):
-        question = with_choices(question, options)
+    elif options:
+        answer, question = right_letter(answer, options), with_choices(question, options)
     query = Query(name, check, question, answer, row["rationale"] or None, row["level"], options)
     return replace(query, options=_choices(question)) if check in ("aqua", "mathqa") and not options else query
 

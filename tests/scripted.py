@@ -78,6 +78,23 @@ def make_folder(job: TrainJob) -> None:
 HERE = Path(__file__)
 
 
+def overlapping(folder: Path, **changes):
+    """Config of a run on twelve questions, whose test set of six has one of them in other letters and spaces."""
+    rows = [{"id": f"t{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
+    fresh = [{"id": f"u{i}", "question": f"And {i} + 1?", "answer": str(i + 1)} for i in range(5)]
+    copied = [{**rows[3], "id": "seen", "question": "what is 3+3 ?"}]
+    train, test = folder / "a.jsonl", folder / "b.jsonl"
+    for path, found in ((train, rows), (test, fresh + copied)):
+        path.write_text("".join(json.dumps(r) + "\n" for r in found))
+    return config(
+        folder / "run",
+        tasks=[{"name": "gsm8k", "path": str(train)}],
+        engine={"kind": "scripted", "function": f"{HERE}:tell"},
+        evaluate={"validation": 2, "tasks": [{"name": "gsm8k", "path": str(test)}]},
+        **changes,
+    )
+
+
 def config(output: Path, **changes):
     """A config of the scripted world: chain, two iterations."""
     base = {

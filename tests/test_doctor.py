@@ -99,21 +99,7 @@ def test_a_damaged_file_is_named_repaired_and_made_again(whole, run, capsys, dam
 
 
 def test_figures_of_test_questions_that_are_also_trained_on_survive_a_repair(tmp_path, capsys):
-    def write(name, *rows):
-        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
-        return str(tmp_path / name)
-
-    rows = [{"id": f"t{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
-    fresh = [{"id": f"u{i}", "question": f"And {i} + 1?", "answer": str(i + 1)} for i in range(5)]
-    train, test = write("a.jsonl", *rows), write("b.jsonl", *fresh, {**rows[3], "id": "seen", "question": "what is 3+3 ?"})
-    config = scripted.config(
-        tmp_path / "run",
-        iterations=1,
-        tasks=[{"name": "gsm8k", "path": train}],
-        engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"},
-        evaluate={"validation": 2, "tasks": [{"name": "gsm8k", "path": test}]},
-    )
-    run = gsi.run(config, reporter=QUIET).path
+    run = gsi.run(scripted.overlapping(tmp_path, iterations=1), reporter=QUIET).path
     names = ("iter_0/eval.json", "iter_1/eval.json", "metrics.jsonl")
     before = {name: (run / name).read_text() for name in names}
     assert json.loads(before["iter_1/eval.json"])["test"]["gsm8k"]["overlap/left_out"] == 1

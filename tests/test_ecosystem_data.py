@@ -223,17 +223,7 @@ def test_overlap_of_real_data(data_dir, capsys):
 
 
 def test_a_run_leaves_test_questions_out_that_it_trains_on(tmp_path, capsys):
-    rows = [{"id": f"t{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
-    fresh = [{"id": f"u{i}", "question": f"And {i} + 1?", "answer": str(i + 1)} for i in range(5)]
-    copied = [{**rows[3], "id": "seen", "question": "what is 3+3 ?"}]
-    train, test = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", *fresh, *copied)
-    config = scripted.config(
-        tmp_path / "run",
-        iterations=1,
-        tasks=[{"name": "gsm8k", "path": train}],
-        engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"},
-        evaluate={"validation": 2, "tasks": [{"name": "gsm8k", "path": test}]},
-    )
+    config = scripted.overlapping(tmp_path, iterations=1)
     run = gsi.run(config, reporter=Reporter("lines")).path
     said = "".join(capsys.readouterr())
     results = json.loads((run / "iter_1" / "eval.json").read_text())["test"]["gsm8k"]
@@ -251,7 +241,7 @@ def test_a_run_leaves_test_questions_out_that_it_trains_on(tmp_path, capsys):
     assert (results["n"], results["overlap/exact"], results["overlap/left_out"]) == (6, 1, 0)
 
     with pytest.raises(GsiError, match="every test question of gsm8k is also a training question"):
-        gsi.run({**config, "output_dir": str(tmp_path / "same"), "evaluate": {"tasks": [{"name": "gsm8k", "path": train}]}}, reporter=quiet)
+        gsi.run({**config, "output_dir": str(tmp_path / "same"), "evaluate": {"tasks": config["tasks"]}}, reporter=quiet)
 
 
 # ---------------------------------------------------------------------------------------------------- commands and the hub

@@ -56,6 +56,14 @@ def evals(folder):
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("iter_*/eval.json"))}
 
 
+def assert_same(forked, fresh):
+    """Of two results: attempts, evaluations and figures."""
+    assert dump(forked.path) == dump(fresh.path)
+    assert evaluations(forked.path) == evaluations(fresh.path)
+    assert evals(forked.path) == evals(fresh.path)
+    assert figures(forked) == figures(fresh)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -84,10 +92,7 @@ def test_a_fork_is_what_a_fresh_run_of_its_config_would_be(tmp_path, change, che
     before = evaluations(tmp_path / "run"), evals(tmp_path / "run")
     forked = run(scripted.config(tmp_path / "run", **base | change), fork="forked")
     fresh = run(scripted.config(tmp_path / "fresh", **base | change))
-    assert dump(forked.path) == dump(fresh.path)
-    assert evaluations(forked.path) == evaluations(fresh.path)
-    assert evals(forked.path) == evals(fresh.path)
-    assert figures(forked) == figures(fresh)
+    assert_same(forked, fresh)
     tested = [json.loads((path / "run.json").read_text())["stages"].get("test") for path in (forked.path, fresh.path)]
     assert tested[0] == tested[1]
     assert (evaluations(tmp_path / "run"), evals(tmp_path / "run")) == before, "the source is untouched"
@@ -371,10 +376,7 @@ def test_a_fork_trains_again_the_models_it_needs_that_are_not_kept(tmp_path, bas
     assert {path.parent.name for path in (tmp_path / "run").glob("iter_*/model")} == {"iter_3"}
     forked = run(scripted.config(tmp_path / "run", **base | change), fork="forked")
     fresh = run(scripted.config(tmp_path / "fresh", **base | change))
-    assert dump(forked.path) == dump(fresh.path)
-    assert evaluations(forked.path) == evaluations(fresh.path)
-    assert evals(forked.path) == evals(fresh.path)
-    assert figures(forked) == figures(fresh)
+    assert_same(forked, fresh)
     final = f"iter_{(base | change)['iterations']}"
     assert {path.parent.name for path in forked.path.glob("iter_*/model")} == {final}
     assert "test" in evals(forked.path)[final]

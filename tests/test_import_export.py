@@ -142,7 +142,15 @@ def test_answers_may_come_from_another_file_and_attempts_be_guided(tmp_path, cap
     assert "--columns response=COLUMN" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("task", "options", "answer"), [("aqua", ["A)0", "B)1", "C)2"], "b"), ("auto", ["0", "1", "2"], "B")])
+@pytest.mark.parametrize(
+    ("task", "options", "answer"),
+    [
+        ("aqua", ["A)0", "B)1", "C)2"], "b"),
+        ("auto", ["0", "1", "2"], "B"),
+        ("auto", ["0", "1", "2"], "(B)"),
+        ("auto", ["0", "1", "2"], "1"),
+    ],
+)
 def test_choices_from_a_column_are_shown_as_the_run_that_goes_on_shows_them(tmp_path, task, options, answer):
     rows = [
         {"question": f"What is {i} less than {i + 1}?", "options": options, "answer": answer, "response": "The answer is B."}

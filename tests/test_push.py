@@ -24,14 +24,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("push")
-    rows = [{"id": f"t{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
-    fresh = [{"id": f"u{i}", "question": f"And {i} + 1?", "answer": str(i + 1)} for i in range(5)] + [{**rows[3], "id": "seen"}]
-    for name, found in (("train", rows), ("test", fresh)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
-    config = scripted.config(
-        folder / "run", tasks=[{"name": "gsm8k", "path": str(folder / "train.jsonl")}], engine={"kind": "scripted", "function": f"{scripted.HERE}:tell"},
-        evaluate={"validation": 2, "tasks": [{"name": "gsm8k", "path": str(folder / "test.jsonl")}]}, model="some/base",
-    )  # fmt: skip
+    config = scripted.overlapping(folder, model="some/base")
     return gsi.run(config, reporter=Reporter("quiet")).path
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -76,10 +74,11 @@ def _by_base(shown: Sequence[Table], columns: Mapping[str, Column], figures: Pat
 def _otherwise(shown: Sequence[Table]) -> str:
     """Which studies train otherwise than most do."""
     trained = {table.study.name: table.study.config.get("train") or {} for table in shown}
-    usual = Counter(json.dumps(settings, sort_keys=True) for settings in trained.values()).most_common(1)[0][0]
+    every = list(trained.values())
+    usual = max(every, key=every.count)
     found = []
     for name, settings in trained.items():
-        if other := [f"{key} {value}" for key, value in settings.items() if json.loads(usual).get(key) != value]:
+        if other := [f"{key} {value}" for key, value in settings.items() if usual.get(key) != value]:
             found.append(f"`{name}` ({', '.join(other)})")
     return f" Trained otherwise than the rest: {', '.join(found)}." if found else ""
 

@@ -7,25 +7,19 @@ it, a `check` of your own. Reading, checking and splitting are in `data.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gsi.config.data import Columns
 from gsi.lab import chain, dag, gsm_symbolic, multiply
+from gsi.tasks.choices import lettered, with_choices
 from gsi.tasks.endings import last_boxed
+from gsi.tasks.fields import LeftOut
 from gsi.types import Query
 
 OURS = Columns()
 Fields = dict[str, Any]  # one row as read, under our own names (question, answer, rationale, level, options); None = not there
-
-
-class LeftOut(Exception):
-    """This row has no question or answer that could be used; the text says why. The row is reported and the others go on."""
-
-    def __init__(self, reason: str, field: str = "answer"):
-        super().__init__(reason)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -76,25 +70,13 @@ def _choices(row: Fields) -> Fields:
         options = re.split(r"(?:^|,)\s*[a-e]\s*\)\s*", options.strip())[1:]
         options = [option.strip() for option in options]
         rationale = rationale.strip('"') if isinstance(rationale, str) else rationale
-    if isinstance(options, list) and all(isinstance(o, str) and re.match(rf"{letter}\s*\)", o) for letter, o in _lettered(options)):
+    if isinstance(options, list) and all(isinstance(o, str) and re.match(rf"{letter}\s*\)", o) for letter, o in lettered(options)):
         options = [re.sub(r"^[A-Z]\s*\)\s*", "", o).strip() for o in options]
     if isinstance(answer, str) and re.fullmatch(r"[a-e]", answer.strip()):
         answer = answer.strip().upper()
     if isinstance(question, str) and isinstance(options, list) and options:
         question = with_choices(question, options)
     return {**row, "options": options, "answer": answer, "question": question, "rationale": rationale}
-
-
-def with_choices(question: str, options: Sequence[Any]) -> str:
-    """The question with its options and their letters, unless it shows them already."""
-    if "Answer Choices:" in question or all(re.search(rf"(?<!\w){letter}\s*[).:]", question) for letter, _ in _lettered(options)):
-        return question
-    shown = " ".join(f"({letter}) {o}" for letter, o in _lettered(options))
-    return f"{question}\nAnswer Choices: {shown}"
-
-
-def _lettered(options: Sequence[Any]) -> list[tuple[str, Any]]:
-    return [(chr(ord("A") + i), option) for i, option in enumerate(options)]
 
 
 def _of_dag(level: int) -> float:

@@ -16,8 +16,10 @@ from itertools import islice
 from typing import Any
 
 from gsi.config.data import Task
-from gsi.tasks import TASKS, Fields, LeftOut, TaskSpec, conversations, fields, with_choices
+from gsi.tasks import TASKS, Fields, TaskSpec, conversations, fields
+from gsi.tasks.choices import right_letter, with_choices
 from gsi.tasks.endings import final_answer
+from gsi.tasks.fields import LeftOut
 from gsi.tasks.golds import STOPS, Problem
 from gsi.tasks.hub import hub_dataset
 from gsi.tasks.sources import LOCAL, Source, local_file
@@ -255,31 +257,11 @@ def _query(task: Task, spec: TaskSpec | None, at: str, name: str, raw: Fields) -
             raise LeftOut("empty", field)
     options = fields.options(at, raw["options"])
     if spec is None and options and not (task.programs or task.check):
-        answer = _letter(answer, raw["answer"], options, fields.labels(raw["options"]))
+        answer = right_letter(answer, options, fields.labels(raw["options"]), raw["answer"])
         question = with_choices(question, options)
     if task.programs and rationale and not _is_program(rationale):
         rationale = None  # a solution in words is no reference for programs
     return Query(name, task.name, question, answer, rationale, fields.level(at, raw["level"]), options)
-
-
-def _letter(answer: str, said: Any, options: Sequence[str], labels: Sequence[str]) -> str:
-    """The letter of the right option, from how data sets name it: `C`, `(C)`, `C.`, its label (ARC has `1` to `4` too) or its text.
-
-    A whole number that counts the options, from 0 or from 1, is not guessed. Raises LeftOut for what names no option.
-    """
-    text = answer.strip()
-    bare = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
-    if text in labels:
-        return chr(65 + labels.index(text))
-    if bare and ord(bare[1].upper()) - 65 < len(options):
-        return text if len(text) == 1 else bare[1].upper()
-    same = [i for i, option in enumerate(options) if option.strip() == text]
-    if len(same) == 1 and not (fields.is_int(said) and 0 <= said <= len(options)):
-        return chr(65 + same[0])
-    raise LeftOut(
-        f"{text[:40]!r} names none of the {len(options)} options: with `options` the answer is a letter, a label or the text of one",
-        "answer",
-    )
 
 
 def _talk(raw: Fields) -> Fields:

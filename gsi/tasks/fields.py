@@ -1,4 +1,4 @@
-"""One value of a row as one field of a query. All raise GsiError with the place, the field, what was expected and what was found."""
+"""One value of a row as one field of a query. Functions raise GsiError with the place, the field, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import re
 from typing import Any
 
 from gsi.types import GsiError
+
+
+class LeftOut(Exception):
+    """This row has no question or answer that could be used; the text says why. The row is reported and the others go on."""
+
+    def __init__(self, reason: str, field: str = "answer"):
+        super().__init__(reason)
+        self.field = field
+
 
 MOST = 999_999  # of levels: what reports read and the ledger's columns hold
 _LEVEL = re.compile(r"\s*(?:level)?\s*(?:\??|(-?(?:\d+(?:\.\d+)?|\.\d+)))\s*", re.IGNORECASE)
